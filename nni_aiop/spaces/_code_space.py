@@ -1,0 +1,545 @@
+"""CodeSpace: any search space as a flat list of typed dimensions.
+
+A *sample* is a dict from label to value. Its *point* row holds one number per dimension, its *code* row is what a
+predictor reads, and its *key* is the same for two samples exactly when they describe the same architecture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nni_aiop.errors import InfeasibleError, SpaceError
+from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Subset, Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Sample = dict[str, Value]
+
+_MAX_VISITS = 20_000  # grid points looked at for the nearest one that keeps the constraints
+_MAX_TRIES = 2_000  # rejections in a row before a space is called empty
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A dimension is active iff `parent` is active and its value is one of `values`."""
+
+    parent: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A rule that every valid sample keeps.
+
+    Args:
+        name: The rule in words; it is quoted when a sample breaks it.
+        check: From a sample (all labels) to whether it keeps the rule.
+    """
+
+    name: str
+    check: Callable[[Sample], bool]
+
+
+class CodeSpace:
+    """A search space, and the codes of its samples.
+
+    Args:
+        dimensions: The decisions, parents before the dimensions that depend on them.
+        name: Name of the space, for messages and files.
+        conditions: For each conditional label what its parents must be; several conditions must all hold.
+        activity: Instead of `conditions`, a function from a full sample to its active labels.
+        constraints: Rules that every valid sample keeps.
+        costs: Exact costs as functions of codes, torch (n, width) -> (n,), differentiable in the code.
+        features: What a predictor should see beside the code, torch (n, width) -> (n, f), differentiable.
+
+    Raises:
+        SpaceError: Labels repeat, or a condition names an unknown or later parent or an illegal value.
+
+    Example:
+        >>> space = CodeSpace([Ordinal("depth", (1, 2, 3)), Ordinal("width", (8, 16, 32))])
+        >>> space.encode([{"depth": 2, "width": 32}]).tolist()
+        [[0.5, 1.0]]
+        >>> space.decode([[0.6, 0.2]])
+        [{'depth': 2, 'width': 8}]
+    """
+
+    def __init__(
+        self,
+        dimensions: Sequence[Dimension],
+        *,
+        name: str = "space",
+        conditions: Mapping[str, Condition | Sequence[Condition]] | None = None,
+        activity: Callable[[Sample], Collection[str]] | None = None,
+        constraints: Sequence[Constraint] = (),
+        costs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        features: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.name = name
+        self.dimensions = tuple(dimensions)
+        self.labels = tuple(d.label for d in self.dimensions)
+        self.activity = activity
+        self.constraints = tuple(constraints)
+        self.costs = dict(costs or {})
+        self.features = features
+        self._order = {label: j for j, label in enumerate(self.labels)}
+        if not self.dimensions:
+            raise SpaceError("a space must have at least one dimension, but got none.")
+        if len(self._order) != len(self.labels):
+            raise SpaceError(f"labels must differ, but got {list(self.labels)}.")
+        ends = np.cumsum([d.width for d in self.dimensions])
+        self.width = int(ends[-1])
+        self.columns = {
+            d.label: slice(int(end) - d.width, int(end))
+            for d, end in zip(self.dimensions, ends, strict=True)
+        }
+        if conditions and activity:
+            raise SpaceError("a space must be given conditions or activity, but got both.")
+        self.conditions = {
+            label: (given,) if isinstance(given, Condition) else tuple(given)
+            for label, given in (conditions or {}).items()
+        }
+        self._rules = [
+            (self._order[label], *self._parent_points(label, c))
+            for label, given in sorted(self.conditions.items(), key=lambda item: self._at(item[0]))
+            for c in given
+        ]
+        self._activity_cache: dict[bytes, NDArray[np.bool_]] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"CodeSpace({self.name!r}, {len(self.dimensions)} dimensions, {self.size:.3g} points)"
+        )
+
+    def __len__(self) -> int:
+        return len(self.dimensions)
+
+    def _at(self, label: str) -> int:
+        try:
+            return self._order[label]
+        except KeyError:
+            raise SpaceError(
+                f"{self.name} must have the label, but got {label!r}; "
+                f"its labels are {', '.join(self.labels)}."
+            ) from None
+
+    def _parent_points(self, label: str, condition: Condition) -> tuple[int, Array]:
+        child, parent = self._at(label), self._at(condition.parent)
+        if parent >= child:
+            raise SpaceError(
+                f"a parent must stand before its child, but {condition.parent!r} "
+                f"does not stand before {label!r}."
+            )
+        return parent, np.array(self.dimensions[parent].points_of(condition.values))
+
+    @cached_property
+    def size(self) -> int | float:
+        """Number of points; constraints and inactive dimensions are not taken off."""
+        sizes = [d.size for d in self.dimensions]
+        return math.inf if math.inf in sizes else math.prod(int(s) for s in sizes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the dimensions and conditions, by which files know their space again."""
+        content = [
+            [type(d).__name__, d.label, d.describe(), d.size if d.size != math.inf else None]
+            + [getattr(d, a, None) for a in ("scale", "log", "n_chosen")]
+            for d in self.dimensions
+        ]
+        rules = {k: [[c.parent, repr(c.values)] for c in v] for k, v in self.conditions.items()}
+        text = json.dumps([content, rules], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def code_std(self) -> Array:
+        """(width,) standard deviation of each code column under uniform sampling."""
+        return np.concatenate([d.code_std() for d in self.dimensions])
+
+    # --- samples and points ---------------------------------------------------------------------
+
+    def points(self, samples: Sequence[Mapping[str, Value]]) -> Array:
+        """(n, d) points of samples; a missing label takes the dimension's default.
+
+        Raises:
+            SpaceError: A label is unknown or a value is not one of its dimension's.
+        """
+        out = np.empty((len(samples), len(self.dimensions)))
+        known = self._order.keys()
+        for sample in samples:
+            if not sample.keys() <= known:
+                self._at(next(label for label in sample if label not in known))
+        for j, d in enumerate(self.dimensions):
+            try:
+                column = [s[d.label] for s in samples]
+            except KeyError:
+                default = d.value(d.default)
+                column = [s.get(d.label, default) for s in samples]
+            out[:, j] = d.points_of(column)
+        return out
+
+    def from_points(self, points: ArrayLike) -> list[Sample]:
+        """Samples (every label) of (n, d) points."""
+        p = np.asarray(points, dtype=np.float64)
+        columns = [d.values_of(p[:, j]) for j, d in enumerate(self.dimensions)]
+        return [dict(zip(self.labels, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def encode(self, samples: Sequence[Mapping[str, Value]]) -> Array:
+        """(n, width) codes in [0, 1]; a missing label takes the dimension's default.
+
+        Raises:
+            SpaceError: A label is unknown or a value is not one of its dimension's.
+        """
+        return self.encode_points(self.points(samples))
+
+    def encode_points(self, points: Array) -> Array:
+        """(n, width) codes of (n, d) points."""
+        return np.concatenate(
+            [d.encode(points[:, j]) for j, d in enumerate(self.dimensions)], axis=1
+        )
+
+    def decode_points(self, codes: ArrayLike) -> Array:
+        """(n, d) nearest points of any real codes (n, width); constraints are not looked at.
+
+        Raises:
+            SpaceError: The codes have another width, or one is not a finite number.
+        """
+        c = np.asarray(codes, dtype=np.float64)
+        if c.ndim != 2 or c.shape[1] != self.width:
+            raise SpaceError(f"codes must have shape (n, {self.width}), but got {c.shape}.")
+        if not np.isfinite(c).all():
+            raise SpaceError("codes must be finite numbers, but got NaN or infinity.")
+        out = np.empty((len(c), len(self.dimensions)))
+        for j, d in enumerate(self.dimensions):
+            out[:, j] = d.decode(c[:, self.columns[d.label]])
+        return out
+
+    def decode(self, codes: ArrayLike) -> list[Sample]:
+        """The nearest valid sample (every label) of each of any real codes (n, width).
+
+        Raises:
+            SpaceError: The codes have another width, or one is not a finite number.
+            InfeasibleError: No sample near a code keeps the constraints.
+        """
+        samples = self.from_points(self.decode_points(codes))
+        if not self.constraints:
+            return samples
+        c = np.asarray(codes, dtype=np.float64)
+        return [
+            s if self._broken(s) is None else self._nearest_valid(row)
+            for s, row in zip(samples, c, strict=True)
+        ]
+
+    def snap(self, codes: ArrayLike) -> Array:
+        """(n, width) codes of the nearest points; inactive dimensions that `conditions` tell go to their default."""
+        return self.encode_points(self.normalise(self.decode_points(codes)))
+
+    def normalise(self, points: Array) -> Array:
+        """The points with every dimension that `conditions` make inactive at its default."""
+        if not self._rules:
+            return points
+        active = self._active_by_rules(points)
+        return np.where(active, points, [d.default for d in self.dimensions])
+
+    def _nearest_valid(self, code: Array) -> Sample:
+        """The valid sample whose code is nearest: grid points in the order of their distance."""
+        options, distances = [], []
+        for d in self.dimensions:
+            points = d.options()
+            gap = ((d.encode(points) - code[self.columns[d.label]]) ** 2).sum(axis=1)
+            order = np.argsort(gap, kind="stable")
+            options.append(points[order])
+            distances.append(gap[order])
+        start = (0,) * len(self.dimensions)
+        heap = [(float(sum(g[0] for g in distances)), start, 0)]
+        for _ in range(_MAX_VISITS):
+            if not heap:
+                break
+            total, ranks, first = heapq.heappop(heap)
+            point = np.array([[o[r] for o, r in zip(options, ranks, strict=True)]])
+            sample = self.from_points(point)[0]
+            if self._broken(sample) is None:
+                return sample
+            # Raising only ranks from `first` on reaches every combination once.
+            for j in range(first, len(ranks)):
+                r = ranks[j] + 1
+                if r < len(options[j]):
+                    further = total + float(distances[j][r] - distances[j][r - 1])
+                    heapq.heappush(heap, (further, (*ranks[:j], r, *ranks[j + 1 :]), j))
+        raise InfeasibleError(
+            f"a sample that keeps the constraints of {self.name} must be near the code, "
+            f"but none of the {_MAX_VISITS} nearest does."
+        )
+
+    # --- activity, identity, validity ---------------------------------------------------------------
+
+    def _active_by_rules(self, points: Array) -> NDArray[np.bool_]:
+        active = np.ones(points.shape, dtype=np.bool_)
+        for child, parent, allowed in self._rules:
+            active[:, child] &= active[:, parent] & np.isin(points[:, parent], allowed)
+        return active
+
+    def active_points(self, points: Array) -> NDArray[np.bool_]:
+        """(n, d) which dimensions matter at each point."""
+        if self.activity is None:
+            return self._active_by_rules(points)
+        out = np.empty(points.shape, dtype=np.bool_)
+        for i, row in enumerate(points):
+            key = row.tobytes()
+            known = self._activity_cache.get(key)
+            if known is None:
+                labels = self.activity(self.from_points(row[None])[0])
+                known = np.array([label in labels for label in self.labels])
+                if len(self._activity_cache) >= 100_000:
+                    self._activity_cache.clear()
+                self._activity_cache[key] = known
+            out[i] = known
+        return out
+
+    def active(self, samples: Sequence[Mapping[str, Value]]) -> NDArray[np.bool_]:
+        """(n, d) which dimensions matter in each sample."""
+        return self.active_points(self.points(samples))
+
+    def canonical(self, sample: Mapping[str, Value]) -> Sample:
+        """The sample with its active labels only."""
+        points = self.points([sample])
+        active = self.active_points(points)[0]
+        full = self.from_points(points)[0]
+        return {label: full[label] for label, a in zip(self.labels, active, strict=True) if a}
+
+    def complete(self, sample: Mapping[str, Value]) -> Sample:
+        """The sample with every label, the missing ones at their dimension's default."""
+        return self.from_points(self.points([sample]))[0]
+
+    def canonical_points(self, points: Array) -> Array:
+        """(n, d) points with every inactive dimension at its default: equal rows are equal architectures."""
+        return np.where(self.active_points(points), points, [d.default for d in self.dimensions])
+
+    def keys(self, points: Array) -> list[str]:
+        """The key of each of (n, d) points."""
+        active = self.active_points(points)
+        texts = [
+            [repr(p) for p in points[:, j].tolist()]
+            if isinstance(d, Continuous)
+            else [str(p) for p in points[:, j].astype(np.int64).tolist()]
+            for j, d in enumerate(self.dimensions)
+        ]
+        return [
+            ",".join(texts[j][i] if a else "-" for j, a in enumerate(row))
+            for i, row in enumerate(active.tolist())
+        ]
+
+    def key(self, sample: Mapping[str, Value]) -> str:
+        """A text that two samples share exactly when their canonical samples are equal."""
+        return self.keys(self.points([sample]))[0]
+
+    def to_json(self, sample: Mapping[str, Value]) -> list[float | int | None]:
+        """The sample as plain JSON: a number for each dimension, None where the label is absent."""
+        row = self.points([sample])[0].tolist()
+        return [
+            None if d.label not in sample else p if isinstance(d, Continuous) else int(p)
+            for d, p in zip(self.dimensions, row, strict=True)
+        ]
+
+    def from_json(self, data: Sequence[float | int | None]) -> Sample:
+        """The sample that `to_json` wrote.
+
+        Raises:
+            SpaceError: The list has another length or a number that no value has.
+        """
+        if len(data) != len(self.dimensions):
+            raise SpaceError(
+                f"a sample of {self.name} must have {len(self.dimensions)} numbers, "
+                f"but got {len(data)}."
+            )
+        sample: Sample = {}
+        for d, p in zip(self.dimensions, data, strict=True):
+            if p is None:
+                continue
+            try:
+                value = d.value(p)
+                legal = p >= 0 or isinstance(d, Continuous)
+                legal = legal and d.point(value) == p
+            except (KeyError, IndexError, TypeError, ValueError):
+                legal = False
+            if not legal:
+                raise SpaceError(f"{d.label!r} must have such a point, but got {p!r}.")
+            sample[d.label] = value
+        return sample
+
+    def _broken(self, sample: Sample) -> str | None:
+        for constraint in self.constraints:
+            if not constraint.check(sample):
+                return constraint.name
+        return None
+
+    def violation(self, sample: Mapping[str, Value]) -> str | None:
+        """One sentence on what makes the sample invalid, or None; inactive labels may be missing."""
+        try:
+            points = self.points([sample])
+            missing = [
+                label
+                for label, a in zip(self.labels, self.active_points(points)[0], strict=True)
+                if a and label not in sample
+            ]
+        except SpaceError as err:
+            return str(err)
+        if missing:
+            return f"a sample of {self.name} must have every active label, but lacks {missing}."
+        broken = self._broken(self.from_points(points)[0])
+        return None if broken is None else f"a sample of {self.name} must keep: {broken}."
+
+    # --- sampling, neighbours, tokens, costs ------------------------------------------------------------
+
+    def sample_points(self, n: int, rng: np.random.Generator) -> Array:
+        """(n, d) random points; constraints are not looked at."""
+        return np.stack([d.random(n, rng) for d in self.dimensions], axis=1)
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Sample]:
+        """`n` valid random samples (every label), by rejection where there are constraints.
+
+        Raises:
+            InfeasibleError: 2,000 samples in a row broke the constraints.
+        """
+        if not self.constraints:
+            return self.from_points(self.sample_points(n, rng))
+        out: list[Sample] = []
+        failures = 0
+        while len(out) < n:
+            sample = self.from_points(self.sample_points(1, rng))[0]
+            if self._broken(sample) is None:
+                out.append(sample)
+                failures = 0
+            elif (failures := failures + 1) >= _MAX_TRIES:
+                raise InfeasibleError(
+                    f"{self.name} must have samples that keep its constraints, "
+                    f"but {_MAX_TRIES} random ones in a row do not."
+                )
+        return out
+
+    def enumerate_points(self, limit: int = 100_000) -> Array:
+        """(size, d) every point; constraints are not looked at.
+
+        Raises:
+            SpaceError: The space has more than `limit` points.
+        """
+        if self.size > limit:
+            raise SpaceError(
+                f"a space must have at most {limit} points to be listed, but {self.name} has {self.size:.3g}."
+            )
+        grids = np.meshgrid(*[d.options(limit) for d in self.dimensions], indexing="ij")
+        return np.stack([g.ravel() for g in grids], axis=1)
+
+    def neighbours(self, sample: Mapping[str, Value]) -> list[Sample]:
+        """Valid samples (every label) that differ in one active dimension, each architecture once."""
+        points = self.points([sample])
+        active = self.active_points(points)[0]
+        moved = []
+        for j, d in enumerate(self.dimensions):
+            for p in d.neighbours(points[0, j]) if active[j] else []:
+                row = points[0].copy()
+                row[j] = p
+                moved.append(row)
+        if not moved:
+            return []
+        candidates = np.array(moved)
+        seen = set(self.keys(points))
+        out = []
+        for s, key in zip(self.from_points(candidates), self.keys(candidates), strict=True):
+            if key not in seen and self._broken(s) is None:
+                seen.add(key)
+                out.append(s)
+        return out
+
+    #: Bins of a continuous dimension in `tokens`.
+    token_bins = 32
+
+    @cached_property
+    def vocabulary(self) -> tuple[int, ...]:
+        """Number of tokens of each dimension, the 0 of an inactive one included.
+
+        Raises:
+            SpaceError: A subset dimension has too many choices to be a token.
+        """
+        sizes = []
+        for d in self.dimensions:
+            if isinstance(d, Subset) and d.size > 100_000:
+                raise SpaceError(
+                    f"a subset must have at most 100000 choices to be a token, "
+                    f"but {d.label!r} has {d.size}."
+                )
+            sizes.append(1 + (self.token_bins if isinstance(d, Continuous) else int(d.size)))
+        return tuple(sizes)
+
+    def tokens(self, samples: Sequence[Mapping[str, Value]]) -> NDArray[np.int64]:
+        """(n, d) one token per dimension: 0 where inactive, else 1 + index of the value (of its bin)."""
+        points = self.points(samples)
+        out = np.empty(points.shape, dtype=np.int64)
+        for j, d in enumerate(self.dimensions):
+            column = points[:, j]
+            if isinstance(d, Continuous):
+                code = d.encode(column)[:, 0]
+                index = np.minimum((code * self.token_bins).astype(np.int64), self.token_bins - 1)
+            elif isinstance(d, Subset):
+                _ = self.vocabulary
+                index = np.searchsorted(d.options(100_000), column)
+            else:
+                index = column.astype(np.int64)
+            out[:, j] = index + 1
+        return np.where(self.active_points(points), out, 0)
+
+    def from_tokens(self, tokens: ArrayLike) -> list[Sample]:
+        """Samples (every label) of (n, d) tokens; a 0 takes the dimension's default, a bin its middle.
+
+        Raises:
+            SpaceError: A token is outside its dimension's vocabulary.
+        """
+        t = np.asarray(tokens, dtype=np.int64)
+        if t.ndim != 2 or t.shape[1] != len(self.dimensions):
+            raise SpaceError(
+                f"tokens must have shape (n, {len(self.dimensions)}), but got {t.shape}."
+            )
+        points = np.empty(t.shape)
+        for j, (d, size) in enumerate(zip(self.dimensions, self.vocabulary, strict=True)):
+            column = t[:, j]
+            if ((column < 0) | (column >= size)).any():
+                raise SpaceError(f"tokens of {d.label!r} must lie in 0..{size - 1}.")
+            index = np.maximum(column - 1, 0)
+            if isinstance(d, Continuous):
+                values = d.decode(((index + 0.5) / self.token_bins)[:, None])
+            elif isinstance(d, Subset):
+                values = d.options(100_000)[index]
+            else:
+                values = index.astype(np.float64)
+            points[:, j] = np.where(column == 0, d.default, values)
+        return self.from_points(points)
+
+    def cost(self, name: str, codes: ArrayLike) -> Array:
+        """(n,) exact cost `name` of codes (n, width).
+
+        Raises:
+            SpaceError: The space has no such cost.
+        """
+        if name not in self.costs:
+            known = ", ".join(self.costs) or "none"
+            raise SpaceError(f"{self.name} must have the cost, but got {name!r}; it has: {known}.")
+        import torch
+
+        with torch.no_grad():
+            tensor = torch.as_tensor(np.asarray(codes, dtype=np.float64))
+            return self.costs[name](tensor).numpy().astype(np.float64)
+
+    def table(self) -> Iterator[tuple[str, str, str, str]]:
+        """For each dimension its label, kind, choices and when it is active, in words."""
+        for d in self.dimensions:
+            rules = [f"{c.parent} in {list(c.values)}" for c in self.conditions.get(d.label, ())]
+            yield d.label, type(d).__name__.lower(), d.describe(), " and ".join(rules)
