@@ -1,0 +1,46 @@
+"""The engine-free code space of NAS-Bench-MR."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nni_aiop.search_spaces.multi_resolution._codes import dimensions, values_of
+from nni_aiop.search_spaces.multi_resolution._costs import flops, params
+from nni_aiop.search_spaces.multi_resolution._features import features
+from nni_aiop.spaces import CodeSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["code_space"]
+
+
+def code_space(*, input_size: int | tuple[int, int] = 128, n_classes: int = 50) -> CodeSpace:
+    """The multi-resolution space as 27 ordinal dimensions, with exact costs and features.
+
+    Its costs are `params` (a number) and `flops` (multiply-adds, two operations for each
+    normalised element), both of the classification network.
+
+    Args:
+        input_size: Side of the image, or (height, width), in pixels, for `flops`.
+        n_classes: Outputs of the classifier, for both.
+
+    Example:
+        >>> space = code_space()
+        >>> sample = space.decode(space.encode([{"b1": 4, "c1": 128}]))[0]
+        >>> sample["b1"], sample["c1"], sample["o1"]
+        (4, 128, 64)
+    """
+
+    def count_params(codes: Tensor) -> Tensor:
+        return params(values_of(codes), n_classes=n_classes)
+
+    def count_flops(codes: Tensor) -> Tensor:
+        return flops(values_of(codes), input_size=input_size, n_classes=n_classes)
+
+    return CodeSpace(
+        dimensions(),
+        name="multi_resolution",
+        costs={"params": count_params, "flops": count_flops},
+        features=features,
+    )
