@@ -163,8 +163,7 @@ class SearchResults:
         return self.cost or next(iter(self.space.costs), None)
 
     def _gains(self, objective: Objective) -> NDArray[np.float64]:
-        sign = 1.0 if objective.direction == "maximize" else -1.0
-        return sign * self.metrics[objective.metric]
+        return objective.sign * self.metrics[objective.metric]
 
     def evaluation(self, index: int) -> dict[str, Any]:
         """One evaluation as a record: number, active sample, point, metrics and exact costs."""
@@ -259,14 +258,19 @@ class SearchResults:
 
     def _draw_progress(self, axes: Axes, baseline: tuple[str, SearchResults] | None) -> None:
         objective = self.objectives[0]
-        sign = 1.0 if objective.direction == "maximize" else -1.0
         if baseline is not None:
             name, other = baseline
             numbers = np.arange(1, len(other.history) + 1)
-            axes.step(numbers, sign * other._best_so_far(), where="post", color="0.6", label=name)
+            axes.step(
+                numbers,
+                objective.sign * other._best_so_far(),
+                where="post",
+                color="0.6",
+                label=name,
+            )
         numbers = np.arange(1, len(self.history) + 1)
         axes.scatter(numbers, self.metrics[objective.metric], s=12, color="tab:blue", alpha=0.5)
-        best = sign * self._best_so_far()
+        best = objective.sign * self._best_so_far()
         axes.step(numbers, best, where="post", color="tab:red", label="best so far")
         axes.set_xlabel("architectures evaluated")
         axes.set_ylabel(objective.metric)
@@ -283,8 +287,7 @@ class SearchResults:
             axes.scatter(other.costs[cost], others, s=16, color="0.7", label=name)
         points = axes.scatter(x, y, s=20, c=np.arange(1, len(x) + 1), cmap="viridis", zorder=2)
         axes.figure.colorbar(points, ax=axes, label="number of the evaluation")
-        sign = 1.0 if objective.direction == "maximize" else -1.0
-        gains = np.where(self.feasible, sign * y, np.nan)
+        gains = np.where(self.feasible, objective.sign * y, np.nan)
         front = np.flatnonzero(pareto_front(np.stack([gains, -x], axis=1)))
         front = front[np.argsort(x[front])]
         axes.step(x[front], y[front], where="post", color="tab:orange", label="Pareto front")
@@ -300,6 +303,8 @@ class SearchResults:
         if cost in self.limits:
             axes.axvline(self.limits[cost], color="0.3", ls="--", lw=1, label=f"limit on {cost}")
         axes.set_xlabel(cost)
+        if len(x) and x.max() > 10 * x.min() > 0:
+            axes.set_xscale("log")
         axes.set_ylabel(objective.metric)
         axes.legend(loc="best", frameon=False)
 

@@ -1,0 +1,40 @@
+# make demo   a search on the toy space with real training, ending in a table and a picture
+# make test   the quick tests; `make test ALL=1` runs the long ones too
+# make lint   ruff and mypy
+# Each makes .venv when it is missing or older than the files that describe it.
+
+# The first interpreter that the package supports; or say make PYTHON=/path/to/python3.11 test
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
+EXTRAS ?= nni,dev,test
+JOBS ?= 2
+BIN := .venv/bin
+STAMP := .venv/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+# More threads than cores slow small networks down; the tests run in JOBS processes.
+test: export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py --out out/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) $(if $(ALL),-m "slow or not slow") $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# torch goes first and alone: a looser requirement could take a build with gigabytes of CUDA packages.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 must be installed, but none was found." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info
