@@ -1,0 +1,14 @@
+"""The command line `nni-aiop`: the one place that joins all the rooms, and nothing imports it."""
+
+from nni_aiop.cli._app import app, main
+from nni_aiop.cli._predictor import predictor
+from nni_aiop.cli._run import run
+from nni_aiop.cli._search import search
+from nni_aiop.cli._spaces import spaces
+
+__all__ = ["app", "main"]
+
+app.command()(search)
+app.command()(run)
+app.add_typer(predictor)
+app.add_typer(spaces)

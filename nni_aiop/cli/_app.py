@@ -1,0 +1,119 @@
+"""The commands, and what all of them share: one sentence and exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from nni_aiop import __version__
+from nni_aiop.errors import AiopError
+
+# typer brings its own copy of click in newer releases and imports click in older ones; this is the
+# base of its usage errors in both.
+_UsageError = typer.BadParameter.__mro__[2]
+
+
+class BadInput(AiopError):
+    """What was typed, or what a file says, breaks a rule."""
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """A ValueError or TypeError inside this block is the user's input: it becomes `BadInput`."""
+    try:
+        yield
+    except AiopError:
+        raise
+    except (ValueError, TypeError) as err:
+        raise BadInput(str(err)) from err
+
+
+def _sentence(err: BaseException) -> str:
+    if isinstance(err, OSError) and err.filename is not None:
+        text = f"{err.filename} must be usable, but is not: {err.strerror}."
+    elif isinstance(err, _UsageError):
+        text = err.format_message()  # type: ignore[attr-defined]
+    else:
+        text = str(err)
+    return " ".join(text.split())
+
+
+class _OneSentence(TyperGroup):
+    """A group of commands in which bad input ends with one sentence on stderr and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.pop("standalone_mode", True):
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            # Outside its standalone mode typer returns the code of typer.Exit, also that of Ctrl-C.
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except (_UsageError, AiopError) as err:
+            typer.echo(f"nni-aiop: {_sentence(err)}", err=True)
+            code = 2
+        except OSError as err:
+            if err.errno == errno.EPIPE:  # the reader of our output, such as `head`, is gone
+                sys.stderr.close()
+                code = 1
+            else:
+                typer.echo(f"nni-aiop: {_sentence(err)}", err=True)
+                code = 2
+        except typer.Abort:
+            code = 130
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    name="nni-aiop",
+    cls=_OneSentence,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Predictor-based neural architecture search.\n\n"
+        "A search proposes architectures of a space, an evaluator measures them, and the results "
+        "land in a folder: results.json, history.csv and search.png.\n\n"
+        "\b\n"
+        "Begin with\n"
+        "  nni-aiop spaces list\n"
+        "  nni-aiop search digits --budget 20 --out out/first\n"
+        "  nni-aiop run examples/nni_ncp_digits.yml"
+    ),
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A plain text table; floats with six digits."""
+    cells = [list(headers), *([_shown(value) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    cells.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

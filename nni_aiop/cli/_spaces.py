@@ -1,0 +1,62 @@
+"""`nni-aiop spaces`: what there is to search."""
+
+from __future__ import annotations
+
+import typer
+
+from nni_aiop.cli._app import table
+from nni_aiop.errors import MissingPackageError
+
+spaces = typer.Typer(
+    name="spaces", no_args_is_help=True, rich_markup_mode=None, help="The spaces to search."
+)
+
+
+@spaces.command("list")
+def list_spaces() -> None:
+    """List the ready spaces: dimensions, number of points, exact costs.
+
+    \b
+    Example
+      nni-aiop spaces list
+    """
+    from nni_aiop.search_spaces import SPACES, get_space
+
+    rows = []
+    for name in SPACES:
+        try:
+            space = get_space(name)
+        except MissingPackageError as err:
+            rows.append([name, "", "", str(err)])
+            continue
+        rows.append([name, len(space), f"{space.size:.3g}", ", ".join(space.costs) or "none"])
+    typer.echo(table(["space", "dimensions", "points", "exact costs"], rows))
+
+
+@spaces.command("show")
+def show_space(
+    name: str = typer.Argument(help="A name from `spaces list`, or module:attribute."),
+    seed: int = typer.Option(0, min=0, help="Which random architecture to show the costs of."),
+) -> None:
+    """Show a space: its dimensions, their kinds and choices, and the costs of an example.
+
+    \b
+    Examples
+      nni-aiop spaces show digits
+      nni-aiop spaces show my_module:MySpace
+    """
+    import numpy as np
+
+    from nni_aiop.cli._inputs import load_space
+
+    space = load_space(name)
+    typer.echo(f"{space.name}: {len(space)} dimensions, {space.size:.3g} points\n")
+    typer.echo(table(["dimension", "kind", "choices", "active when"], list(space.table())))
+    for constraint in space.constraints:
+        typer.echo(f"constraint: {constraint.name}")
+    (sample,) = space.sample(1, np.random.default_rng(seed))
+    typer.echo("\nAn example (the random architecture of seed " + f"{seed}):")
+    shown = ", ".join(f"{k}={v!r}" for k, v in space.canonical(sample).items())
+    typer.echo(f"  {shown}")
+    for cost in space.costs:
+        typer.echo(f"  {cost} = {space.cost(cost, space.encode([sample]))[0]:.6g}")

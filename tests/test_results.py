@@ -1,0 +1,123 @@
+"""Files of a search: written whole or not at all, read back as they were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nni_aiop.errors import FileFormatError, SpaceError
+from nni_aiop.results import (
+    SearchResults,
+    pareto_front,
+    read_history,
+    write_atomically,
+    write_json,
+)
+from nni_aiop.search import Objective
+from nni_aiop.spaces import CodeSpace, Condition, Continuous, Nominal, Ordinal, Sample, Subset
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def space() -> CodeSpace:
+    return CodeSpace(
+        [
+            Ordinal("depth", (1, 2, 4)),
+            Nominal("op", ("conv", None, True)),
+            Continuous("rate", 0.001, 1.0, log=True),
+            Subset("inputs", (0, 1, 2), None),
+        ],
+        name="toy",
+        conditions={"op": Condition("depth", (2, 4))},
+        costs={"flops": lambda codes: 10 + 10 * codes[:, 0]},
+    )
+
+
+def some(space: CodeSpace, n: int) -> list[tuple[Sample, Mapping[str, float] | None]]:
+    rng = np.random.default_rng(0)
+    return [(s, {"accuracy": float(rng.random())}) for s in space.sample(n, rng)]
+
+
+def test_pareto_front_of_five_points() -> None:
+    points = [(1, 5), (2, 4), (2, 3), (3, 1), (np.nan, 9)]
+    assert pareto_front(points).tolist() == [True, True, False, True, False]
+
+
+def test_equal_points_share_the_front() -> None:
+    assert pareto_front([(1, 1), (1, 1)]).tolist() == [True, True]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "deep" / "a.json", {"x": np.float32(1), "y": float("nan")})
+    assert json.loads(path.read_text()) == {"x": 1.0, "y": None}
+    with pytest.raises(TypeError):
+        write_atomically(path, 5)  # type: ignore[arg-type]
+    assert json.loads(path.read_text()) == {"x": 1.0, "y": None}
+    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+def test_history_comes_back(space: CodeSpace, tmp_path: Path) -> None:
+    history = some(space, 30)
+    history[3] = (history[3][0], None)
+    SearchResults(space, history, [Objective("accuracy")]).save(tmp_path)
+    samples, metrics = read_history(tmp_path / "history.csv", space, ["accuracy"])
+    assert [space.key(s) for s in samples] == [space.key(s) for s, _ in history]
+    expected = [np.nan if m is None else m["accuracy"] for _, m in history]
+    np.testing.assert_array_equal(metrics["accuracy"], expected)
+    assert list(read_history(tmp_path / "history.csv", space)[1]) == ["accuracy", "flops"]
+
+
+def test_best_keeps_the_limits_and_the_direction(space: CodeSpace, tmp_path: Path) -> None:
+    samples = space.from_points([[0, 0, 0.1, 1], [1, 0, 0.1, 1], [2, 0, 0.1, 1]])
+    history = list(zip(samples, [{"error": 3.0}, {"error": 2.0}, {"error": 1.0}], strict=True))
+    objectives = [Objective("error", "minimize")]
+    results = SearchResults(space, history, objectives)
+    assert (results.best, results.front) == (2, [0, 1, 2])
+    limited = SearchResults(space, history, objectives, limits={"flops": 15})
+    assert (limited.best, limited.front) == (1, [0, 1])
+    limited.save(tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["best"]["number"] == 1
+    assert written["best"]["costs"] == {"flops": 15.0}
+    assert written["best"]["sample"] == {"depth": 2, "op": "conv", "rate": 0.1, "inputs": [0]}
+    assert (tmp_path / "search.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("history", [[], "failed"])
+def test_nothing_found_is_still_written(space: CodeSpace, tmp_path: Path, history: Any) -> None:
+    if history:
+        history = [(sample, None) for sample, _ in some(space, 2)]
+    results = SearchResults(space, history, [Objective("accuracy")])
+    results.draw(tmp_path / "two.png", baseline=("random", results))
+    results.save(tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["best"] is None
+
+
+def test_a_metric_must_not_be_named_as_a_dimension(space: CodeSpace, tmp_path: Path) -> None:
+    results = SearchResults(space, [(space.complete({}), {"depth": 1.0})], [Objective("depth")])
+    with pytest.raises(SpaceError, match="'depth'"):
+        results.save(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "a heading and at least one row"),
+        ("depth,op,rate,accuracy\n1,,0.1,2\n", "must have a column 'inputs'"),
+        ("depth,op,rate,inputs,accuracy\n1,,0.1\n", "line 2: a row must have 5 cells"),
+        ('depth,op,rate,inputs,accuracy\n3,,0.1,"[0, 1]",2\n', "'depth' must be one of"),
+        ('depth,op,rate,inputs,accuracy\n1,,0.1,"[0, 1]",two\n', "must be a number, but got 'two'"),
+        ('depth,op,rate,inputs,accuracy\n2,,0.1,"[0, 1]",2\n', "every active label"),
+    ],
+)
+def test_a_bad_file_is_refused(space: CodeSpace, tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(FileFormatError, match=sentence):
+        read_history(path, space)
