@@ -274,7 +274,8 @@ class Nominal(_Listed):
         return 0.0
 
     def encode(self, points: Array) -> Array:
-        return np.eye(len(self.values))[points.astype(np.int64)]
+        rows: Array = np.eye(len(self.values))[points.astype(np.int64)]
+        return rows
 
     def decode(self, codes: Array) -> Array:
         return codes.argmax(axis=1).astype(np.float64)

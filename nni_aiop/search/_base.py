@@ -1,0 +1,285 @@
+"""What every search shares: distinct valid proposals, records of results, and a state in plain JSON."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from nni_aiop.errors import FileFormatError, SpaceError
+from nni_aiop.search._limits import check_limits, meets_limits, repair
+from nni_aiop.spaces import CodeSpace, Sample
+
+_FORMAT = 1
+_TRIES = 20  # rounds of rejection before a small space is listed, or a large one called exhausted
+_LISTED = 100_000  # spaces up to this size are listed when random draws no longer find new samples
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One metric to improve.
+
+    Args:
+        metric: Its name in the metrics that are told.
+        direction: Whether more of it is better, or less.
+        weight: Its weight beside other objectives (Ding et al. 2022, below Eq. 7).
+    """
+
+    metric: str
+    direction: Literal["maximize", "minimize"] = "maximize"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("maximize", "minimize"):
+            raise ValueError(f"direction must be maximize or minimize, but got {self.direction!r}.")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise ValueError(f"weight must be positive, but got {self.weight}.")
+
+    @property
+    def sign(self) -> float:
+        """1 where more is better, else -1."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
+    @classmethod
+    def of(cls, given: Objective | str) -> Objective:
+        """An objective from itself or from the name of a metric to maximise."""
+        return given if isinstance(given, Objective) else cls(given)
+
+
+class Search(Protocol):
+    """A search without an engine: ask for samples, evaluate them anyhow, tell the results."""
+
+    def ask(self, n: int = 1) -> list[Sample]:
+        """`n` new, distinct, valid samples (every label); fewer when the space is exhausted."""
+
+    def tell(self, sample: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
+        """Record the result of a sample; None says that the evaluation failed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the search knows, as plain JSON."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume exactly where `state_dict` was taken."""
+
+
+class BaseSearch(ABC):
+    """A search that keeps its books; a subclass supplies `_propose`.
+
+    Args:
+        space: Where to search.
+        objectives: What to improve; names stand for metrics to maximise.
+        limits: Hard upper limits on the space's exact costs; no sample above one is ever asked.
+        seed: Of every random choice.
+
+    Raises:
+        SpaceError: A limit names a cost that the space does not have.
+    """
+
+    def __init__(
+        self,
+        space: CodeSpace,
+        *,
+        objectives: Sequence[Objective | str] = ("default",),
+        limits: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.space = space
+        self.objectives = tuple(Objective.of(o) for o in objectives)
+        if not self.objectives:
+            raise ValueError("a search must have at least one objective, but got none.")
+        self.limits = check_limits(space, limits or {})
+        self.seed = seed
+        self._rng = np.random.default_rng(seed)
+        self._pending: dict[str, Sample] = {}
+        self._history: list[tuple[Sample, dict[str, float] | None]] = []
+        self._seen: set[str] = set()
+        self._exhausted = False
+
+    @property
+    def history(self) -> list[tuple[Sample, dict[str, float] | None]]:
+        """What was told, in order: samples and metrics (None where the evaluation failed)."""
+        return list(self._history)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `ask` has run out of new samples."""
+        return self._exhausted
+
+    def pending(self) -> list[Sample]:
+        """Samples that were asked and not yet told; a front end that resumes evaluates these first."""
+        return list(self._pending.values())
+
+    def ask(self, n: int = 1) -> list[Sample]:
+        """`n` new, distinct, valid samples (every label); fewer when the space is exhausted."""
+        if n < 0:
+            raise ValueError(f"n must not be negative, but got {n}.")
+        out: list[Sample] = []
+        while len(out) < n and not self._exhausted:
+            proposed = self._propose(n - len(out))
+            self._exhausted = not proposed
+            for sample in proposed:
+                key = self.space.key(sample)
+                self._seen.add(key)
+                self._pending[key] = sample
+                out.append(sample)
+        return out
+
+    def tell(self, sample: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
+        """Record the result of a sample, asked here or not; None, or NaN in an objective, is a failure.
+
+        Raises:
+            SpaceError: The sample is not one of the space.
+        """
+        problem = self.space.violation(sample)
+        if problem is not None:
+            raise SpaceError(problem)
+        key = self.space.key(sample)
+        kept = self._finite(metrics)
+        self._seen.add(key)
+        full = self._pending.pop(key, None) or self.space.complete(sample)
+        self._history.append((full, kept))
+        self._told(full, kept)
+
+    def _finite(self, metrics: Mapping[str, float] | None) -> dict[str, float] | None:
+        """The finite numbers of `metrics`, or None where an objective is not among them."""
+        kept = {}
+        for name, value in (metrics or {}).items():
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                continue
+            if math.isfinite(number):
+                kept[str(name)] = number
+        return kept if all(name in kept for name in self._needed()) else None
+
+    def _needed(self) -> list[str]:
+        """Metrics without which a result counts as failed."""
+        return [o.metric for o in self.objectives]
+
+    @abstractmethod
+    def _propose(self, n: int) -> list[Sample]:
+        """Up to `n` samples whose keys are not in `_seen`; none when there are no more."""
+
+    def _told(self, sample: Sample, metrics: dict[str, float] | None) -> None:
+        """Learn from a result."""
+
+    def _results(self) -> tuple[list[Sample], list[dict[str, float]]]:
+        """The samples and metrics of the evaluations that did not fail."""
+        good = [(s, m) for s, m in self._history if m is not None]
+        return [s for s, _ in good], [m for _, m in good]
+
+    def _merit(self, metrics: Mapping[str, float]) -> float:
+        """The weighted sum of the objectives, more is better."""
+        return sum(o.weight * o.sign * metrics[o.metric] for o in self.objectives)
+
+    def best(self) -> tuple[Sample, dict[str, float]] | None:
+        """The best result told so far by the weighted sum of the objectives; None without any."""
+        samples, metrics = self._results()
+        if not samples:
+            return None
+        i = max(range(len(samples)), key=lambda j: self._merit(metrics[j]))
+        return samples[i], metrics[i]
+
+    def _admit(self, samples: Sequence[Sample], n: int, taken: set[str]) -> list[Sample]:
+        """The first `n` of the samples that are new, valid and within the limits; `taken` grows."""
+        out: list[Sample] = []
+        if not samples:
+            return out
+        points = self.space.points(samples)
+        within = meets_limits(self.space, points, self.limits)
+        for sample, row, ok in zip(samples, points, within, strict=True):
+            if len(out) == n:
+                break
+            if not ok or self.space.violation(sample) is not None:
+                continue
+            key = self.space.keys(row[None])[0]
+            if key not in self._seen and key not in taken:
+                taken.add(key)
+                # Inactive dimensions go to their defaults, so that one architecture has one code.
+                out.append(self.space.complete(self.space.canonical(sample)))
+        return out
+
+    def _random_new(self, n: int) -> list[Sample]:
+        """`n` new random samples within the limits; fewer when there are no more."""
+        taken: set[str] = set()
+        out: list[Sample] = []
+        for _ in range(_TRIES):
+            out += self._admit(self.space.sample(max(2 * n, 16), self._rng), n - len(out), taken)
+            if len(out) == n:
+                return out
+        if self.space.size <= _LISTED:
+            everything = self.space.from_points(
+                self._rng.permutation(self.space.enumerate_points(_LISTED))
+            )
+            return out + self._admit(everything, n - len(out), taken)
+        for _ in range(
+            _TRIES * n if self.limits else 0
+        ):  # the limits leave too little to hit by chance
+            drawn = self.space.sample(1, self._rng)
+            out += self._admit(
+                repair(self.space, drawn, self.limits, self._rng), n - len(out), taken
+            )
+            if len(out) == n:
+                break
+        return out
+
+    def _state(self) -> dict[str, Any]:
+        """What a subclass adds to the state, as plain JSON."""
+        return {}
+
+    def _load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `_state` gave."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the search knows, as plain JSON."""
+        to_json = self.space.to_json
+        return {
+            "format": _FORMAT,
+            "search": type(self).__name__,
+            "space": self.space.fingerprint,
+            "seed": self.seed,
+            "rng": self._rng.bit_generator.state,
+            "pending": [to_json(s) for s in self._pending.values()],
+            "history": [[to_json(s), m] for s, m in self._history],
+            "exhausted": self._exhausted,
+            **self._state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume exactly where `state_dict` was taken.
+
+        Raises:
+            FileFormatError: The state is of another search, space or format, or incomplete.
+        """
+        expected = {
+            "format": _FORMAT,
+            "search": type(self).__name__,
+            "space": self.space.fingerprint,
+        }
+        for field, value in expected.items():
+            if state.get(field) != value:
+                raise FileFormatError(
+                    f"a search state must have {field} = {value!r}, but got {state.get(field)!r}."
+                )
+        from_json = self.space.from_json
+        try:
+            history = [
+                (from_json(s), None if m is None else {str(k): float(v) for k, v in m.items()})
+                for s, m in state["history"]
+            ]
+            pending = [from_json(s) for s in state["pending"]]
+            rng = np.random.default_rng()
+            rng.bit_generator.state = state["rng"]
+            seed, exhausted = int(state["seed"]), bool(state["exhausted"])
+            self._load_state(state)
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise FileFormatError(
+                f"a search state must be complete, but reading it gave: {err!r}."
+            ) from err
+        self._history, self._rng, self.seed, self._exhausted = history, rng, seed, exhausted
+        self._pending = {self.space.key(s): s for s in pending}
+        self._seen = set(self._pending) | {self.space.key(s) for s, _ in history}

@@ -1,0 +1,309 @@
+"""Searches that learn a predictor from what they have looked up: NCP in rounds, and predictor top-k."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nni_aiop.search._base import BaseSearch, Objective
+from nni_aiop.search._limits import meets_limits
+from nni_aiop.spaces import CodeSpace, Sample
+
+if TYPE_CHECKING:
+    from nni_aiop.predictors import CodePredictor, Prediction
+
+Array = NDArray[np.float64]
+PredictorFactory = Callable[[CodeSpace, int], "CodePredictor"]
+
+_FEWEST = 3  # results below which a predictor is not fitted and proposals stay random
+
+
+@dataclass(frozen=True)
+class RandomWarmup:
+    """How many random samples precede the first fit.
+
+    Args:
+        fraction: Share of the budget, in (0, 1).
+        count: The number itself, instead.
+    """
+
+    fraction: float = 0.4
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"fraction must lie in (0, 1), but got {self.fraction}.")
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"count must be at least 1, but got {self.count}.")
+
+    def of(self, budget: int) -> int:
+        """The number of random samples out of a budget."""
+        wanted = round(self.fraction * budget) if self.count is None else self.count
+        return max(1, min(wanted, budget))
+
+
+class PredictorSearch(BaseSearch):
+    """Random warm-up, then rounds of refitting a predictor and asking for the samples that it favours.
+
+    A subclass supplies the candidates of a round.
+
+    Args:
+        space: Where to search.
+        objectives: What to improve, by weighted sum of standardised metrics.
+        budget: Number of evaluations that warm-up and rounds share; asking on adds further rounds.
+        warmup: Random samples before the first fit.
+        rounds: Number of refits that share the rest of the budget.
+        cost: A cost to hold down: an exact one of the space, or else a metric that is told and learned.
+        lam: Weight of the standardised cost (lambda of Ding et al. 2022, Eq. 3).
+        limits: Hard upper limits on exact costs.
+        exploration: How many predicted standard deviations are added to the merit when candidates are ranked.
+        pareto: Spread proposals over the Pareto front: each one is ranked by a random weighting of the objectives
+            instead of their fixed weights.
+        seed: Of every random choice.
+        predictor: From a space and a seed to an unfitted predictor; `default_predictor` by default.
+    """
+
+    def __init__(
+        self,
+        space: CodeSpace,
+        *,
+        objectives: Sequence[Objective | str] = ("default",),
+        budget: int = 100,
+        warmup: RandomWarmup = RandomWarmup(),
+        rounds: int = 6,
+        cost: str | None = None,
+        lam: float = 0.5,
+        limits: Mapping[str, float] | None = None,
+        exploration: float = 0.5,
+        pareto: bool = False,
+        seed: int = 0,
+        predictor: PredictorFactory | None = None,
+    ) -> None:
+        super().__init__(space, objectives=objectives, limits=limits, seed=seed)
+        if budget < 1 or rounds < 1:
+            raise ValueError(
+                f"budget and rounds must be at least 1, but got {budget} and {rounds}."
+            )
+        if not (math.isfinite(lam) and lam >= 0):
+            raise ValueError(f"lam must not be negative, but got {lam}.")
+        self.budget = budget
+        self.warmup = warmup
+        self.rounds = rounds
+        self.cost = cost
+        self.lam = lam
+        self.exploration = exploration
+        self.pareto = pareto
+        self.predictor = predictor
+        self.predictor_: CodePredictor | None = None
+        self._queue: list[Sample] = []
+        self._round = 0
+
+    def _needed(self) -> list[str]:
+        names = super()._needed()
+        learned = self.cost is not None and self.cost not in self.space.costs
+        return [*names, self.cost] if learned and self.cost is not None else names
+
+    @property
+    def _batch(self) -> int:
+        """How many samples one round asks for."""
+        return max(1, math.ceil((self.budget - self.warmup.of(self.budget)) / self.rounds))
+
+    def _propose(self, n: int) -> list[Sample]:
+        # A result that was told without being asked may have come for a queued sample.
+        self._queue = [s for s in self._queue if self.space.key(s) not in self._seen]
+        if not self._queue:
+            self._queue = self._next_round()
+        out, self._queue = self._queue[:n], self._queue[n:]
+        return out
+
+    def _next_round(self) -> list[Sample]:
+        warm = self.warmup.of(self.budget) - len(self._seen)
+        if warm > 0:
+            return self._random_new(warm)
+        samples, metrics = self._results()
+        if len(samples) < _FEWEST:
+            return self._random_new(1)
+        self._round += 1
+        self.predictor_ = self._fit(samples, metrics)
+        out = self._favoured(self.predictor_, samples, metrics)
+        return out or self._random_new(self._batch)
+
+    def _fit(self, samples: list[Sample], metrics: list[dict[str, float]]) -> CodePredictor:
+        """A predictor of every needed metric, fitted on all results so far."""
+        from nni_aiop.predictors import default_predictor
+
+        factory = self.predictor or default_predictor
+        codes = self.space.encode(samples)
+        targets = {name: np.array([m[name] for m in metrics]) for name in self._needed()}
+        return factory(self.space, self.seed + self._round).fit(codes, targets)
+
+    @abstractmethod
+    def _candidates(
+        self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
+    ) -> Array:
+        """(c, d) distinct points to choose from."""
+
+    def _favoured(
+        self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
+    ) -> list[Sample]:
+        """One round's proposals: the new candidates of the highest merit, one after the other."""
+        points = self._candidates(predictor, samples, metrics)
+        points = points[meets_limits(self.space, points, self.limits)]
+        if len(points) == 0:
+            return []
+        codes = self.space.encode_points(points)
+        prediction = predictor.predict(codes)
+        taken: set[str] = set()
+        out: list[Sample] = []
+        orders = self._orders(codes, prediction)
+        while len(out) < self._batch:
+            order = next(orders)
+            found: list[Sample] = []
+            for start in range(0, len(order), 64):
+                chunk = self.space.from_points(points[order[start : start + 64]])
+                wanted = 1 if self.pareto else self._batch - len(out) - len(found)
+                found += self._admit(chunk, wanted, taken)
+                if len(found) >= wanted or (
+                    not self.pareto and len(out) + len(found) == self._batch
+                ):
+                    break
+            if not found:
+                break
+            out += found
+        return out
+
+    def _orders(self, codes: Array, prediction: Prediction) -> Any:
+        """Rankings of the candidates, the best first: always the same one, or one per random weighting."""
+        gains, spreads = self._gains(codes, prediction)
+        weights = np.array([o.weight for o in self.objectives])
+        has_cost = gains.shape[1] > len(self.objectives)
+        while True:
+            if not self.pareto:
+                w = np.append(weights, self.lam) if has_cost else weights
+                merit = gains @ w + self.exploration * np.sqrt((spreads**2) @ w**2)
+            else:
+                w = self._rng.dirichlet(np.ones(gains.shape[1]))
+                optimistic = gains + self.exploration * spreads
+                # Augmented Chebyshev: reaches the concave parts of a front, too (Knowles 2006, ParEGO).
+                below = w * (optimistic - optimistic.max(axis=0))
+                merit = below.min(axis=1) + 0.05 * below.sum(axis=1)
+            yield np.argsort(-merit, kind="stable")
+
+    def _gains(self, codes: Array, prediction: Prediction) -> tuple[Array, Array]:
+        """(c, k) standardised gains of each objective, the negated cost last where there is one, and their stds."""
+        predictor = self.predictor_
+        assert predictor is not None
+        names = [o.metric for o in self.objectives]
+        signs = [o.sign for o in self.objectives]
+        if self.cost is not None and self.cost not in self.space.costs:
+            names, signs = [*names, self.cost], [*signs, -1.0]
+        columns = [prediction.metrics.index(name) for name in names]
+        scale = np.where(predictor.scale_ > 0, predictor.scale_, 1.0)[columns]
+        gains = np.array(signs) * (prediction.mean[:, columns] - predictor.center_[columns]) / scale
+        spreads = prediction.std[:, columns] / scale
+        if self.cost is not None and self.cost in self.space.costs:
+            from nni_aiop.search._propagation import Cost
+
+            known = Cost.of(self.space, self.cost, [])
+            spent = (self.space.cost(self.cost, codes) - known.center) / known.scale
+            gains = np.column_stack([gains, -spent])
+            spreads = np.column_stack([spreads, np.zeros(len(spent))])
+        return gains, spreads
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "budget": self.budget,
+            "round": self._round,
+            "queue": [self.space.to_json(s) for s in self._queue],
+        }
+
+    def _load_state(self, state: Mapping[str, Any]) -> None:
+        self._queue = [self.space.from_json(s) for s in state["queue"]]
+        self._round = int(state["round"])
+        self.budget = int(state["budget"])
+
+
+class NCPSearch(PredictorSearch):
+    """Network coding propagation in rounds: refit, propagate from many starts, look up the best visited codes.
+
+    The published method (Ding et al. 2022) propagates once through a predictor of a finished benchmark. As a search
+    that pays for each evaluation it gains from four changes, which are this class: the code is rounded at every step
+    with a straight-through gradient, many starts run in one batch, all visited codes compete, and the predictor is
+    refitted with what was looked up.
+
+    Args:
+        starts: Number of starts of each round: the best results so far, their random neighbours, random codes.
+        steps: Iterations of propagation.
+        lr: Learning rate of Adam in the standardised code.
+        options: See `PredictorSearch`.
+    """
+
+    def __init__(
+        self,
+        space: CodeSpace,
+        *,
+        starts: int = 128,
+        steps: int = 30,
+        lr: float = 0.3,
+        **options: Any,
+    ) -> None:
+        super().__init__(space, **options)
+        self.starts = starts
+        self.steps = steps
+        self.lr = lr
+
+    def _candidates(
+        self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
+    ) -> Array:
+        from nni_aiop.search._propagation import Task, propagate
+
+        order = np.argsort([-self._merit(m) for m in metrics], kind="stable")
+        elite = [samples[i] for i in order[: self.starts // 4]]
+        fresh = self.space.sample(self.starts - len(elite), self._rng)
+        run = propagate(
+            self.space,
+            [Task(predictor, o.metric, o.direction, o.weight) for o in self.objectives],
+            [*elite, *fresh],
+            cost=self.cost,
+            lam=self.lam,
+            steps=self.steps,
+            lr=self.lr,
+            optimiser="adam",
+            rounding="straight-through",
+            limits=self.limits,
+        )
+        points, _ = run.visited
+        beside = [n for s in elite[:8] for n in self.space.neighbours(s)]
+        if beside:
+            points = np.concatenate([points, self.space.normalise(self.space.points(beside))])
+        return np.unique(points, axis=0)
+
+
+class PredictorTopK(PredictorSearch):
+    """Wen et al., "Neural Predictor for Neural Architecture Search", ECCV 2020: fit once, look up the top of a pool.
+
+    The pool is the whole space where that is small, else `pool` random samples.
+
+    Args:
+        pool: Number of samples that the predictor ranks.
+        options: See `PredictorSearch`; one round by default.
+    """
+
+    def __init__(self, space: CodeSpace, *, pool: int = 10_000, **options: Any) -> None:
+        super().__init__(space, **{"rounds": 1, "exploration": 0.0, **options})
+        self.pool = pool
+
+    def _candidates(
+        self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
+    ) -> Array:
+        if self.space.size <= 2 * self.pool:
+            points = self.space.enumerate_points(2 * self.pool)
+        else:
+            points = self.space.points(self.space.sample(self.pool, self._rng))
+        return np.unique(self.space.normalise(points), axis=0)

@@ -1,0 +1,508 @@
+"""Network coding propagation (NCP): edit an architecture code by back-propagating through frozen predictors.
+
+Source: Ding et al., "Learning Versatile Neural Architectures by Propagating Network Codes", ICLR 2022.
+
+Notation: e is a code, p a standardised prediction (minus the mean of the predictor's training targets, divided by
+their standard deviation, and negated where less is better), t its target, lambda the weight of the cost.
+
+    L = smoothL1(p_acc, t_acc) + lambda * smoothL1(p_cost, t_cost)              (Eq. 3)
+    t_acc = p_acc + 1,  t_cost = p_cost - 1,  set anew at each step
+    e <- e - lr * dL/de                                                         (continuous propagation)
+
+Gradients are taken in the standardised code (each column divided by its standard deviation under uniform sampling),
+as the published implementation does; a task's gradients are added up with its weight (Eq. 7).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from nni_aiop.errors import SpaceError
+from nni_aiop.search._limits import check_limits, repair
+from nni_aiop.spaces import CodeSpace, Ordinal, Sample
+
+Array = NDArray[np.float64]
+
+_CHUNK = 16_384
+
+
+class DifferentiablePredictor(Protocol):
+    """What propagation needs of a predictor; every `CodePredictor` has it."""
+
+    metrics_: tuple[str, ...]
+    center_: Array
+    scale_: Array
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """codes: (n, width) -> (n, m) mean in the metrics' own units, differentiable."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One metric of one frozen predictor that propagation improves.
+
+    Args:
+        predictor: A fitted predictor.
+        metric: One of its metrics; its first by default.
+        direction: Whether more of it is better, or less.
+        weight: Weight of the task's gradient (Eq. 7).
+        name: What the results call it; the metric by default.
+    """
+
+    predictor: DifferentiablePredictor
+    metric: str = ""
+    direction: Literal["maximize", "minimize"] = "maximize"
+    weight: float = 1.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        metrics = self.predictor.metrics_
+        metric = self.metric or metrics[0]
+        if metric not in metrics:
+            raise SpaceError(f"a task's metric must be one of {metrics}, but got {metric!r}.")
+        object.__setattr__(self, "metric", metric)
+        object.__setattr__(self, "name", self.name or metric)
+
+    @property
+    def column(self) -> int:
+        """Where the predictor's output holds the metric."""
+        return self.predictor.metrics_.index(self.metric)
+
+    @property
+    def sign(self) -> float:
+        """1 where more is better, else -1."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
+    def standardise(self, value: Tensor) -> Tensor:
+        """A metric in its own units -> p of Eq. 3 (more is better)."""
+        j = self.column
+        center, scale = float(self.predictor.center_[j]), float(self.predictor.scale_[j])
+        return self.sign * (value - center) / (scale if scale > 0 else 1.0)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost to lower, standardised: exact from the space, else a metric that the first task's predictor learned.
+
+    Args:
+        name: Name of the cost.
+        function: codes (n, width) -> (n,), differentiable.
+        center: Subtracted from it; the mean over random samples, or over the predictor's training set.
+        scale: Divided by; their standard deviation.
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    center: float
+    scale: float
+
+    def standardise(self, value: Tensor) -> Tensor:
+        """A cost in its own units -> p_cost of Eq. 3."""
+        return (value - self.center) / self.scale
+
+    @classmethod
+    def of(cls, space: CodeSpace, name: str, tasks: Sequence[Task]) -> Cost:
+        """The cost of that name.
+
+        Raises:
+            SpaceError: Neither the space nor the first task's predictor knows it.
+        """
+        if name in space.costs:
+            codes = space.encode_points(
+                space.normalise(space.sample_points(2048, np.random.default_rng(0)))
+            )
+            values = space.cost(name, codes)
+            return cls(name, space.costs[name], float(values.mean()), float(values.std()) or 1.0)
+        predictor = tasks[0].predictor
+        if name not in predictor.metrics_:
+            known = sorted({*space.costs, *predictor.metrics_})
+            raise SpaceError(f"the cost must be one of {known}, but got {name!r}.")
+        j = predictor.metrics_.index(name)
+        return cls(
+            name,
+            lambda codes: predictor.forward(codes)[:, j],
+            float(predictor.center_[j]),
+            float(predictor.scale_[j]) or 1.0,
+        )
+
+
+def propagation_loss(
+    tasks: Sequence[Task],
+    codes: Tensor,
+    *,
+    cost: Cost | None = None,
+    lam: float = 0.5,
+    targets: Mapping[str, float] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Eq. 3 for each code, summed over the tasks with their weights (whose gradient is Eq. 7).
+
+    Args:
+        tasks: What to improve.
+        codes: (n, width).
+        cost: What to lower.
+        lam: Lambda of Eq. 3.
+        targets: Fixed targets by the name of a task or cost, in its own units; all others are p + 1 (p - 1 for
+            the cost), set anew.
+
+    Returns:
+        (n,) losses, and the (n,) predicted value of every task and of the cost in its own units.
+    """
+    fixed = targets or {}
+    predicted: dict[str, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
+    loss = codes.new_zeros(len(codes))
+    if cost is not None:
+        predicted[cost.name] = cost.function(codes)
+        p = cost.standardise(predicted[cost.name])
+        t = (
+            cost.standardise(torch.full_like(p, fixed[cost.name]))
+            if cost.name in fixed
+            else p.detach() - 1
+        )
+        cost_loss = lam * F.smooth_l1_loss(p, t, reduction="none")
+    for task in tasks:
+        key = id(task.predictor)
+        if key not in outputs:
+            outputs[key] = task.predictor.forward(codes)
+        value = outputs[key][:, task.column]
+        predicted[task.name] = value
+        p = task.standardise(value)
+        t = (
+            task.standardise(torch.full_like(p, fixed[task.name]))
+            if task.name in fixed
+            else p.detach() + 1
+        )
+        term = F.smooth_l1_loss(p, t, reduction="none")
+        loss = loss + task.weight * (term if cost is None else term + cost_loss)
+    return loss, predicted
+
+
+def relative_cost_increase(space: CodeSpace, cost: Cost, points: Array) -> Array:
+    """(n, d) Delta r of Eq. 4: what the cost grows by as each dimension grows by its step k.
+
+    At a dimension's upper bound it is what the last step there cost. Dimensions without an order get NaN.
+    """
+    n = len(points)
+    out = np.full(points.shape, np.nan)
+    with torch.no_grad():
+        for j, dimension in enumerate(space.dimensions):
+            if not isinstance(dimension, Ordinal):
+                continue
+            top = len(dimension.values) - 1
+            up = points.copy()
+            up[:, j] = np.minimum(points[:, j] + dimension.step, top)
+            down = up.copy()
+            down[:, j] = np.maximum(up[:, j] - dimension.step, 0)
+            both = torch.as_tensor(space.encode_points(np.concatenate([up, down])))
+            values = cost.function(both).numpy()
+            out[:, j] = values[:n] - values[n:]
+    return out
+
+
+def winner_takes_all(space: CodeSpace, points: Array, gradients: Array, increase: Array) -> Array:
+    """(n, d) points after one edit of the winning dimension (Eqs. 5 and 6), never outside the domain.
+
+    Args:
+        space: The space.
+        points: (n, d).
+        gradients: (n, d) of the loss in each dimension.
+        increase: (n, d) Delta r of Eq. 4; NaN where a dimension cannot be edited.
+    """
+    steps = np.array([d.step if isinstance(d, Ordinal) else 0 for d in space.dimensions])
+    tops = np.array([len(d.values) - 1 if isinstance(d, Ordinal) else 0 for d in space.dimensions])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = gradients / increase
+    ratio = np.where(np.isfinite(ratio), ratio, np.nan)
+    may_fall = np.where(points - steps >= 0, ratio, np.nan)
+    may_rise = np.where(points + steps <= tops, ratio, np.nan)
+    out = points.copy()
+    for i in range(len(points)):
+        if np.nanmax(may_fall[i], initial=-math.inf) > 0:
+            winner = int(np.nanargmax(may_fall[i]))
+            out[i, winner] -= steps[winner]
+        elif np.nanmin(may_rise[i], initial=math.inf) < 0:
+            winner = int(np.nanargmin(may_rise[i]))
+            out[i, winner] += steps[winner]
+    return out
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """Everything that propagation visited: T steps from n starts.
+
+    Attributes:
+        space: The space.
+        tasks: What was improved.
+        codes: (T + 1, n, width) codes, the starts first; continuous unless rounded on the way.
+        points: (T + 1, n, d) the architectures that they round to.
+        predicted: For each task the (T + 1, n) prediction of those architectures, in its own units.
+        costs: For each of the space's costs its exact (T + 1, n) values at those architectures.
+        merit: (T + 1, n) weighted sum of standardised predictions minus lambda times the standardised cost, the
+            quantity that Eq. 3 climbs.
+        limits: Hard upper limits on costs.
+    """
+
+    space: CodeSpace
+    tasks: tuple[Task, ...]
+    codes: Array
+    points: Array
+    predicted: dict[str, Array]
+    costs: dict[str, Array]
+    merit: Array
+    limits: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def feasible(self) -> NDArray[np.bool_]:
+        """(T + 1, n) whether an architecture meets the limits."""
+        ok = np.ones(self.merit.shape, dtype=np.bool_)
+        for name, limit in self.limits.items():
+            ok &= self.costs[name] <= limit
+        return ok
+
+    @cached_property
+    def visited(self) -> tuple[Array, Array]:
+        """Distinct points (u, d) within the limits and their merits (u,), the best first."""
+        ok = self.feasible.ravel()
+        points = self.points.reshape(-1, self.points.shape[-1])[ok]
+        merit = self.merit.ravel()[ok]
+        _, first = np.unique(points, axis=0, return_index=True)
+        order = first[np.argsort(-merit[first], kind="stable")]
+        return points[order], merit[order]
+
+    def best(self, n: int = 1) -> list[Sample]:
+        """Up to `n` distinct valid architectures within the limits, the highest merit first.
+
+        Where no visited architecture meets the limits, the best visited one is repaired.
+
+        Raises:
+            InfeasibleError: Neither it nor anything cheaper beside it meets the limits.
+        """
+        points, _ = self.visited
+        if len(points) == 0:
+            flat = self.points.reshape(-1, self.points.shape[-1])
+            points = flat[self.merit.ravel().argmax()][None]
+        out: list[Sample] = []
+        seen: set[str] = set()
+        for row in points:
+            sample = self.space.decode(self.space.encode_points(row[None]))[0]
+            sample = repair(self.space, [sample], self.limits)[0]
+            key = self.space.key(sample)
+            if key not in seen:
+                seen.add(key)
+                out.append(sample)
+            if len(out) == n:
+                break
+        return out
+
+    def final(self) -> list[Sample]:
+        """The architecture where each start ended, brought within the limits if it is not."""
+        last = self.space.decode(self.space.encode_points(self.points[-1]))
+        return repair(self.space, last, self.limits)
+
+
+def propagate(
+    space: CodeSpace,
+    tasks: Sequence[Task] | Task,
+    starts: Sequence[Mapping[str, object]] | ArrayLike | None = None,
+    *,
+    cost: str | None = None,
+    lam: float = 0.5,
+    strategy: Literal["continuous", "winner-takes-all"] = "continuous",
+    steps: int = 70,
+    lr: float = 3.0,
+    optimiser: Literal["sgd", "adam"] = "sgd",
+    rounding: Literal["end", "straight-through"] | int = "end",
+    targets: Mapping[str, float] | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> Propagation:
+    """Edit codes towards better predicted metrics and lower cost (Ding et al. 2022, section 3.1, Algorithm 1).
+
+    The defaults are the paper's: continuous propagation from the middle of the space, lambda 0.5, learning rate 3,
+    70 steps, rounding at the end. One-hot spaces want `rounding="straight-through"` (the loss is taken at the
+    rounded code, its gradient moves the continuous one) or, as appendix C, a number of steps after which the code
+    is set to the rounded one. Codes never leave the space. While a start's rounded architecture exceeds a limit,
+    its step lowers that cost and nothing else.
+
+    Args:
+        space: The space.
+        tasks: What to improve; several are joint search (Eq. 7).
+        starts: Samples or codes (n, width), a found architecture for a transfer (section 4.4); the middle of the
+            space by default.
+        cost: The cost of Eq. 3: an exact one of the space or a metric of the first task's predictor; None for none.
+        lam: Lambda of Eq. 3.
+        strategy: All dimensions at once, or the one with the best ratio of gradient to cost (Eqs. 4 to 6).
+        steps: Number of iterations T.
+        lr: Step in the standardised code; unused by winner-takes-all.
+        optimiser: Plain gradient steps as published, or Adam.
+        rounding: When codes are rounded.
+        targets: Fixed targets by name of a task or cost, in its own units; a start that has reached all of them
+            rests. By default the targets are set anew at each step.
+        limits: Hard upper limits on exact costs; what is returned never exceeds them.
+
+    Raises:
+        SpaceError: A start is not of the space, a cost is unknown, or winner-takes-all has no cost or no ordered
+            dimension to edit.
+    """
+    tasks = (tasks,) if isinstance(tasks, Task) else tuple(tasks)
+    if not tasks:
+        raise SpaceError("propagation must have at least one task, but got none.")
+    if len({t.name for t in tasks}) != len(tasks):
+        raise SpaceError(f"tasks must have different names, but got {[t.name for t in tasks]}.")
+    limits = check_limits(space, limits or {})
+    spent = None if cost is None else Cost.of(space, cost, tasks)
+    unknown = set(targets or {}) - {t.name for t in tasks} - ({cost} if cost else set())
+    if unknown:
+        raise SpaceError(f"targets must name tasks or the cost, but got {sorted(unknown)}.")
+    codes = torch.as_tensor(_starting_codes(space, starts), dtype=torch.float32)
+    if strategy == "winner-takes-all":
+        if spent is None or not any(isinstance(d, Ordinal) for d in space.dimensions):
+            raise SpaceError("winner-takes-all must have a cost and ordered dimensions (Eq. 4).")
+        codes = torch.as_tensor(space.snap(codes.numpy()), dtype=torch.float32)
+
+    guards = {name: Cost.of(space, name, tasks) for name in limits}
+    std = torch.as_tensor(space.code_std, dtype=torch.float32)
+    moment = torch.zeros_like(codes), torch.zeros_like(codes)
+    visited = [codes.numpy().astype(np.float64)]
+    at_rounded: list[dict[str, Tensor]] = []
+    for step in range(1, steps + 1):
+        rounded = torch.as_tensor(space.snap(codes.numpy()), dtype=torch.float32)
+        here = rounded if rounding == "straight-through" else codes
+        leaf = here.detach().requires_grad_()
+        loss, predicted = propagation_loss(tasks, leaf, cost=spent, lam=lam, targets=targets)
+        loss = _hold_limits(loss, leaf, rounded, guards, limits)
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        if rounding == "straight-through":
+            at_rounded.append({k: v.detach() for k, v in predicted.items()})
+        gradient = gradient * std  # of the standardised code
+        resting = _reached(tasks, spent, predicted, targets)
+        if strategy == "winner-takes-all":
+            assert spent is not None
+            new = _winner_step(space, spent, codes, gradient)
+        else:
+            direction = gradient if optimiser == "sgd" else _adam(moment, gradient, step)
+            new = (codes - lr * std * direction).clamp(0.0, 1.0)
+        codes = torch.where(resting[:, None], codes, new)
+        if isinstance(rounding, int) and step % rounding == 0:
+            codes = torch.as_tensor(space.snap(codes.numpy()), dtype=torch.float32)
+        visited.append(codes.numpy().astype(np.float64))
+    return _collect(space, tasks, np.stack(visited), at_rounded, spent, lam, limits)
+
+
+def _starting_codes(
+    space: CodeSpace, starts: Sequence[Mapping[str, object]] | ArrayLike | None
+) -> Array:
+    if starts is None:
+        return space.encode([space.complete({})])
+    if isinstance(starts, Sequence) and starts and isinstance(starts[0], Mapping):
+        canonical = [space.complete(space.canonical(s)) for s in starts]  # type: ignore[arg-type]
+        return space.encode(canonical)
+    codes = np.asarray(starts, dtype=np.float64)
+    space.decode_points(codes)  # refuses a wrong shape and NaN
+    return np.clip(codes, 0.0, 1.0)
+
+
+def _hold_limits(
+    loss: Tensor,
+    leaf: Tensor,
+    rounded: Tensor,
+    guards: Mapping[str, Cost],
+    limits: Mapping[str, float],
+) -> Tensor:
+    """The loss, replaced by the standardised cost where the rounded architecture exceeds that cost's limit."""
+    for name, guard in guards.items():
+        value = guard.function(leaf)
+        with torch.no_grad():
+            over = guard.function(rounded) > limits[name]
+        loss = torch.where(over, guard.standardise(value), loss)
+    return loss
+
+
+def _adam(moment: tuple[Tensor, Tensor], gradient: Tensor, step: int) -> Tensor:
+    """The Adam direction of each start by itself; `moment` is updated in place."""
+    first, second = moment
+    first.mul_(0.9).add_(gradient, alpha=0.1)
+    second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+    return (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+
+
+def _reached(
+    tasks: Sequence[Task],
+    cost: Cost | None,
+    predicted: Mapping[str, Tensor],
+    targets: Mapping[str, float] | None,
+) -> Tensor:
+    """(n,) whether every fixed target is reached."""
+    n = len(next(iter(predicted.values())))
+    if not targets:
+        return torch.zeros(n, dtype=torch.bool)
+    done = torch.ones(n, dtype=torch.bool)
+    for task in tasks:
+        if task.name in targets:
+            done &= task.sign * (predicted[task.name].detach() - targets[task.name]) >= 0
+    if cost is not None and cost.name in targets:
+        done &= predicted[cost.name].detach() <= targets[cost.name]
+    return done
+
+
+def _winner_step(space: CodeSpace, cost: Cost, codes: Tensor, gradient: Tensor) -> Tensor:
+    points = space.decode_points(codes.numpy())
+    by_dimension = np.zeros(points.shape)
+    for j, label in enumerate(space.labels):
+        columns = gradient[:, space.columns[label]].numpy()
+        if columns.shape[1] == 1:
+            by_dimension[:, j] = columns[:, 0]
+    increase = relative_cost_increase(space, cost, points)
+    edited = winner_takes_all(space, points, by_dimension, increase)
+    return torch.as_tensor(space.encode_points(edited), dtype=torch.float32)
+
+
+def _collect(
+    space: CodeSpace,
+    tasks: tuple[Task, ...],
+    codes: Array,
+    at_rounded: list[dict[str, Tensor]],
+    cost: Cost | None,
+    lam: float,
+    limits: dict[str, float],
+) -> Propagation:
+    """Predictions and exact costs of every architecture on the way."""
+    shape = codes.shape[:2]
+    points = space.normalise(space.decode_points(codes.reshape(-1, space.width)))
+    unique, inverse = np.unique(points, axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    unique_codes = space.encode_points(unique)
+    costs = {name: space.cost(name, unique_codes)[inverse].reshape(shape) for name in space.costs}
+    names = [t.name for t in tasks] + ([cost.name] if cost and cost.name not in costs else [])
+    predicted: dict[str, Array] = {}
+    known = len(at_rounded)
+    rest = np.unique(inverse.reshape(shape)[known:]) if known else np.arange(len(unique))
+    values = {name: np.empty(len(unique)) for name in names}
+    for start in range(0, len(rest), _CHUNK):
+        chunk = rest[start : start + _CHUNK]
+        with torch.no_grad():
+            batch = torch.as_tensor(unique_codes[chunk], dtype=torch.float32)
+            _, found = propagation_loss(tasks, batch, cost=cost, lam=lam)
+        for name in names:
+            values[name][chunk] = found[name].numpy()
+    for name in names:
+        predicted[name] = values[name][inverse].reshape(shape)
+        for step, found in enumerate(at_rounded):
+            predicted[name][step] = found[name].numpy()
+    merit = np.zeros(shape)
+    for task in tasks:
+        merit += task.weight * task.standardise(torch.as_tensor(predicted[task.name])).numpy()
+        if cost is not None:
+            spent = costs.get(cost.name, predicted.get(cost.name))
+            merit -= task.weight * lam * cost.standardise(torch.as_tensor(spent)).numpy()
+    wide = points.reshape(*shape, -1)
+    return Propagation(space, tasks, codes, wide, predicted, costs, merit, limits)
