@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 
-from nni_aiop.errors import SpaceError
+from nni_aiop.errors import MissingPackageError, SpaceError
 from nni_aiop.spaces import CodeSpace
 
 __all__ = ["SPACES", "get_space"]
@@ -31,10 +31,11 @@ def get_space(name: str) -> CodeSpace:
 
     Raises:
         SpaceError: The name is unknown, or does not lead to a CodeSpace.
+        MissingPackageError: The space needs a package that is not installed.
 
     Example:
         >>> get_space("nasbench201").labels
-        ('01', '02', '12', '03', '13', '23')
+        ('op_01', 'op_02', 'op_12', 'op_03', 'op_13', 'op_23')
     """
     if name in SPACES:
         module_name, attribute = SPACES[name], "code_space"
@@ -49,6 +50,8 @@ def get_space(name: str) -> CodeSpace:
         found: object = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
+    except MissingPackageError:
+        raise
     except (ImportError, AttributeError, ValueError) as err:
         raise SpaceError(f"a space must be importable, but got {name!r} ({err}).") from err
     if callable(found) and not isinstance(found, CodeSpace):

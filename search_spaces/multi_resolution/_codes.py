@@ -52,7 +52,7 @@ def dimensions() -> list[Ordinal]:
 
 
 def values_of(codes: Codes) -> Codes:
-    """The numbers b, n, i, c, o of codes in [0, 1]: (n, 27), an array or a tensor (differentiable)."""
+    """(n, 27) numbers b, n, i, c, o of codes in [0, 1], an array or a tensor (differentiable)."""
     low: Any = _LOW
     span: Any = _SPAN
     if not isinstance(codes, np.ndarray):

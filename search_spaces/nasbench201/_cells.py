@@ -1,0 +1,149 @@
+"""The cells of NAS-Bench-201: six edges among four nodes, each one of five operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+
+from nni_aiop.errors import SpaceError
+from nni_aiop.spaces import Nominal
+
+__all__ = [
+    "EDGES",
+    "LABELS",
+    "N_CELLS",
+    "OPERATIONS",
+    "all_cells",
+    "arch_string",
+    "canonical_string",
+    "dimensions",
+    "from_arch_string",
+    "from_index",
+    "index",
+]
+
+EDGES: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+"""(from, to) of each edge in the order of `LABELS`: node 0 is the input, node 3 the output."""
+
+LABELS = tuple(f"op_{source}{target}" for source, target in EDGES)
+"""op_01, op_02, op_12, op_03, op_13, op_23: the order of the benchmark's strings."""
+
+OPERATIONS = ("avg_pool_3x3", "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
+"""Values of each edge, in the order in which NCP's file writes them one-hot."""
+
+N_CELLS = len(OPERATIONS) ** len(LABELS)
+"""15,625."""
+
+Sample = Mapping[str, str]
+
+
+def dimensions() -> list[Nominal]:
+    """The six nominal dimensions; their one-hot code is the 30 numbers of NCP's file."""
+    return [Nominal(label, OPERATIONS) for label in LABELS]
+
+
+def index(sample: Sample) -> int:
+    """Place of a sample among all 15,625: the last edge varies fastest.
+
+    This is the order of `CodeSpace.from_points`, not that of NAS-Bench-201's files, which is
+    random: join with those on `arch_string`.
+
+    Raises:
+        SpaceError: A label is missing or its operation unknown.
+
+    Example:
+        >>> index(from_index(1234))
+        1234
+    """
+    place = 0
+    for operation in _operations(sample):
+        place = place * len(OPERATIONS) + OPERATIONS.index(operation)
+    return place
+
+
+def from_index(place: int) -> dict[str, str]:
+    """The sample at a place of `index`.
+
+    Raises:
+        SpaceError: The place is not in 0..15,624.
+    """
+    if not 0 <= place < N_CELLS:
+        raise SpaceError(f"a cell's index must lie in 0..{N_CELLS - 1}, but got {place}.")
+    operations = []
+    for _ in LABELS:
+        place, rest = divmod(place, len(OPERATIONS))
+        operations.append(OPERATIONS[rest])
+    return dict(zip(LABELS, reversed(operations), strict=True))
+
+
+def arch_string(sample: Sample) -> str:
+    """A sample in NAS-Bench-201's own notation.
+
+    Example:
+        >>> arch_string(dict.fromkeys(LABELS, "none"))
+        '|none~0|+|none~0|none~1|+|none~0|none~1|none~2|'
+    """
+    operations = dict(zip(EDGES, _operations(sample), strict=True))
+    nodes = (
+        "|" + "".join(f"{operations[source, target]}~{source}|" for source in range(target))
+        for target in (1, 2, 3)
+    )
+    return "+".join(nodes)
+
+
+def from_arch_string(text: str) -> dict[str, str]:
+    """The sample that `arch_string` wrote.
+
+    Raises:
+        SpaceError: The text is not in that notation.
+    """
+    tokens = [token for token in text.replace("+", "").split("|") if token]
+    operations = tuple(token.partition("~")[0] for token in tokens)
+    sample = dict(zip(LABELS, operations, strict=False))
+    if not set(operations) <= set(OPERATIONS) or len(tokens) != 6 or arch_string(sample) != text:
+        raise SpaceError(f"a cell must read as '|op~0|+|op~0|op~1|+...', but got {text!r}.")
+    return sample
+
+
+def canonical_string(sample: Sample) -> str:
+    """A text that isomorphic cells share: the expression that the cell computes.
+
+    Zeroised edges and what hangs on them vanish, skip connections pass on the sum behind them,
+    and the terms of a sum are sorted: `(0)3` is the 3x3 convolution of the cell's input, p the
+    pooling. There are 4,930 such texts. Cells that share one differ at most in weights that
+    nothing uses, and in whether a term that occurs twice is computed twice or once with its
+    weights shared; so their published accuracies are close but their costs may differ.
+    """
+    operations = dict(zip(EDGES, _operations(sample), strict=True))
+    letters = dict(zip(OPERATIONS, ("p", "", "", "1", "3"), strict=True))
+    terms: list[tuple[str, ...]] = [("0",)]
+    for target in (1, 2, 3):
+        collected: list[str] = []
+        for source in range(target):
+            operation = operations[source, target]
+            if operation == "none" or not terms[source]:
+                continue
+            if operation == "skip_connect":
+                collected += terms[source]
+            else:
+                collected.append(f"({'+'.join(terms[source])}){letters[operation]}")
+        terms.append(tuple(sorted(collected)))
+    return "+".join(terms[3])
+
+
+def all_cells() -> list[dict[str, str]]:
+    """Every sample, in the order of `index`."""
+    return [
+        dict(zip(LABELS, cell, strict=True)) for cell in product(OPERATIONS, repeat=len(LABELS))
+    ]
+
+
+def _operations(sample: Sample) -> tuple[str, ...]:
+    try:
+        operations = tuple(sample[label] for label in LABELS)
+    except KeyError as err:
+        raise SpaceError(f"a cell must have the labels {LABELS}, but lacks {err}.") from err
+    for operation in operations:
+        if operation not in OPERATIONS:
+            raise SpaceError(f"an operation must be one of {OPERATIONS}, but got {operation!r}.")
+    return operations

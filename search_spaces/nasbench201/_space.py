@@ -1,0 +1,48 @@
+"""The engine-free code space of NAS-Bench-201."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nni_aiop.search_spaces.nasbench201._cells import dimensions
+from nni_aiop.search_spaces.nasbench201._costs import dataset, flops, params
+from nni_aiop.search_spaces.nasbench201._features import features
+from nni_aiop.spaces import CodeSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["code_space"]
+
+
+def code_space(*, data: str = "cifar100") -> CodeSpace:
+    """The cells as six nominal dimensions, 30 code columns, with exact costs and features.
+
+    Its costs are `params` (a number) and `flops` (multiply-adds), unused edges included.
+
+    Args:
+        data: The data set whose network is costed, a key of `DATASETS`. The default is the one
+            whose costs NCP's file holds.
+
+    Raises:
+        ValueError: The data set is unknown.
+
+    Example:
+        >>> space = code_space()
+        >>> space.width, space.size
+        (30, 15625)
+    """
+    dataset(data)
+
+    def count_params(codes: Tensor) -> Tensor:
+        return params(codes, data=data)
+
+    def count_flops(codes: Tensor) -> Tensor:
+        return flops(codes, data=data)
+
+    return CodeSpace(
+        dimensions(),
+        name="nasbench201",
+        costs={"params": count_params, "flops": count_flops},
+        features=features,
+    )
