@@ -18,14 +18,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.search_spaces.multi_resolution._codes import LABELS
 
-__all__ = ["Head", "flops", "params", "unit_costs", "unit_table"]
+__all__ = ["Head", "check_head", "flops", "params", "unit_costs", "unit_table"]
 
 Head = Literal["classification", "segmentation", "video"]
 
@@ -78,6 +78,16 @@ def _fusion(
     return units
 
 
+def check_head(head: str) -> None:
+    """Refuses an unknown head.
+
+    Raises:
+        ValueError: The head is none of `Head`.
+    """
+    if head not in get_args(Head):
+        raise ValueError(f"head must be one of {', '.join(get_args(Head))}, but got {head!r}.")
+
+
 @lru_cache(maxsize=3)
 def unit_table(head: Head = "classification") -> tuple[Unit, ...]:
     """Every kind of unit of the network, in the order in which data meets them.
@@ -85,10 +95,7 @@ def unit_table(head: Head = "classification") -> tuple[Unit, ...]:
     Raises:
         ValueError: The head is unknown.
     """
-    if head not in ("classification", "segmentation", "video"):
-        raise ValueError(
-            f"head must be 'classification', 'segmentation' or 'video', but got {head!r}."
-        )
+    check_head(head)
     units = [Unit(0, 0, (), "i1", 9), Unit(0, 1, ("i1",), "i2", 9)]
     previous = ["i2"]
     for stage in range(1, 5):
@@ -257,8 +264,9 @@ def flops(
     n_classes: int = 50,
     head: Head = "classification",
     in_channels: int = 3,
+    frames: int = 1,
 ) -> Values:
-    """FLOPs of each code's network on one image (one frame, for video).
+    """FLOPs of each code's network on one image (or clip, for video).
 
     FLOPs are multiply-adds of the convolutions, two operations for each element that a batch
     normalisation writes, and the additions of the classifier's bias: the count of the published
@@ -272,6 +280,7 @@ def flops(
         head: "segmentation" joins the branches and classifies at a quarter of the input's
             side, the others join at 1/32 and classify once.
         in_channels: Channels of the image.
+        frames: Frames of a clip; the classifier works once a clip.
 
     Returns:
         (n,) FLOPs, as floats.
@@ -288,4 +297,6 @@ def flops(
         tensor = cast(torch.Tensor, units)
         positions = torch.tensor(positions, dtype=tensor.dtype, device=tensor.device)
     outputs = areas[1] if head == "segmentation" else 1.0
-    return cast(Values, units @ positions + _classifier(values, n_classes) * outputs)
+    return cast(
+        Values, units @ positions * float(frames) + _classifier(values, n_classes) * outputs
+    )

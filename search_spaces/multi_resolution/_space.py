@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nni_aiop.search_spaces.multi_resolution._codes import dimensions, values_of
-from nni_aiop.search_spaces.multi_resolution._costs import flops, params
+from nni_aiop.search_spaces.multi_resolution._costs import Head, check_head, flops, params
 from nni_aiop.search_spaces.multi_resolution._features import features
 from nni_aiop.spaces import CodeSpace
 
@@ -15,15 +15,24 @@ if TYPE_CHECKING:
 __all__ = ["code_space"]
 
 
-def code_space(*, input_size: int | tuple[int, int] = 128, n_classes: int = 50) -> CodeSpace:
+def code_space(
+    *,
+    input_size: int | tuple[int, int] = 128,
+    n_classes: int = 50,
+    head: Head = "classification",
+) -> CodeSpace:
     """The multi-resolution space as 27 ordinal dimensions, with exact costs and features.
 
     Its costs are `params` (a number) and `flops` (multiply-adds, two operations for each
-    normalised element), both of the classification network.
+    normalised element), by default those that NAS-Bench-MR publishes with every setting.
 
     Args:
         input_size: Side of the image, or (height, width), in pixels, for `flops`.
         n_classes: Outputs of the classifier, for both.
+        head: The task of the network that is costed (one frame, for video).
+
+    Raises:
+        ValueError: The head is unknown.
 
     Example:
         >>> space = code_space()
@@ -32,11 +41,13 @@ def code_space(*, input_size: int | tuple[int, int] = 128, n_classes: int = 50) 
         (4, 128, 64)
     """
 
+    check_head(head)
+
     def count_params(codes: Tensor) -> Tensor:
-        return params(values_of(codes), n_classes=n_classes)
+        return params(values_of(codes), n_classes=n_classes, head=head)
 
     def count_flops(codes: Tensor) -> Tensor:
-        return flops(values_of(codes), input_size=input_size, n_classes=n_classes)
+        return flops(values_of(codes), input_size=input_size, n_classes=n_classes, head=head)
 
     return CodeSpace(
         dimensions(),

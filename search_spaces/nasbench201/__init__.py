@@ -1,4 +1,13 @@
-"""The cell space of NAS-Bench-201 (Dong & Yang, 2020): codes, exact costs, network."""
+"""The cell space of NAS-Bench-201 (Dong & Yang, 2020): codes, exact costs, network.
+
+`NASBench201Net` (which needs PyTorch) and `NASBench201Space` (an NNI ModelSpace, which needs NNI)
+are imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from nni_aiop.search_spaces.nasbench201._cells import (
     EDGES,
@@ -15,6 +24,10 @@ from nni_aiop.search_spaces.nasbench201._cells import (
 from nni_aiop.search_spaces.nasbench201._costs import DATASETS, Dataset, flops, params
 from nni_aiop.search_spaces.nasbench201._features import features
 from nni_aiop.search_spaces.nasbench201._space import code_space
+
+if TYPE_CHECKING:
+    from nni_aiop.search_spaces.nasbench201._network import NASBench201Net as NASBench201Net
+    from nni_aiop.search_spaces.nasbench201._nni import NASBench201Space as NASBench201Space
 
 __all__ = [
     "DATASETS",
@@ -34,3 +47,11 @@ __all__ = [
     "index",
     "params",
 ]
+
+_LAZY = {"NASBench201Net": "_network", "NASBench201Space": "_nni"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

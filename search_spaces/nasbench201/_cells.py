@@ -20,6 +20,7 @@ __all__ = [
     "from_arch_string",
     "from_index",
     "index",
+    "operations_of",
 ]
 
 EDGES: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -56,7 +57,7 @@ def index(sample: Sample) -> int:
         1234
     """
     place = 0
-    for operation in _operations(sample):
+    for operation in operations_of(sample):
         place = place * len(OPERATIONS) + OPERATIONS.index(operation)
     return place
 
@@ -83,7 +84,7 @@ def arch_string(sample: Sample) -> str:
         >>> arch_string(dict.fromkeys(LABELS, "none"))
         '|none~0|+|none~0|none~1|+|none~0|none~1|none~2|'
     """
-    operations = dict(zip(EDGES, _operations(sample), strict=True))
+    operations = dict(zip(EDGES, operations_of(sample), strict=True))
     nodes = (
         "|" + "".join(f"{operations[source, target]}~{source}|" for source in range(target))
         for target in (1, 2, 3)
@@ -114,7 +115,7 @@ def canonical_string(sample: Sample) -> str:
     nothing uses, and in whether a term that occurs twice is computed twice or once with its
     weights shared; so their published accuracies are close but their costs may differ.
     """
-    operations = dict(zip(EDGES, _operations(sample), strict=True))
+    operations = dict(zip(EDGES, operations_of(sample), strict=True))
     letters = dict(zip(OPERATIONS, ("p", "", "", "1", "3"), strict=True))
     terms: list[tuple[str, ...]] = [("0",)]
     for target in (1, 2, 3):
@@ -138,7 +139,12 @@ def all_cells() -> list[dict[str, str]]:
     ]
 
 
-def _operations(sample: Sample) -> tuple[str, ...]:
+def operations_of(sample: Sample) -> tuple[str, ...]:
+    """The operations of a sample in the order of `LABELS`.
+
+    Raises:
+        SpaceError: A label is missing or its operation unknown.
+    """
     try:
         operations = tuple(sample[label] for label in LABELS)
     except KeyError as err:

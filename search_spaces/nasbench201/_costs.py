@@ -7,6 +7,7 @@ classifier's bias, the count of the published benchmark; normalisation, pooling 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -54,7 +55,7 @@ def dataset(name: str) -> Dataset:
 def _params(data: Dataset) -> tuple[float, dict[str, float]]:
     """Parameters of the skeleton, and of one edge's operation over all cells."""
     skeleton = 9 * 3 * WIDTHS[0] + 2 * WIDTHS[0]  # stem
-    for narrow, wide in zip(WIDTHS, WIDTHS[1:], strict=False):  # residual block, 1x1 shortcut
+    for narrow, wide in pairwise(WIDTHS):  # residual block, 1x1 shortcut
         skeleton += 9 * narrow * wide + 2 * wide + 9 * wide * wide + 2 * wide + narrow * wide
     skeleton += 2 * WIDTHS[-1] + (WIDTHS[-1] + 1) * data.n_classes
     conv = {
@@ -68,7 +69,7 @@ def _flops(data: Dataset) -> tuple[float, dict[str, float]]:
     """FLOPs of the skeleton, and of one edge's operation over all cells."""
     areas = [(data.image_size >> stage) ** 2 for stage in range(len(WIDTHS))]
     skeleton = 9 * 3 * WIDTHS[0] * areas[0]
-    for narrow, wide, area in zip(WIDTHS, WIDTHS[1:], areas[1:], strict=False):
+    for (narrow, wide), area in zip(pairwise(WIDTHS), areas[1:], strict=True):
         skeleton += (9 * narrow * wide + 9 * wide * wide + narrow * wide) * area
     skeleton += (WIDTHS[-1] + 1) * data.n_classes
     conv = {
