@@ -212,11 +212,11 @@ def unit_costs(
         import torch
 
         kind = values.dtype if values.is_floating_point() else torch.float64
-        numbers = values.to(kind)
         like = {"dtype": kind, "device": values.device}
-        fixed = torch.tensor([[float(in_channels), 1.0]], **like).expand(len(numbers), 2)
-        total = numbers[:, _LAST_CHANNELS].sum(1, keepdim=True)
-        columns = torch.cat([numbers, fixed, total], dim=1)
+        image_and_one = torch.tensor([[float(in_channels), 1.0]], **like).expand(len(values), 2)
+        tensor = values.to(kind)
+        last = tensor[:, _LAST_CHANNELS].sum(1, keepdim=True)
+        columns = torch.cat([tensor, image_and_one, last], dim=1)
         kernel = torch.tensor(table.kernel, **like)
         offset = torch.tensor(table.first_offset, **like)
         scale = torch.tensor(table.scale, **like)

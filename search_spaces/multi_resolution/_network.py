@@ -180,7 +180,7 @@ class MultiResolutionNet(nn.Module):
         n_clips, _, n_frames = x.shape[:3]
         frames = x.transpose(1, 2).flatten(0, 1)
         joined = _resized(self.branches(frames), level=-1)
-        clips = joined.unflatten(0, (n_clips, n_frames)).transpose(1, 2)
+        clips = joined.reshape(n_clips, n_frames, *joined.shape[1:]).transpose(1, 2)
         scores = self.classifier(self.join(clips).mean((2, 3, 4)))
         return scores
 
