@@ -1,4 +1,4 @@
-"""What every search shares: distinct valid proposals, records of results, and a state in plain JSON."""
+"""What every search shares: distinct valid proposals, records of results, a state in JSON."""
 
 from __future__ import annotations
 
@@ -96,6 +96,7 @@ class BaseSearch(ABC):
         self._rng = np.random.default_rng(seed)
         self._pending: dict[str, Sample] = {}
         self._history: list[tuple[Sample, dict[str, float] | None]] = []
+        self._records: dict[str, int] = {}
         self._seen: set[str] = set()
         self._exhausted = False
 
@@ -106,11 +107,11 @@ class BaseSearch(ABC):
 
     @property
     def exhausted(self) -> bool:
-        """Whether `ask` has run out of new samples."""
+        """Whether `ask` has run out of new samples; known only once it came back short."""
         return self._exhausted
 
     def pending(self) -> list[Sample]:
-        """Samples that were asked and not yet told; a front end that resumes evaluates these first."""
+        """Samples asked and not yet told; a front end that resumes evaluates these first."""
         return list(self._pending.values())
 
     def ask(self, n: int = 1) -> list[Sample]:
@@ -129,7 +130,10 @@ class BaseSearch(ABC):
         return out
 
     def tell(self, sample: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Record the result of a sample, asked here or not; None, or NaN in an objective, is a failure.
+        """Record a sample's result, asked here or not; None, or NaN in an objective, is a failure.
+
+        A sample that is told again keeps one record: a result replaces a failure and an older
+        result.
 
         Raises:
             SpaceError: The sample is not one of the space.
@@ -141,8 +145,11 @@ class BaseSearch(ABC):
         kept = self._finite(metrics)
         self._seen.add(key)
         full = self._pending.pop(key, None) or self.space.complete(sample)
-        self._history.append((full, kept))
-        self._told(full, kept)
+        if key not in self._records:
+            self._records[key] = len(self._history)
+            self._history.append((full, kept))
+        elif kept is not None:
+            self._history[self._records[key]] = (full, kept)
 
     def _finite(self, metrics: Mapping[str, float] | None) -> dict[str, float] | None:
         """The finite numbers of `metrics`, or None where an objective is not among them."""
@@ -163,9 +170,6 @@ class BaseSearch(ABC):
     @abstractmethod
     def _propose(self, n: int) -> list[Sample]:
         """Up to `n` samples whose keys are not in `_seen`; none when there are no more."""
-
-    def _told(self, sample: Sample, metrics: dict[str, float] | None) -> None:
-        """Learn from a result."""
 
     def _results(self) -> tuple[list[Sample], list[dict[str, float]]]:
         """The samples and metrics of the evaluations that did not fail."""
@@ -231,7 +235,7 @@ class BaseSearch(ABC):
         """What a subclass adds to the state, as plain JSON."""
         return {}
 
-    def _load_state(self, state: Mapping[str, Any]) -> None:
+    def _load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (a hook: optional)
         """Take back what `_state` gave."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -282,4 +286,5 @@ class BaseSearch(ABC):
             ) from err
         self._history, self._rng, self.seed, self._exhausted = history, rng, seed, exhausted
         self._pending = {self.space.key(s): s for s in pending}
-        self._seen = set(self._pending) | {self.space.key(s) for s, _ in history}
+        self._records = {self.space.key(s): i for i, (s, _) in enumerate(history)}
+        self._seen = set(self._pending) | set(self._records)

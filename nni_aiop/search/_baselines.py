@@ -21,7 +21,8 @@ class RandomSearch(BaseSearch):
 class RegularizedEvolution(BaseSearch):
     """Aging evolution: mutate the best of a random tournament, let the oldest die.
 
-    Source: Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019.
+    Source: Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI
+        2019.
 
     Args:
         space: Where to search.

@@ -1,4 +1,4 @@
-"""Hard limits on exact costs: which samples meet them, and how one that does not is brought within them."""
+"""Hard limits on exact costs: who meets them, and how others are brought within them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def check_limits(space: CodeSpace, limits: Mapping[str, float]) -> dict[str, flo
         if name not in space.costs:
             known = ", ".join(space.costs) or "none"
             raise SpaceError(
-                f"a limit must name an exact cost of {space.name}, but got {name!r}; it has: {known}."
+                f"a limit must name an exact cost of {space.name}, but got {name!r}; "
+                f"it has: {known}."
             )
         if not (math.isfinite(limit) and limit > 0):
             raise SpaceError(f"the limit on {name} must be a positive number, but got {limit}.")
@@ -54,14 +55,14 @@ def repair(
     limits: Mapping[str, float],
     rng: np.random.Generator | None = None,
 ) -> list[Sample]:
-    """Samples within the limits, each reached from the given one by single edits that lower the cost.
+    """Samples within the limits, reached from the given ones by single edits that lower the cost.
 
-    Each edit is drawn at random from the cheaper neighbours with `rng`, and is the smallest sufficient one, or
-    else the steepest, without.
+    Each edit is drawn at random from the cheaper neighbours with `rng`, and is the smallest
+    sufficient one, or else the steepest, without.
 
     Raises:
-        InfeasibleError: A sample has no cheaper neighbour left and still exceeds a limit; the message names the
-            cheapest architecture that was reached.
+        InfeasibleError: A sample has no cheaper neighbour left and still exceeds a limit; the
+            message names the cheapest architecture that was reached.
     """
     out = []
     for sample in samples:

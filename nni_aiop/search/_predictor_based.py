@@ -1,4 +1,4 @@
-"""Searches that learn a predictor from what they have looked up: NCP in rounds, and predictor top-k."""
+"""Searches that learn a predictor from their own results: NCP in rounds, predictor top-k."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RandomWarmup:
         count: The number itself, instead.
     """
 
-    fraction: float = 0.4
+    fraction: float = 0.3
     count: int | None = None
 
     def __post_init__(self) -> None:
@@ -48,8 +48,20 @@ class RandomWarmup:
         return max(1, min(wanted, budget))
 
 
+def log_regret(values: Array) -> Array:
+    """-log(regret to the best + slack), an increasing function of `values` (n,).
+
+    A search lives among the best, where metrics differ by little, while the failures at the other
+    end rule the variance that a predictor explains. The logarithm turns that round. The slack is a
+    tenth of the standard deviation of the upper half.
+    """
+    upper = np.sort(values)[len(values) // 2 :]
+    slack = 0.1 * float(upper.std()) or 1.0
+    return np.asarray(-np.log(values.max() - values + slack))
+
+
 class PredictorSearch(BaseSearch):
-    """Random warm-up, then rounds of refitting a predictor and asking for the samples that it favours.
+    """Random warm-up, then rounds of refitting a predictor and asking for what it favours.
 
     A subclass supplies the candidates of a round.
 
@@ -59,12 +71,12 @@ class PredictorSearch(BaseSearch):
         budget: Number of evaluations that warm-up and rounds share; asking on adds further rounds.
         warmup: Random samples before the first fit.
         rounds: Number of refits that share the rest of the budget.
-        cost: A cost to hold down: an exact one of the space, or else a metric that is told and learned.
+        cost: A cost to hold down: an exact one of the space, or else a metric that is told.
         lam: Weight of the standardised cost (lambda of Ding et al. 2022, Eq. 3).
         limits: Hard upper limits on exact costs.
-        exploration: How many predicted standard deviations are added to the merit when candidates are ranked.
-        pareto: Spread proposals over the Pareto front: each one is ranked by a random weighting of the objectives
-            instead of their fixed weights.
+        exploration: How many predicted standard deviations a candidate's merit gains.
+        pareto: Spread proposals over the Pareto front: each one is ranked by a random weighting of
+            the objectives instead of their fixed weights.
         seed: Of every random choice.
         predictor: From a space and a seed to an unfitted predictor; `default_predictor` by default.
     """
@@ -76,7 +88,7 @@ class PredictorSearch(BaseSearch):
         objectives: Sequence[Objective | str] = ("default",),
         budget: int = 100,
         warmup: RandomWarmup = RandomWarmup(),
-        rounds: int = 6,
+        rounds: int = 12,
         cost: str | None = None,
         lam: float = 0.5,
         limits: Mapping[str, float] | None = None,
@@ -134,13 +146,23 @@ class PredictorSearch(BaseSearch):
         out = self._favoured(self.predictor_, samples, metrics)
         return out or self._random_new(self._batch)
 
+    @property
+    def _warps(self) -> bool:
+        """Whether targets are stretched near their best: only where the best stays the best."""
+        return False
+
     def _fit(self, samples: list[Sample], metrics: list[dict[str, float]]) -> CodePredictor:
         """A predictor of every needed metric, fitted on all results so far."""
-        from nni_aiop.predictors import default_predictor
+        factory = self.predictor
+        if factory is None:
+            from nni_aiop.predictors import default_predictor
 
-        factory = self.predictor or default_predictor
+            factory = default_predictor
         codes = self.space.encode(samples)
         targets = {name: np.array([m[name] for m in metrics]) for name in self._needed()}
+        if self._warps:
+            for o in self.objectives:
+                targets[o.metric] = o.sign * log_regret(o.sign * targets[o.metric])
         return factory(self.space, self.seed + self._round).fit(codes, targets)
 
     @abstractmethod
@@ -179,7 +201,7 @@ class PredictorSearch(BaseSearch):
         return out
 
     def _orders(self, codes: Array, prediction: Prediction) -> Any:
-        """Rankings of the candidates, the best first: always the same one, or one per random weighting."""
+        """Rankings of the candidates, best first: always the same, or by random weightings."""
         gains, spreads = self._gains(codes, prediction)
         weights = np.array([o.weight for o in self.objectives])
         has_cost = gains.shape[1] > len(self.objectives)
@@ -190,13 +212,14 @@ class PredictorSearch(BaseSearch):
             else:
                 w = self._rng.dirichlet(np.ones(gains.shape[1]))
                 optimistic = gains + self.exploration * spreads
-                # Augmented Chebyshev: reaches the concave parts of a front, too (Knowles 2006, ParEGO).
+                # Augmented Chebyshev: reaches the concave parts of a front, too (Knowles 2006,
+                # ParEGO).
                 below = w * (optimistic - optimistic.max(axis=0))
                 merit = below.min(axis=1) + 0.05 * below.sum(axis=1)
             yield np.argsort(-merit, kind="stable")
 
     def _gains(self, codes: Array, prediction: Prediction) -> tuple[Array, Array]:
-        """(c, k) standardised gains of each objective, the negated cost last where there is one, and their stds."""
+        """(c, k) standardised gain of each objective, then of the cost, and their deviations."""
         predictor = self.predictor_
         assert predictor is not None
         names = [o.metric for o in self.objectives]
@@ -230,15 +253,21 @@ class PredictorSearch(BaseSearch):
 
 
 class NCPSearch(PredictorSearch):
-    """Network coding propagation in rounds: refit, propagate from many starts, look up the best visited codes.
+    """Network coding propagation in rounds: refit, propagate, look up the best visited codes.
 
-    The published method (Ding et al. 2022) propagates once through a predictor of a finished benchmark. As a search
-    that pays for each evaluation it gains from four changes, which are this class: the code is rounded at every step
-    with a straight-through gradient, many starts run in one batch, all visited codes compete, and the predictor is
-    refitted with what was looked up.
+    The published method (Ding et al. 2022) propagates once through a predictor of a finished
+    benchmark. As a search
+    that pays for each evaluation it gains from five changes, which are this class: the code is
+    rounded at every step
+    with a straight-through gradient, many starts run in one batch, all visited codes compete, the
+    predictor is
+    refitted with what was looked up, and it learns the logarithm of the regret (see `log_regret`)
+    unless several
+    terms are weighed against each other.
 
     Args:
-        starts: Number of starts of each round: the best results so far, their random neighbours, random codes.
+        starts: Number of starts of each round: the best results so far, their random neighbours,
+            random codes.
         steps: Iterations of propagation.
         lr: Learning rate of Adam in the standardised code.
         options: See `PredictorSearch`.
@@ -257,6 +286,10 @@ class NCPSearch(PredictorSearch):
         self.starts = starts
         self.steps = steps
         self.lr = lr
+
+    @property
+    def _warps(self) -> bool:
+        return self.pareto or (len(self.objectives) == 1 and self.cost is None)
 
     def _candidates(
         self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
@@ -286,7 +319,8 @@ class NCPSearch(PredictorSearch):
 
 
 class PredictorTopK(PredictorSearch):
-    """Wen et al., "Neural Predictor for Neural Architecture Search", ECCV 2020: fit once, look up the top of a pool.
+    """Wen et al., "Neural Predictor for Neural Architecture Search", ECCV 2020: fit once, look up
+    the top of a pool.
 
     The pool is the whole space where that is small, else `pool` random samples.
 

@@ -1,16 +1,21 @@
-"""Network coding propagation (NCP): edit an architecture code by back-propagating through frozen predictors.
+"""Network coding propagation (NCP): edit an architecture code by back-propagating through frozen
+predictors.
 
-Source: Ding et al., "Learning Versatile Neural Architectures by Propagating Network Codes", ICLR 2022.
+Source: Ding et al., "Learning Versatile Neural Architectures by Propagating Network Codes", ICLR
+2022.
 
-Notation: e is a code, p a standardised prediction (minus the mean of the predictor's training targets, divided by
-their standard deviation, and negated where less is better), t its target, lambda the weight of the cost.
+Notation: e is a code, p a standardised prediction (minus the mean of the predictor's training
+targets, divided by their standard deviation, and negated where less is better), t its target,
+lambda the weight of the cost.
 
     L = smoothL1(p_acc, t_acc) + lambda * smoothL1(p_cost, t_cost)              (Eq. 3)
     t_acc = p_acc + 1,  t_cost = p_cost - 1,  set anew at each step
-    e <- e - lr * dL/de                                                         (continuous propagation)
+    e <- e - lr * dL/de                                                         (continuous
+    propagation)
 
-Gradients are taken in the standardised code (each column divided by its standard deviation under uniform sampling),
-as the published implementation does; a task's gradients are added up with its weight (Eq. 7).
+Gradients are taken in the standardised code (each column divided by its standard deviation under
+uniform sampling), as the published implementation does; a task's gradients are added up with its
+weight (Eq. 7).
 """
 
 from __future__ import annotations
@@ -92,12 +97,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost to lower, standardised: exact from the space, else a metric that the first task's predictor learned.
+    """A cost to lower, standardised: exact from the space, else a metric that the first task's
+    predictor learned.
 
     Args:
         name: Name of the cost.
         function: codes (n, width) -> (n,), differentiable.
-        center: Subtracted from it; the mean over random samples, or over the predictor's training set.
+        center: Subtracted from it; the mean over random samples, or over the predictor's training
+            set.
         scale: Divided by; their standard deviation.
     """
 
@@ -151,7 +158,8 @@ def propagation_loss(
         codes: (n, width).
         cost: What to lower.
         lam: Lambda of Eq. 3.
-        targets: Fixed targets by the name of a task or cost, in its own units; all others are p + 1 (p - 1 for
+        targets: Fixed targets by the name of a task or cost, in its own units; all others are p + 1
+            (p - 1 for
             the cost), set anew.
 
     Returns:
@@ -190,7 +198,8 @@ def propagation_loss(
 def relative_cost_increase(space: CodeSpace, cost: Cost, points: Array) -> Array:
     """(n, d) Delta r of Eq. 4: what the cost grows by as each dimension grows by its step k.
 
-    At a dimension's upper bound it is what the last step there cost. Dimensions without an order get NaN.
+    At a dimension's upper bound it is what the last step there cost. Dimensions without an order
+    get NaN.
     """
     n = len(points)
     out = np.full(points.shape, np.nan)
@@ -210,7 +219,8 @@ def relative_cost_increase(space: CodeSpace, cost: Cost, points: Array) -> Array
 
 
 def winner_takes_all(space: CodeSpace, points: Array, gradients: Array, increase: Array) -> Array:
-    """(n, d) points after one edit of the winning dimension (Eqs. 5 and 6), never outside the domain.
+    """(n, d) points after one edit of the winning dimension (Eqs. 5 and 6), never outside the
+    domain.
 
     Args:
         space: The space.
@@ -247,7 +257,8 @@ class Propagation:
         points: (T + 1, n, d) the architectures that they round to.
         predicted: For each task the (T + 1, n) prediction of those architectures, in its own units.
         costs: For each of the space's costs its exact (T + 1, n) values at those architectures.
-        merit: (T + 1, n) weighted sum of standardised predictions minus lambda times the standardised cost, the
+        merit: (T + 1, n) weighted sum of standardised predictions minus lambda times the
+            standardised cost, the
             quantity that Eq. 3 climbs.
         limits: Hard upper limits on costs.
     """
@@ -325,32 +336,42 @@ def propagate(
     targets: Mapping[str, float] | None = None,
     limits: Mapping[str, float] | None = None,
 ) -> Propagation:
-    """Edit codes towards better predicted metrics and lower cost (Ding et al. 2022, section 3.1, Algorithm 1).
+    """Edit codes towards better predicted metrics and lower cost (Ding et al. 2022, section 3.1,
+    Algorithm 1).
 
-    The defaults are the paper's: continuous propagation from the middle of the space, lambda 0.5, learning rate 3,
-    70 steps, rounding at the end. One-hot spaces want `rounding="straight-through"` (the loss is taken at the
-    rounded code, its gradient moves the continuous one) or, as appendix C, a number of steps after which the code
-    is set to the rounded one. Codes never leave the space. While a start's rounded architecture exceeds a limit,
+    The defaults are the paper's: continuous propagation from the middle of the space, lambda 0.5,
+    learning rate 3,
+    70 steps, rounding at the end. One-hot spaces want `rounding="straight-through"` (the loss is
+    taken at the
+    rounded code, its gradient moves the continuous one) or, as appendix C, a number of steps after
+    which the code
+    is set to the rounded one. Codes never leave the space. While a start's rounded architecture
+    exceeds a limit,
     its step lowers that cost and nothing else.
 
     Args:
         space: The space.
         tasks: What to improve; several are joint search (Eq. 7).
-        starts: Samples or codes (n, width), a found architecture for a transfer (section 4.4); the middle of the
+        starts: Samples or codes (n, width), a found architecture for a transfer (section 4.4); the
+            middle of the
             space by default.
-        cost: The cost of Eq. 3: an exact one of the space or a metric of the first task's predictor; None for none.
+        cost: The cost of Eq. 3: an exact one of the space or a metric of the first task's
+            predictor; None for none.
         lam: Lambda of Eq. 3.
-        strategy: All dimensions at once, or the one with the best ratio of gradient to cost (Eqs. 4 to 6).
+        strategy: All dimensions at once, or the one with the best ratio of gradient to cost (Eqs. 4
+            to 6).
         steps: Number of iterations T.
         lr: Step in the standardised code; unused by winner-takes-all.
         optimiser: Plain gradient steps as published, or Adam.
         rounding: When codes are rounded.
-        targets: Fixed targets by name of a task or cost, in its own units; a start that has reached all of them
+        targets: Fixed targets by name of a task or cost, in its own units; a start that has reached
+            all of them
             rests. By default the targets are set anew at each step.
         limits: Hard upper limits on exact costs; what is returned never exceeds them.
 
     Raises:
-        SpaceError: A start is not of the space, a cost is unknown, or winner-takes-all has no cost or no ordered
+        SpaceError: A start is not of the space, a cost is unknown, or winner-takes-all has no cost
+            or no ordered
             dimension to edit.
     """
     tasks = (tasks,) if isinstance(tasks, Task) else tuple(tasks)
@@ -418,7 +439,8 @@ def _hold_limits(
     guards: Mapping[str, Cost],
     limits: Mapping[str, float],
 ) -> Tensor:
-    """The loss, replaced by the standardised cost where the rounded architecture exceeds that cost's limit."""
+    """The loss, replaced by the standardised cost where the rounded architecture exceeds that
+    cost's limit."""
     for name, guard in guards.items():
         value = guard.function(leaf)
         with torch.no_grad():

@@ -1,7 +1,8 @@
 """CodeSpace: any search space as a flat list of typed dimensions.
 
-A *sample* is a dict from label to value. Its *point* row holds one number per dimension, its *code* row is what a
-predictor reads, and its *key* is the same for two samples exactly when they describe the same architecture.
+A *sample* is a dict from label to value. Its *point* row holds one number per dimension, its *code*
+row is what a predictor reads, and its *key* is the same for two samples exactly when they describe
+the same architecture.
 """
 
 from __future__ import annotations
@@ -57,14 +58,18 @@ class CodeSpace:
     Args:
         dimensions: The decisions, parents before the dimensions that depend on them.
         name: Name of the space, for messages and files.
-        conditions: For each conditional label what its parents must be; several conditions must all hold.
+        conditions: For each conditional label what its parents must be; several conditions must all
+            hold.
         activity: Instead of `conditions`, a function from a full sample to its active labels.
         constraints: Rules that every valid sample keeps.
-        costs: Exact costs as functions of codes, torch (n, width) -> (n,), differentiable in the code.
-        features: What a predictor should see beside the code, torch (n, width) -> (n, f), differentiable.
+        costs: Exact costs as functions of codes, torch (n, width) -> (n,), differentiable in the
+            code.
+        features: What a predictor should see beside the code, torch (n, width) -> (n, f),
+            differentiable.
 
     Raises:
-        SpaceError: Labels repeat, or a condition names an unknown or later parent or an illegal value.
+        SpaceError: Labels repeat, or a condition names an unknown or later parent or an illegal
+            value.
 
     Example:
         >>> space = CodeSpace([Ordinal("depth", (1, 2, 3)), Ordinal("width", (8, 16, 32))])
@@ -240,7 +245,7 @@ class CodeSpace:
         ]
 
     def snap(self, codes: ArrayLike) -> Array:
-        """(n, width) codes of the nearest points; inactive dimensions that `conditions` tell go to their default."""
+        """(n, width) codes of the nearest points, normalised; constraints are not looked at."""
         return self.encode_points(self.normalise(self.decode_points(codes)))
 
     def normalise(self, points: Array) -> Array:
@@ -280,7 +285,7 @@ class CodeSpace:
             f"but none of the {_MAX_VISITS} nearest does."
         )
 
-    # --- activity, identity, validity ---------------------------------------------------------------
+    # --- activity, identity, validity -----------------------------------------------------------
 
     def _active_by_rules(self, points: Array) -> NDArray[np.bool_]:
         active = np.ones(points.shape, dtype=np.bool_)
@@ -321,7 +326,7 @@ class CodeSpace:
         return self.from_points(self.points([sample]))[0]
 
     def canonical_points(self, points: Array) -> Array:
-        """(n, d) points with every inactive dimension at its default: equal rows are equal architectures."""
+        """(n, d) points with inactive dimensions at their default: equal rows, equal networks."""
         return np.where(self.active_points(points), points, [d.default for d in self.dimensions])
 
     def keys(self, points: Array) -> list[str]:
@@ -383,7 +388,7 @@ class CodeSpace:
         return None
 
     def violation(self, sample: Mapping[str, Value]) -> str | None:
-        """One sentence on what makes the sample invalid, or None; inactive labels may be missing."""
+        """One sentence on what makes the sample invalid, or None; it may lack inactive labels."""
         try:
             points = self.points([sample])
             missing = [
@@ -398,7 +403,8 @@ class CodeSpace:
         broken = self._broken(self.from_points(points)[0])
         return None if broken is None else f"a sample of {self.name} must keep: {broken}."
 
-    # --- sampling, neighbours, tokens, costs ------------------------------------------------------------
+    # --- sampling, neighbours, tokens, costs
+    # ------------------------------------------------------------
 
     def sample_points(self, n: int, rng: np.random.Generator) -> Array:
         """(n, d) random points; constraints are not looked at."""
@@ -434,13 +440,15 @@ class CodeSpace:
         """
         if self.size > limit:
             raise SpaceError(
-                f"a space must have at most {limit} points to be listed, but {self.name} has {self.size:.3g}."
+                f"a space must have at most {limit} points to be listed, "
+                f"but {self.name} has {self.size:.3g}."
             )
         grids = np.meshgrid(*[d.options(limit) for d in self.dimensions], indexing="ij")
         return np.stack([g.ravel() for g in grids], axis=1)
 
     def neighbours(self, sample: Mapping[str, Value]) -> list[Sample]:
-        """Valid samples (every label) that differ in one active dimension, each architecture once."""
+        """Valid samples (every label) that differ in one active dimension, each architecture
+        once."""
         points = self.points([sample])
         active = self.active_points(points)[0]
         moved = []
@@ -481,7 +489,8 @@ class CodeSpace:
         return tuple(sizes)
 
     def tokens(self, samples: Sequence[Mapping[str, Value]]) -> NDArray[np.int64]:
-        """(n, d) one token per dimension: 0 where inactive, else 1 + index of the value (of its bin)."""
+        """(n, d) one token per dimension: 0 where inactive, else 1 + index of the value (of its
+        bin)."""
         points = self.points(samples)
         out = np.empty(points.shape, dtype=np.int64)
         for j, d in enumerate(self.dimensions):
@@ -498,7 +507,8 @@ class CodeSpace:
         return np.where(self.active_points(points), out, 0)
 
     def from_tokens(self, tokens: ArrayLike) -> list[Sample]:
-        """Samples (every label) of (n, d) tokens; a 0 takes the dimension's default, a bin its middle.
+        """Samples (every label) of (n, d) tokens; a 0 takes the dimension's default, a bin its
+        middle.
 
         Raises:
             SpaceError: A token is outside its dimension's vocabulary.

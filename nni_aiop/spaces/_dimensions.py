@@ -1,7 +1,8 @@
 """The kinds of dimension that a search space is made of.
 
-Notation: a dimension holds its state as one number, its *point* (the index of the chosen value, the value itself
-where continuous, a bit mask for a subset), and shows it to a predictor as `width` *code* columns in [0, 1].
+Notation: a dimension holds its state as one number, its *point* (the index of the chosen value, the
+value itself where continuous, a bit mask for a subset), and shows it to a predictor as `width`
+*code* columns in [0, 1].
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _MAX_SUBSET = 52  # a bit mask is exact in a float64 up to 2**53
 
 
 def _lookup(values: Sequence[Value]) -> Callable[[Value], int]:
-    """A function from a value to its index; it raises KeyError, TypeError or ValueError for a stranger."""
+    """A function from a value to its index; it raises KeyError, TypeError or ValueError for a
+    stranger."""
     if isinstance(values, range):
         return values.index
     try:
@@ -179,8 +181,8 @@ class Ordinal(_Listed):
     Args:
         label: Name of the dimension.
         values: Increasing numbers; a `range` is fine.
-        scale: How a value sits in [0, 1]: by its rank, in proportion to the value, or to its logarithm.
-        step: How many ranks one edit of winner-takes-all propagation moves (NCP's k, Eq. 4, in ranks).
+        scale: How a value sits in [0, 1]: by rank, in proportion to it, or to its logarithm.
+        step: How many ranks one winner-takes-all edit moves (k of NCP's Eq. 4).
 
     Raises:
         SpaceError: The values are not increasing numbers, or not positive with `scale="log"`.

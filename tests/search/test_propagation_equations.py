@@ -39,7 +39,8 @@ def grid_space(**options):
 
 
 def test_equation_3_with_targets_set_anew():
-    # p = (0.2 + 0.4*0.5 - 0.1)/0.5 = 0.6; the target lies 1 away, where smooth L1 (beta 1) is 1 - 0.5 = 0.5.
+    # p = (0.2 + 0.4*0.5 - 0.1)/0.5 = 0.6; the target lies 1 away, where smooth L1 (beta 1) is 1 -
+    # 0.5 = 0.5.
     task = Task(Linear([0.4, 0.0], 0.2, center=0.1, scale=0.5))
     cost = Cost("flops", lambda c: 2 * c[:, 1], center=0.0, scale=1.0)
     codes = torch.tensor([[0.5, 0.25]], dtype=torch.float64, requires_grad=True)
@@ -47,13 +48,15 @@ def test_equation_3_with_targets_set_anew():
     assert loss.tolist() == pytest.approx([0.5 + 0.7 * 0.5])
     assert predicted["accuracy"].tolist() == pytest.approx([0.4])
     assert predicted["flops"].tolist() == pytest.approx([0.5])
-    # At a distance of 1 the slope of smooth L1 is 1: the gradient is -dp_acc/de + lambda dp_flops/de.
+    # At a distance of 1 the slope of smooth L1 is 1: the gradient is -dp_acc/de + lambda
+    # dp_flops/de.
     (gradient,) = torch.autograd.grad(loss.sum(), codes)
     assert gradient[0].tolist() == pytest.approx([-0.4 / 0.5, 0.7 * 2])
 
 
 def test_equation_3_with_fixed_targets():
-    # The prediction 0.4 misses the target 0.7 by 0.3: 0.3**2 / 2; the cost 0.5 misses 3 by more than 1: 2.5 - 0.5.
+    # The prediction 0.4 misses the target 0.7 by 0.3: 0.3**2 / 2; the cost 0.5 misses 3 by more
+    # than 1: 2.5 - 0.5.
     task = Task(Linear([0.4, 0.0], 0.2))
     cost = Cost("flops", lambda c: 2 * c[:, 1], center=0.0, scale=1.0)
     codes = torch.tensor([[0.5, 0.25]], dtype=torch.float64)
@@ -64,7 +67,8 @@ def test_equation_3_with_fixed_targets():
 
 
 def test_continuous_propagation_takes_the_published_step():
-    # e <- e - lr dL/de in the standardised code z = x / std: dL/dz = -0.1 std, x moves by lr std (0.1 std).
+    # e <- e - lr dL/de in the standardised code z = x / std: dL/dz = -0.1 std, x moves by lr std
+    # (0.1 std).
     space = grid_space()
     std = np.std(np.arange(5) / 4)
     run = propagate(space, Task(Linear([0.1, -0.2])), [[0.5, 0.5]], steps=1, lr=3.0)
@@ -79,7 +83,8 @@ def test_codes_stay_in_the_domain():
 
 
 def test_equation_4_relative_increase_of_the_exact_cost():
-    # A step k = 2 ranks in a costs 2 * 3, one rank in b costs 1; at the upper bound it is what the last step cost.
+    # A step k = 2 ranks in a costs 2 * 3, one rank in b costs 1; at the upper bound it is what the
+    # last step cost.
     space = CodeSpace(
         [Ordinal("a", range(5), step=2), Ordinal("b", range(5)), Nominal("op", "xy")],
         costs={"flops": lambda c: 4 * (3 * c[:, 0] + c[:, 1]) + c[:, 2]},
@@ -115,7 +120,8 @@ def test_equation_5_and_6_raise_the_most_negative_ratio_when_none_is_positive():
 def test_winner_takes_all_never_leaves_the_domain():
     space = grid_space()
     increase = np.array([[3.0, 1.0]])
-    # b should fall but is at its lower bound; a, with the next largest positive ratio, falls instead.
+    # b should fall but is at its lower bound; a, with the next largest positive ratio, falls
+    # instead.
     assert winner_takes_all(
         space, np.array([[2.0, 0.0]]), np.array([[3.0, 2.0]]), increase
     ).tolist() == [[1, 0]]
@@ -166,7 +172,8 @@ def test_a_metric_to_minimise_is_climbed_down():
 
 
 def test_straight_through_takes_the_loss_at_the_rounded_code():
-    # |x - 0.5| is flat nowhere, but its gradient at the rounded code 0.5 is that of the rounded code, not of 0.45.
+    # |x - 0.5| is flat nowhere, but its gradient at the rounded code 0.5 is that of the rounded
+    # code, not of 0.45.
     seen = []
 
     class Recorder(Linear):

@@ -1,4 +1,5 @@
-"""CodeSpace on a hand-made space with every kind of dimension, and what every ready space must satisfy."""
+"""CodeSpace on a hand-made space with every kind of dimension, and what every ready space must
+satisfy."""
 
 import json
 import math
@@ -169,7 +170,8 @@ def test_activity_can_be_a_function():
 
 def test_decode_finds_the_nearest_sample_that_keeps_the_constraints():
     space = linked()
-    # The nearest point to (0.21, 0.42) is (1, 2), odd; of (1, 1), (2, 2), (0, 2) and (1, 3) the first three differ.
+    # The nearest point to (0.21, 0.42) is (1, 2), odd; of (1, 1), (2, 2), (0, 2) and (1, 3) the
+    # first three differ.
     by_hand = min(
         ((a, b) for a in range(6) for b in range(6) if (a + b) % 2 == 0),
         key=lambda p: (p[0] / 5 - 0.21) ** 2 + (p[1] / 5 - 0.42) ** 2,

@@ -1,0 +1,245 @@
+"""What every search must satisfy; a new search joins by being in SEARCHES."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
+from nni_aiop.search import (
+    NCPSearch,
+    Objective,
+    PredictorTopK,
+    RandomSearch,
+    RandomWarmup,
+    RegularizedEvolution,
+)
+from nni_aiop.search._predictor_based import log_regret
+from nni_aiop.spaces import CodeSpace, Condition, Constraint, Continuous, Nominal, Ordinal
+
+BUDGET = 24
+
+
+def space(**options) -> CodeSpace:
+    return CodeSpace(
+        [
+            Ordinal("depth", (1, 2, 3)),
+            Nominal("op", ("conv", "pool", "skip")),
+            Ordinal("width2", (8, 16, 32, 64)),
+            Ordinal("width3", (8, 16, 32, 64)),
+            Continuous("dropout", 0.0, 0.5),
+        ],
+        conditions={"width2": Condition("depth", (2, 3)), "width3": Condition("depth", (3,))},
+        costs={"flops": lambda c: 1 + c[:, 0] * 2 + c[:, 4] + c[:, 5]},
+        **options,
+    )
+
+
+def evaluate(sample):
+    """Best: three conv layers of width 32 and a dropout of 0.2."""
+    width = sum(-abs(math.log2(sample[f"width{i}"] / 32)) for i in range(2, sample["depth"] + 1))
+    return {
+        "default": 10 * sample["depth"] + 5 * (sample["op"] == "conv") + width
+        - 20 * abs(sample["dropout"] - 0.2),
+        "latency": float(sample["depth"]),
+    }  # fmt: skip
+
+
+SEARCHES = {
+    "random": lambda space, **o: RandomSearch(space, **o),
+    "evolution": lambda space, **o: RegularizedEvolution(space, population=8, tournament=3, **o),
+    "top-k": lambda space, **o: PredictorTopK(space, budget=BUDGET, pool=300, **o),
+    "ncp": lambda space, **o: NCPSearch(space, budget=BUDGET, rounds=3, starts=16, steps=5, **o),
+    "ncp-pareto": lambda space, **o: NCPSearch(
+        space,
+        budget=BUDGET,
+        rounds=3,
+        starts=16,
+        steps=5,
+        pareto=True,
+        objectives=("default", Objective("latency", "minimize")),
+        **o,
+    ),
+    "ncp-cost": lambda space, **o: NCPSearch(
+        space, budget=BUDGET, rounds=3, starts=16, steps=5, cost="flops", lam=0.3, **o
+    ),
+    "ncp-learned-cost": lambda space, **o: NCPSearch(
+        space, budget=BUDGET, rounds=3, starts=16, steps=5, cost="latency", lam=0.3, **o
+    ),
+}
+
+
+@pytest.fixture(params=SEARCHES)
+def make(request):
+    return SEARCHES[request.param]
+
+
+def run(search, n, metrics=evaluate):
+    out = []
+    for _ in range(n):
+        for sample in search.ask(1):
+            search.tell(sample, metrics(sample))
+            out.append(sample)
+    return out
+
+
+class TestContract:
+    def test_same_seed_same_result_other_seed_another(self, make):
+        first = run(make(space(), seed=7), BUDGET)
+        assert first == run(make(space(), seed=7), BUDGET)
+        assert first != run(make(space(), seed=8), BUDGET)
+
+    def test_samples_are_distinct_valid_and_full(self, make):
+        s = space()
+        asked = run(make(s, seed=0), BUDGET + 5)
+        assert len(asked) == BUDGET + 5
+        assert len({s.key(x) for x in asked}) == BUDGET + 5
+        for sample in asked:
+            assert s.violation(sample) is None
+            assert set(sample) == set(s.labels)
+
+    def test_state_survives_json_and_resumes_to_the_identical_proposals(self, make):
+        for stop in (0, 3, 12, 19):
+            whole, half = make(space(), seed=3), make(space(), seed=3)
+            run(whole, stop)
+            run(half, stop)
+            state = json.loads(json.dumps(half.state_dict(), allow_nan=False))
+            resumed = make(space(), seed=99)
+            resumed.load_state_dict(state)
+            assert run(resumed, 8) == run(whole, 8)
+            assert resumed.history == whole.history
+
+    def test_what_was_asked_and_not_told_is_pending_after_a_resume(self, make):
+        s = space()
+        search = make(s, seed=1)
+        asked = search.ask(4)
+        search.tell(asked[2], evaluate(asked[2]))
+        resumed = make(s, seed=1)
+        resumed.load_state_dict(json.loads(json.dumps(search.state_dict())))
+        assert resumed.pending() == [asked[0], asked[1], asked[3]]
+        again = run(resumed, 6)
+        assert not {s.key(x) for x in again} & {s.key(x) for x in asked}
+
+    def test_a_failed_or_nan_evaluation_harms_nothing(self, make):
+        s = space()
+
+        def flaky(sample):
+            if sample["op"] == "pool":
+                return None
+            if sample["depth"] == 2:
+                return {"default": math.nan, "latency": 1.0}
+            return evaluate(sample)
+
+        search = make(s, seed=2)
+        asked = run(search, BUDGET, flaky)
+        assert len({s.key(x) for x in asked}) == BUDGET
+        assert sum(m is None for _, m in search.history) > 0
+        json.dumps(search.state_dict(), allow_nan=False)
+        best, metrics = search.best()
+        assert best["op"] != "pool" and math.isfinite(metrics["default"])
+
+    def test_all_evaluations_failed(self, make):
+        search = make(space(), seed=2)
+        assert len(run(search, BUDGET, lambda sample: None)) == BUDGET
+        assert search.best() is None
+
+    def test_a_batch_of_asks_without_tells_is_distinct(self, make):
+        s = space()
+        search = make(s, seed=4)
+        asked = search.ask(15) + search.ask(10)
+        assert len({s.key(x) for x in asked}) == 25
+
+    def test_limits_are_kept_by_every_sample(self, make):
+        s = space()
+        search = make(s, seed=5, limits={"flops": 2.2})
+        asked = run(search, BUDGET)
+        codes = s.encode([s.complete(s.canonical(x)) for x in asked])
+        assert (s.cost("flops", codes) <= 2.2).all()
+
+    def test_an_impossible_limit_is_one_clear_error(self, make):
+        with pytest.raises(InfeasibleError, match="the cheapest that was reached has flops = 1"):
+            make(space(), seed=5, limits={"flops": 0.5}).ask(1)
+
+    def test_an_unknown_limit_names_the_costs(self, make):
+        with pytest.raises(SpaceError, match="it has: flops"):
+            make(space(), limits={"latency": 3.0})
+
+    def test_constraints_are_kept(self, make):
+        rule = Constraint("no pooling when shallow", lambda x: x["depth"] > 1 or x["op"] != "pool")
+        s = space(constraints=[rule])
+        assert all(rule.check(x) for x in run(make(s, seed=6), BUDGET))
+
+    def test_results_that_were_not_asked_are_learned_from(self, make):
+        s = space()
+        search = make(s, seed=0)
+        given = s.sample(12, np.random.default_rng(0))
+        for sample in given:
+            search.tell(sample, evaluate(sample))
+        asked = run(search, 8)
+        assert not {s.key(x) for x in given} & {s.key(x) for x in asked}
+
+    def test_a_result_replaces_a_failure_and_never_the_other_way(self, make):
+        search = make(space(), seed=0)
+        (sample,) = search.ask(1)
+        search.tell(sample, None)
+        search.tell(sample, evaluate(sample))
+        search.tell(sample, None)
+        assert search.history == [(sample, evaluate(sample))]
+
+    def test_a_sample_of_another_space_is_refused(self, make):
+        with pytest.raises(SpaceError):
+            make(space()).tell({"a": 1}, {"default": 1.0})
+
+    def test_a_state_of_another_kind_is_refused(self, make):
+        search = make(space())
+        state = search.state_dict()
+        for broken in (
+            {**state, "format": 99},
+            {**state, "space": "other"},
+            {**state, "search": "Other"},
+            {k: v for k, v in state.items() if k != "rng"},
+            {**state, "history": [[[0], None]]},
+            {},
+        ):
+            with pytest.raises((FileFormatError, SpaceError)):
+                make(space()).load_state_dict(broken)
+
+
+@pytest.mark.parametrize("kind", [RandomSearch, RegularizedEvolution, PredictorTopK, NCPSearch])
+def test_a_small_space_is_exhausted_without_an_error(kind):
+    s = CodeSpace([Ordinal("a", (1, 2, 3)), Nominal("b", ("x", "y"))])
+    search = kind(s, seed=0)
+    asked = run(search, 10, lambda x: {"default": x["a"]})
+    assert len({s.key(x) for x in asked}) == len(asked) == 6
+    assert search.exhausted
+    assert search.ask(3) == []
+
+
+@pytest.mark.parametrize("kind", ["evolution", "ncp"])
+def test_it_finds_better_than_random(kind):
+    def best(make, seed):
+        search = make(space(), seed=seed)
+        run(search, BUDGET)
+        return search.best()[1]["default"]
+
+    found = np.mean([best(SEARCHES[kind], s) for s in range(5)])
+    assert found > np.mean([best(SEARCHES["random"], s) for s in range(5)])
+
+
+def test_log_regret_by_hand():
+    # The upper half of 0, 2, 3, 4 is 3, 4 with deviation 0.5: the slack is 0.05.
+    assert log_regret(np.array([4.0, 0.0, 3.0, 2.0])).tolist() == pytest.approx(
+        [-math.log(0.05), -math.log(4.05), -math.log(1.05), -math.log(2.05)]
+    )
+    assert np.isfinite(log_regret(np.ones(5))).all()
+
+
+def test_warmup_is_a_share_of_the_budget_or_a_number():
+    assert RandomWarmup().of(100) == 30
+    assert RandomWarmup(count=7).of(100) == 7
+    assert RandomWarmup(count=7).of(5) == 5
+    with pytest.raises(ValueError, match="fraction"):
+        RandomWarmup(1.5)
+    with pytest.raises(ValueError, match="count"):
+        RandomWarmup(count=0)
