@@ -1,0 +1,112 @@
+"""Network coding propagation as an Optuna sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nni_aiop.engines.optuna_sampler import SearchSampler
+from nni_aiop.errors import SpaceError
+from nni_aiop.search import NCPSearch, Objective, RandomWarmup
+from nni_aiop.spaces import CodeSpace
+
+if TYPE_CHECKING:
+    from nni_aiop.predictors import CodePredictor
+
+__all__ = ["NCPSampler", "SearchSampler"]
+
+
+class NCPSampler(SearchSampler):
+    """Optuna's sampler of network coding propagation (Ding et al. 2022), in rounds.
+
+    Random trials come first; then, in rounds, a predictor is fitted on what has completed, many
+    codes are propagated through it, and the best of all visited ones become the next trials.
+    The study's directions and metric names are the objectives. See `SearchSampler` for how trials
+    that fail, are enqueued, or run in parallel are handled, and `NCPSearch` for the search.
+
+    Args:
+        space: A CodeSpace, an NNI ModelSpace, or None to learn it from completed trials.
+        budget: Number of trials that warm-up and rounds are planned for; a longer study goes on in
+            rounds of the same size.
+        warmup: Random trials before the first fit; two in five of the budget by default.
+        rounds: Number of fits within the budget.
+        cost: A cost to hold down: an exact one of the space, or else a metric that the objective
+            leaves in the user attribute `metrics` of its trial.
+        lam: Weight of the standardised cost (lambda of Eq. 3).
+        limits: Hard upper limits on the space's exact costs.
+        weights: Weights of the objectives (below Eq. 7); equal ones by default.
+        pareto: Spread the proposals over the Pareto front; by default where there are several
+            objectives and no weights.
+        seed: Of every random choice; None for a fresh one.
+        predictor: From a space and a seed to an unfitted predictor.
+        options: Further arguments of `NCPSearch`.
+
+    Raises:
+        SpaceError: Limits are given without a space, or name a cost that it does not have.
+
+    Example:
+        >>> import optuna
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> study = optuna.create_study(direction="maximize", sampler=NCPSampler(seed=0))
+        >>> study.optimize(lambda trial: -trial.suggest_int("depth", 1, 4), n_trials=3)
+        >>> len({trial.params["depth"] for trial in study.trials})
+        3
+    """
+
+    def __init__(
+        self,
+        space: Any = None,
+        *,
+        budget: int = 100,
+        warmup: RandomWarmup | None = None,
+        rounds: int = 6,
+        cost: str | None = None,
+        lam: float = 0.5,
+        limits: Mapping[str, float] | None = None,
+        weights: Sequence[float] | None = None,
+        pareto: bool | None = None,
+        seed: int | None = None,
+        predictor: Callable[[CodeSpace, int], CodePredictor] | None = None,
+        **options: Any,
+    ) -> None:
+        if space is None and limits:
+            raise SpaceError(f"limits need a space that knows its costs, but got {dict(limits)}.")
+        make = partial(
+            _search,
+            weights=None if weights is None else tuple(weights),
+            pareto=pareto,
+            budget=budget,
+            warmup=warmup or RandomWarmup(),
+            rounds=rounds,
+            cost=cost,
+            lam=lam,
+            limits=limits,
+            predictor=predictor,
+            **options,
+        )
+        super().__init__(make, space, seed=seed)
+        if self._space is not None:
+            # Wrong arguments are told here, not in the first trial.
+            names = [f"objective_{i}" for i in range(len(weights or (1.0,)))]
+            make(self._space, objectives=[Objective(name) for name in names], seed=0)
+
+
+def _search(
+    space: CodeSpace,
+    *,
+    objectives: Sequence[Objective],
+    weights: Sequence[float] | None,
+    pareto: bool | None,
+    **options: Any,
+) -> NCPSearch:
+    if weights is not None:
+        if len(weights) != len(objectives):
+            raise ValueError(
+                f"there must be one weight per objective ({len(objectives)}), but got {weights}."
+            )
+        objectives = [replace(o, weight=w) for o, w in zip(objectives, weights, strict=True)]
+    if pareto is None:
+        pareto = len(objectives) > 1 and weights is None
+    return NCPSearch(space, objectives=objectives, pareto=pareto, **options)
