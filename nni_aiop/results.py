@@ -34,7 +34,9 @@ __all__ = [
     "SearchResults",
     "draw_prediction",
     "pareto_front",
+    "new_figure",
     "read_history",
+    "save_figure",
     "write_atomically",
     "write_json",
 ]
@@ -243,14 +245,14 @@ class SearchResults:
             baseline: A name and the results of another search over the same space, drawn in grey.
             title: The heading; by default the name of the space.
         """
-        figure = _figure(11.0 if self._drawn_cost is not None else 5.5, 4.4)
+        figure = new_figure(11.0 if self._drawn_cost is not None else 5.5, 4.4)
         count = 2 if self._drawn_cost is not None else 1
         panels = [figure.add_subplot(1, count, i + 1) for i in range(count)]
         figure.suptitle(title or self.space.name)
         self._draw_progress(panels[0], baseline)
         if self._drawn_cost is not None:
             self._draw_scatter(panels[1], self._drawn_cost, baseline)
-        return _save_figure(figure, path)
+        return save_figure(figure, path)
 
     def _best_so_far(self) -> NDArray[np.float64]:
         gains = np.where(self.feasible, self._gains(self.objectives[0]), np.nan)
@@ -408,7 +410,7 @@ def draw_prediction(
         level: Probability that the drawn intervals promise to hold.
     """
     count = len(prediction.metrics)
-    figure = _figure(5.0 * count, 4.6)
+    figure = new_figure(5.0 * count, 4.6)
     for i, name in enumerate(prediction.metrics):
         axes = figure.add_subplot(1, count, i + 1)
         one, measured = prediction[name], np.asarray(targets[name], dtype=np.float64)
@@ -423,10 +425,10 @@ def draw_prediction(
         axes.plot(ends, ends, color="0.3", lw=1, ls="--")
         axes.set_xlabel(f"measured {name}")
         axes.set_ylabel(f"predicted {name}, with {level:.0%} intervals")
-    return _save_figure(figure, path)
+    return save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure of width × height inches that needs no display and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -436,7 +438,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save_figure(figure: Figure, path: Path | str) -> Path:
+def save_figure(figure: Figure, path: Path | str) -> Path:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     return write_atomically(path, picture.getvalue())

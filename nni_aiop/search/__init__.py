@@ -2,6 +2,7 @@
 
 from nni_aiop.search._base import BaseSearch, Objective, Search
 from nni_aiop.search._baselines import RandomSearch, RegularizedEvolution
+from nni_aiop.search._drawing import draw_propagation
 from nni_aiop.search._limits import repair
 from nni_aiop.search._predictor_based import (
     NCPSearch,
@@ -23,6 +24,7 @@ __all__ = [
     "RegularizedEvolution",
     "Search",
     "Task",
+    "draw_propagation",
     "propagate",
     "repair",
 ]
