@@ -1,0 +1,54 @@
+"""Small convolutional networks on scikit-learn's digits, each really trained in about a second.
+
+`code_space()` is the space; `build` makes the network of a sample; `train_and_evaluate` trains it
+and measures it. `DigitsSpace` (an NNI ModelSpace) and `DigitsEvaluator` are the same for NNI, and
+need it.
+
+Example:
+    >>> from nni_aiop.search_spaces import digits
+    >>> space = digits.code_space()
+    >>> len(space), space.width
+    (14, 28)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nni_aiop.search_spaces.digits._space import code_space, features, flops, params
+
+if TYPE_CHECKING:
+    from nni_aiop.search_spaces.digits._network import DigitsNetwork, build
+    from nni_aiop.search_spaces.digits._nni import DigitsEvaluator as DigitsEvaluator
+    from nni_aiop.search_spaces.digits._nni import DigitsSpace as DigitsSpace
+    from nni_aiop.search_spaces.digits._training import EPOCHS, load_split, train_and_evaluate
+
+__all__ = [
+    "EPOCHS",
+    "DigitsNetwork",
+    "build",
+    "code_space",
+    "features",
+    "flops",
+    "load_split",
+    "params",
+    "train_and_evaluate",
+]
+
+# Imported when first asked for: the space itself needs neither PyTorch nor NNI.
+_LAZY = {
+    "DigitsEvaluator": "_nni",
+    "DigitsNetwork": "_network",
+    "DigitsSpace": "_nni",
+    "EPOCHS": "_training",
+    "build": "_network",
+    "load_split": "_training",
+    "train_and_evaluate": "_training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
