@@ -90,7 +90,7 @@ def pareto_front(values: ArrayLike) -> NDArray[np.bool_]:
         values: (n, m), larger is better; a row with a NaN is never on the front.
     """
     v = np.asarray(values, dtype=np.float64)
-    known = ~np.isnan(v).any(axis=1)
+    known = np.asarray(~np.isnan(v).any(axis=1))
     front = known.copy()
     for i in np.flatnonzero(known):
         better = (v[known] >= v[i]).all(axis=1) & (v[known] > v[i]).any(axis=1)
