@@ -1,0 +1,88 @@
+"""Importing NNI and keeping it quiet: the one place that knows about its noise."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nni_aiop.errors import AiopError, MissingPackageError
+
+__all__ = ["importing_nni", "load_object", "nni_log"]
+
+
+@contextlib.contextmanager
+def importing_nni() -> Iterator[None]:
+    """Imports of `nni` inside this block make no noise, and a missing NNI says how to install it.
+
+    NNI 3.0 walks over `torch.nn` when `nni.nas` is first imported and warns of what newer versions
+    of PyTorch have there.
+
+    Raises:
+        MissingPackageError: NNI, or a package that it needs, cannot be imported.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*found to be not a nn.Module", module="nni")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, message="pkg_resources")
+        try:
+            yield
+        except ImportError as err:
+            raise MissingPackageError(
+                f"NNI must be importable here, but is not ({err}): "
+                "install it with  pip install 'nni-aiop[nni]'"
+            ) from err
+
+
+@contextlib.contextmanager
+def nni_log(path: Path) -> Iterator[None]:
+    """NNI's log goes to the file `path` inside this block, and not to the screen."""
+    with importing_nni():
+        from nni.runtime import log as nni_runtime_log
+
+    spoke = "_stdout_" in nni_runtime_log._handlers
+    nni_runtime_log.silence_stdout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s (%(name)s) %(message)s"))
+    logger = logging.getLogger("nni")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        if spoke:
+            nni_runtime_log.start_stdout_logging()
+
+
+def load_object(reference: str) -> Any:
+    """The object that `package.module:name` names (its parts may go deeper: `module:Class.method`).
+
+    Raises:
+        AiopError: The text has another form, or there is no such module or name.
+    """
+    module_name, colon, name = reference.partition(":")
+    if not (module_name and colon and name):
+        raise AiopError(f"a reference must read package.module:name, but got {reference!r}.")
+    try:
+        found: Any = _import(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as err:
+        if isinstance(err, MissingPackageError):
+            raise
+        raise AiopError(f"{reference!r} must name something importable, but: {err}.") from err
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*found to be not a nn.Module", module="nni")
+        return import_module(name)

@@ -1,0 +1,244 @@
+"""An NNI model space as a CodeSpace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import pairwise
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from nni_aiop.engines._nni import importing_nni
+from nni_aiop.errors import SpaceError
+from nni_aiop.spaces import (
+    CodeSpace,
+    Constraint,
+    Continuous,
+    Dimension,
+    Nominal,
+    Ordinal,
+    Sample,
+    Subset,
+    Value,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["code_space_from_nni"]
+
+#: What is cut off each end of a distribution with infinite tails: its code runs over the middle 99.9 %.
+_TAIL = 5e-4
+#: A quantised number with more values than this is treated as continuous by none: it is refused.
+_MAX_VALUES = 1_000_000
+
+
+def code_space_from_nni(space: Any) -> CodeSpace:
+    """The CodeSpace of an NNI space; its labels are those of `space.simplify()`, in that order.
+
+    A `Categorical` is ordinal where its values are sorted numbers, but not where they number the
+    candidates of a `LayerChoice`; `CategoricalMultiple` (an `InputChoice`) is a subset; `Numerical`
+    is continuous, or ordinal where quantised. Constraints are kept. Which labels are active in a
+    sample is read off one `check_contains`. A space that has a method `code_space()` is asked
+    instead. Choices inside a mutable evaluator follow behind those of the model.
+
+    Args:
+        space: A `nni.nas.nn.pytorch.ModelSpace`, or the `SimplifiedModelSpace` or
+            `RawFormatModelSpace` that an experiment makes of it.
+
+    Raises:
+        SpaceError: The space has a mutable of an unknown kind, or none at all.
+        MissingPackageError: NNI cannot be imported.
+    """
+    with importing_nni():
+        from nni.mutable import Mutable
+
+    model = _model_of(space)
+    evaluator = getattr(space, "evaluator", None)
+    extra = evaluator.simplify() if isinstance(evaluator, Mutable) else {}
+    if callable(getattr(model, "code_space", None)):
+        own = model.code_space()
+        return _extended(own, extra) if extra else own
+
+    mutables = {**model.simplify(), **extra}
+    candidates = _layer_choice_labels(model)
+    dimensions = [d for m in mutables.values() for d in _dimension(m, candidates)]
+    if not dimensions:
+        raise SpaceError(f"{type(model).__name__} must have choices to search, but has none.")
+    return CodeSpace(
+        dimensions,
+        name=_name(model),
+        activity=_Activity(model, extra),
+        constraints=[c for m in mutables.values() for c in _constraint(m)],
+    )
+
+
+def _model_of(space: Any) -> Any:
+    """The ModelSpace behind a space in any of NNI's formats."""
+    with importing_nni():
+        from nni.nas.space import ExecutableModelSpace, RawFormatModelSpace, SimplifiedModelSpace
+
+    if isinstance(space, SimplifiedModelSpace):
+        # It keeps only how the model space is made; the made one knows kinds and activity.
+        return space.model.trace_copy().get(traceable=False)
+    if isinstance(space, RawFormatModelSpace):
+        return space.model_space
+    if isinstance(space, ExecutableModelSpace) or not hasattr(space, "simplify"):
+        raise SpaceError(f"an NNI model space must be given, but got {type(space).__name__}.")
+    return space
+
+
+def _name(model: Any) -> str:
+    # nni.trace wraps a class in one of the same name; a plain Mutable container has no better one.
+    return type(model).__name__
+
+
+def _layer_choice_labels(model: Any) -> set[str]:
+    """Labels whose values name or number the candidates of a LayerChoice: they have no order."""
+    with importing_nni():
+        from nni.nas.nn.pytorch import LayerChoice
+
+    modules = model.modules() if hasattr(model, "modules") else ()
+    return {str(m.label) for m in modules if isinstance(m, LayerChoice)}
+
+
+def _dimension(mutable: Any, candidates: Collection[str]) -> Iterator[Dimension]:
+    from nni.mutable import Categorical, CategoricalMultiple, Numerical
+    from nni.mutable.annotation import MutableAnnotation
+
+    label = str(mutable.label)
+    if isinstance(mutable, Categorical):
+        yield _categorical(label, mutable.values, label in candidates)
+    elif isinstance(mutable, CategoricalMultiple):
+        yield Subset(label, tuple(mutable.values), mutable.n_chosen)
+    elif isinstance(mutable, Numerical):
+        yield _numerical(label, mutable)
+    elif not isinstance(mutable, MutableAnnotation):
+        raise SpaceError(
+            f"{label!r} must be a Categorical, CategoricalMultiple or Numerical, "
+            f"but is a {type(mutable).__name__}."
+        )
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _categorical(label: str, values: list[Value], is_layer_choice: bool) -> Dimension:
+    if not is_layer_choice and len(values) > 1 and all(_is_number(v) for v in values):
+        if all(a < b for a, b in pairwise(values)):
+            return Ordinal(label, tuple(values))
+        if all(a > b for a, b in pairwise(values)):
+            return Ordinal(label, tuple(reversed(values)))
+    return Nominal(label, tuple(values))
+
+
+def _numerical(label: str, mutable: Any) -> Dimension:
+    distribution = mutable.distribution
+    kind = distribution.dist.name
+    low, high = float(mutable.qclip(distribution.ppf(0.0))), float(
+        mutable.qclip(distribution.ppf(1.0))
+    )
+    tails = not (abs(low) < float("inf") and abs(high) < float("inf"))
+    start, stop = (_TAIL, 1.0 - _TAIL) if tails else (0.0, 1.0)
+    if mutable.quantize is not None:
+        return _quantised(label, mutable, start, stop, log=mutable.log_distributed)
+    low = float(mutable.qclip(distribution.ppf(start)))
+    high = float(mutable.qclip(distribution.ppf(stop)))
+    if kind == "uniform" and low == mutable.low and high == mutable.high:
+        return Continuous(label, low, high)
+    if kind in ("loguniform", "reciprocal") and low == mutable.low and high == mutable.high:
+        return Continuous(label, low, high, log=True)
+
+    def ppf(p: float) -> float:
+        return float(mutable.qclip(distribution.ppf(start + p * (stop - start))))
+
+    def cdf(value: float) -> float:
+        return float((distribution.cdf(value) - start) / (stop - start))
+
+    return Continuous(label, low, high, ppf=ppf, cdf=cdf)
+
+
+def _quantised(label: str, mutable: Any, start: float, stop: float, *, log: bool) -> Dimension:
+    """The multiples of the quantum between the ends, and the ends themselves where they are clipped."""
+    q = mutable.quantize
+    first = float(mutable.distribution.ppf(start))
+    last = float(mutable.distribution.ppf(stop))
+    n = round(last / q) - round(first / q) + 1
+    if n > _MAX_VALUES:
+        raise SpaceError(f"{label!r} must have at most {_MAX_VALUES} steps, but has {n}.")
+    values = {float(mutable.qclip(k * q)) for k in range(round(first / q), round(last / q) + 1)}
+    ordered = tuple(sorted(v for v in values if mutable.check_contains({label: v}) is None))
+    return Ordinal(label, ordered, scale="log" if log and ordered[0] > 0 else "linear")
+
+
+def _constraint(mutable: Any) -> Iterator[Constraint]:
+    from nni.mutable.annotation import Constraint as NniConstraint
+
+    if isinstance(mutable, NniConstraint):
+        # A copy, because NNI's constraint of NASBench101 writes into the sample that it checks.
+        yield Constraint(
+            str(mutable.label), lambda sample: mutable.check_contains(dict(sample)) is None
+        )
+
+
+class _Reading(dict[str, Value]):
+    """A sample that records which labels are read from it."""
+
+    def __init__(self, sample: Mapping[str, Value]) -> None:
+        super().__init__(sample)
+        self.read: set[str] = set()
+
+    def __getitem__(self, label: str) -> Value:
+        self.read.add(label)
+        return super().__getitem__(label)
+
+    def __contains__(self, label: object) -> bool:
+        self.read.add(str(label))
+        return super().__contains__(label)
+
+    def get(self, label: str, default: Value = None) -> Value:
+        self.read.add(label)
+        return super().get(label, default)
+
+
+class _Activity:
+    """Which labels matter in a sample: those that the model space reads when it checks the sample.
+
+    By NNI's own rule a label is active exactly when the space refuses the sample without it; it
+    refuses it because it looks for the label, so one check that records what it looks for gives
+    the same set as one check for each label left out.
+    """
+
+    def __init__(self, model: Any, extra: Mapping[str, Any]) -> None:
+        self.model = model
+        self.extra = set(extra)
+
+    def __call__(self, sample: Sample) -> set[str]:
+        reading = _Reading(sample)
+        self.model.check_contains(reading)
+        return reading.read | self.extra
+
+
+def _extended(own: CodeSpace, extra: Mapping[str, Any]) -> CodeSpace:
+    """A space that supplies its own codes, with the choices of a mutable evaluator behind them."""
+    dimensions = [d for m in extra.values() for d in _dimension(m, ())]
+    activity: Callable[[Sample], Collection[str]] | None = None
+    if own.activity is not None:
+        inner = own.activity
+        labels = set(extra)
+
+        def activity(sample: Sample) -> Collection[str]:
+            return set(inner({k: v for k, v in sample.items() if k not in labels})) | labels
+
+    def first(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda codes: function(codes[:, : own.width])
+
+    return CodeSpace(
+        [*own.dimensions, *dimensions],
+        name=own.name,
+        conditions=own.conditions,
+        activity=activity,
+        constraints=[*own.constraints, *(c for m in extra.values() for c in _constraint(m))],
+        costs={name: first(cost) for name, cost in own.costs.items()},
+        features=first(own.features) if own.features is not None else None,
+    )
