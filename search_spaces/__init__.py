@@ -25,9 +25,9 @@ def get_space(name: str) -> CodeSpace:
     """The code space of a ready space, or of a user's own.
 
     Args:
-        name: A key of `SPACES`, or `module:attribute`, where the attribute is a CodeSpace, or
-            something to call without arguments that returns one, or whose result has a method
-            `code_space`. The module is imported: name only modules that you trust.
+        name: A key of `SPACES`, or `module:attribute`, where the attribute is a CodeSpace, an NNI
+            ModelSpace, or something to call without arguments that returns either. The module
+            is imported: name only modules that you trust.
 
     Raises:
         SpaceError: The name is unknown, or does not lead to a CodeSpace.
@@ -59,6 +59,10 @@ def get_space(name: str) -> CodeSpace:
     method = getattr(found, "code_space", None)
     if callable(method):
         found = method()
+    elif callable(getattr(found, "simplify", None)):
+        from nni_aiop.engines.nni_space import code_space_from_nni
+
+        found = code_space_from_nni(found)
     if not isinstance(found, CodeSpace):
         raise SpaceError(
             f"{name!r} must lead to a CodeSpace, but gives an object of type "

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError
 
-__all__ = ["NUMPY", "Array", "load_plain"]
+__all__ = ["NUMPY", "Array", "load_plain", "parse_plain"]
 
 MAX_BYTES = 32 * 2**20
 """The benchmarks' files have 1 to 3 MiB."""
@@ -133,9 +133,20 @@ def load_plain(
     size = file.stat().st_size
     if size > MAX_BYTES:
         raise FileFormatError(f"{file} must have at most {MAX_BYTES} bytes, but has {size}.")
+    return parse_plain(file.read_bytes(), str(file), admitted=admitted)
+
+
+def parse_plain(
+    data: bytes, name: str, *, admitted: Mapping[Global, Constructor | None] | None = None
+) -> object:
+    """The plain data of a pickle in memory, called `name` where it is refused; see `load_plain`.
+
+    Raises:
+        FileFormatError: As `load_plain`.
+    """
     cause: Exception
     try:
-        return _run(file.read_bytes(), admitted or {})
+        return _run(data, admitted or {})
     except IndexError as err:
         reason, cause = "it takes more from its stack than there is", err
     except KeyError as err:
@@ -143,7 +154,7 @@ def load_plain(
     except (ValueError, TypeError, OverflowError) as err:
         reason, cause = " ".join(str(err).split())[:200], err
     raise FileFormatError(
-        f"{file} must be a whole pickle of plain data, but is not: {reason}."
+        f"{name} must be a whole pickle of plain data, but is not: {reason}."
     ) from cause
 
 

@@ -1,9 +1,9 @@
 """NAS-Bench-201: all 15,625 cells (Dong & Yang, 2020), from either of two files.
 
 One is the publisher's pickle of NCP (github.com/dingmyu/NCP, data/nas-bench-201/trainval.pkl):
-ImageNet16-120 validation accuracy, with the costs of the CIFAR-100 network. Its 150 rows of cells
-that repeat a term carry the costs of an isomorphic cell that computes the term once; exact costs
-are `nni_aiop.search_spaces.nasbench201.params` and `flops`.
+ImageNet16-120 validation accuracy, with the costs of the CIFAR-100 network. 150 of its rows carry
+the costs of another, isomorphic cell (one that computes a repeated term once where the other
+computes it twice); exact costs are `nni_aiop.search_spaces.nasbench201.params` and `flops`.
 
 The other is a table in CSV (gzip) with accuracies on the three data sets and exact costs, which
 another table of measured latencies can join.
@@ -55,7 +55,7 @@ _ACCURACIES = (
 
 @dataclass(frozen=True)
 class NASBench201:
-    """The cells with what was measured; all arrays are read-only and have a row a cell.
+    """The cells with what was measured; every array has a row a cell.
 
     Both files hold the cells in the same order, that of the benchmark's own index.
 
@@ -72,11 +72,6 @@ class NASBench201:
     params: NDArray[np.float64]
     flops: NDArray[np.float64]
     latency: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        columns = (*self.metrics.values(), *self.latency.values(), self.params, self.flops)
-        for array in (self.embedding, *columns):
-            array.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.embedding)

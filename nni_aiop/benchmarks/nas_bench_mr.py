@@ -75,7 +75,7 @@ SETTINGS: dict[str, Setting] = {
 
 @dataclass(frozen=True)
 class NASBenchMR:
-    """The measurements of one setting; all arrays are read-only and have a row a network.
+    """The measurements of one setting; every array has a row a network.
 
     `params` and `flops` are those of the 50-class classification network at 128 x 128, whatever
     the setting.
@@ -142,7 +142,7 @@ def load_nas_bench_mr(path: str | os.PathLike[str], setting: str) -> NASBenchMR:
         if key not in (*required, *_STRUCTURE) and all(_is_number(row.get(key)) for row in rows)
     ]
     embedding = np.array([row["embedding"] for row in rows], dtype=np.int64)
-    table = NASBenchMR(
+    return NASBenchMR(
         setting=setting,
         embedding=embedding,
         metrics={
@@ -153,9 +153,6 @@ def load_nas_bench_mr(path: str | os.PathLike[str], setting: str) -> NASBenchMR:
         flops=_units([row["flops"] for row in rows], 1e9),
         random=_random_rows(file.parent.parent / "search_list.txt", embedding),
     )
-    for array in (table.embedding, *table.metrics.values(), table.params, table.flops):
-        array.setflags(write=False)
-    return table
 
 
 def _is_number(value: object) -> bool:

@@ -1,0 +1,107 @@
+"""The ready spaces as NNI ModelSpaces, with NNI and without."""
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nni_aiop.errors import MissingPackageError
+from nni_aiop.search_spaces import multi_resolution, nasbench201
+
+CLASSES = [
+    (multi_resolution, "MultiResolutionSpace", "MultiResolutionNet"),
+    (nasbench201, "NASBench201Space", "NASBench201Net"),
+]
+
+
+def installed() -> bool:
+    try:
+        return multi_resolution.MultiResolutionSpace is not None
+    except MissingPackageError:
+        return False
+
+
+needs_nni = pytest.mark.skipif(not installed(), reason="NNI is not installed")
+
+
+@needs_nni
+@pytest.mark.parametrize(("module", "space", "net"), CLASSES)
+def test_labels_and_values_are_those_of_the_code_space(module: Any, space: str, net: str) -> None:
+    model_space = getattr(module, space)()
+    simplified = model_space.simplify()
+    codes = module.code_space()
+    assert tuple(simplified) == codes.labels
+    for dimension in codes.dimensions:
+        assert list(simplified[dimension.label].values) == list(dimension.values)
+    own = model_space.code_space()
+    assert own.fingerprint == codes.fingerprint and own.features is codes.features
+
+
+@needs_nni
+@pytest.mark.parametrize(("module", "space", "net"), CLASSES)
+def test_freezing_a_sample_gives_its_network(module: Any, space: str, net: str) -> None:
+    model_space = getattr(module, space)()
+    codes = model_space.code_space()
+    for sample in codes.sample(3, np.random.default_rng(0)):
+        with torch.device("meta"):
+            frozen = model_space.freeze(sample)
+        assert type(frozen) is getattr(module, net)
+        n_params = sum(p.numel() for p in frozen.parameters())
+        assert n_params == round(codes.cost("params", codes.encode([sample]))[0])
+    sample.popitem()
+    with pytest.raises(Exception, match=codes.labels[-1]):
+        model_space.freeze(sample)
+
+
+@needs_nni
+def test_arguments_reach_the_networks_and_the_costs() -> None:
+    space = multi_resolution.MultiResolutionSpace(head="segmentation", n_classes=19, input_size=64)
+    images = torch.zeros(1, 3, 64, 64)
+    assert space(images).shape == (1, 19, 64, 64)
+    sample = space.code_space().sample(1, np.random.default_rng(0))[0]
+    with torch.device("meta"):
+        assert space.freeze(sample)(images.to("meta")).shape == (1, 19, 64, 64)
+    assert space.trace_kwargs == {"head": "segmentation", "n_classes": 19, "input_size": 64}
+    cells = nasbench201.NASBench201Space("cifar10")
+    assert cells(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+WITHOUT = """
+import sys
+sys.modules["nni"] = None
+from nni_aiop.errors import MissingPackageError
+from nni_aiop.search_spaces import get_space, multi_resolution, nasbench201
+for module, name in ((multi_resolution, "MultiResolutionSpace"), (nasbench201, "NASBench201Space")):
+    module.code_space()
+    try:
+        getattr(module, name)
+    except MissingPackageError as err:
+        assert "pip install 'nni-aiop[nni]'" in str(err), err
+    else:
+        raise SystemExit(f"{name} is there without NNI")
+"""
+
+QUIET = """
+import sys
+from nni_aiop.search_spaces import get_space
+for name in ("multi_resolution", "nasbench201"):
+    get_space(name)
+loaded = {"torch", "nni", "optuna", "pandas"} & set(sys.modules)
+raise SystemExit(f"{loaded} were imported" if loaded else 0)
+"""
+
+
+@pytest.mark.parametrize("script", [WITHOUT, QUIET], ids=["without-nni", "quiet"])
+def test_in_a_fresh_interpreter(script: str) -> None:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", [multi_resolution, nasbench201])
+def test_unknown_attributes_are_attribute_errors(module: Any) -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = module.nonsense
+    assert all(hasattr(module, name) for name in module.__all__)
