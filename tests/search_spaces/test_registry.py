@@ -40,10 +40,10 @@ def test_a_users_own_space(module: ModuleType) -> None:
 
 
 def test_unknown_names_list_the_choices(module: ModuleType) -> None:
-    with pytest.raises(SpaceError, match="digits, multi_resolution, nasbench201 or .* 'mnas'"):
+    with pytest.raises(SpaceError, match=r"digits, multi_resolution, nasbench201 or .* 'mnas'"):
         get_space("mnas")
     module.__dict__.update(number=7)
-    with pytest.raises(SpaceError, match="must lead to a CodeSpace, but gives .* type int"):
+    with pytest.raises(SpaceError, match=r"must lead to a CodeSpace, but gives .* type int"):
         get_space("own_space:number")
     for name in ("own_space:none", "no_such_module:x", ":x", "own_space:"):
         with pytest.raises(SpaceError, match="importable"):
