@@ -54,6 +54,11 @@ class DigitsSpace(ModelSpace):  # type: ignore[misc]
                     return error
         return None
 
+    @classmethod
+    def create_fixed_module(cls, sample: Mapping[str, Any]) -> DigitsNetwork:
+        """The network of `sample`: what NNI gets when it makes the space for one model."""
+        return build(_own(sample))
+
     def freeze(self, sample: Mapping[str, Any]) -> DigitsNetwork:
         """The network of `sample`, with weights from PyTorch's global generator.
 

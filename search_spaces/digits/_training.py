@@ -5,9 +5,9 @@ is downloaded). The split is fixed and stratified: of each class 50 images train
 the rest (697 in all) test, drawn by NumPy's frozen `RandomState` stream with seed 0. Only the
 validation accuracy may steer a search; the test accuracy is there to be reported.
 
-The schedule is short on purpose (500 images, 8 epochs): random networks then lie between about 25 and
-97 % with a median of 70 %, and seeds differ by 1 (among the best) to 4 percentage points; with 60
-epochs they lie between about 84 and 98 %.
+The schedule is short on purpose (500 images, 8 epochs): random networks then lie between about 25
+and 97 % with a median of 70 %, and seeds differ by 1 (among the best) to 4 percentage points; with
+60 epochs they lie between about 84 and 98 %.
 """
 
 from __future__ import annotations
@@ -111,10 +111,12 @@ def train_and_evaluate(
     batches come from generators of their own: PyTorch's global one is neither read nor moved.
 
     Args:
-        sample: A sample of the space, inactive labels present or not. epochs: Passes over the 500
-        training images. seed: Seed of the weights and of the batches. on_epoch: Called after each
-        epoch with its number, from 1, and the validation accuracy in percent;
-            what it raises (Optuna's TrialPruned, say) ends the training and passes through.
+        sample: A sample of the space, inactive labels present or not.
+        epochs: Passes over the 500 training images.
+        seed: Seed of the weights and of the batches.
+        on_epoch: Called after each epoch with its number, from 1, and the validation accuracy in
+            percent; what it raises (Optuna's TrialPruned, say) ends the training and passes
+            through.
 
     Returns:
         `default` and `val_accuracy`: validation accuracy in percent; `test_accuracy` in percent;
