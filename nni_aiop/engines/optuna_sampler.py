@@ -38,6 +38,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nni_aiop.engines._optuna_learner import SpaceLearner
 from nni_aiop.engines.optuna_space import Parameter, nearest, parameters_of
+from nni_aiop.errors import InfeasibleError
 from nni_aiop.search import Objective, Search
 from nni_aiop.spaces import CodeSpace, Sample
 
@@ -336,13 +337,12 @@ class _Session:
     def _tell(self, trial: FrozenTrial, again: set[int]) -> None:
         if trial.number in self._told or not trial.state.is_finished():
             return
+        sample = None if trial.number in again else self._sample_of(trial)
+        if sample is not None:
+            self._passed.pop(self.space.key(sample), None)
+            if self.space.violation(sample) is None:  # an enqueued trial may break a constraint
+                self.search.tell(sample, self._metrics_of(trial))
         self._told.add(trial.number)
-        sample = self._sample_of(trial)
-        if sample is None or trial.number in again:
-            return
-        self._passed.pop(self.space.key(sample), None)
-        if self.space.violation(sample) is None:  # an enqueued trial may break a constraint
-            self.search.tell(sample, self._metrics_of(trial))
 
     def _metrics_of(self, trial: FrozenTrial) -> dict[str, float] | None:
         """What the search learns from a trial; None for a failed, pruned or infeasible one."""
@@ -410,7 +410,11 @@ class _Session:
     def propose(
         self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
     ) -> _Proposal | None:
-        """What the trial should evaluate, claimed for it; None where the space is exhausted."""
+        """What the trial should evaluate, claimed for it; None where the space is exhausted.
+
+        Raises:
+            InfeasibleError: There never was anything to propose.
+        """
         try:
             facts = self._facts(trial)
         except LookupError:  # an illegal enqueued value does not become part of a claim
@@ -423,6 +427,11 @@ class _Session:
             taken = self._taken(trials, trial)
             chosen = self._next(taken, facts)
             if chosen is None:
+                if not taken:
+                    raise InfeasibleError(
+                        f"{self.space.name} must have a sample within the limits "
+                        f"{getattr(self.search, 'limits', {})}, but has none."
+                    )
                 return None
             asked, sample = chosen
             key = self.space.key(sample)

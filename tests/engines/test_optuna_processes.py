@@ -1,0 +1,139 @@
+"""Several processes on one storage, and workers that are killed."""
+
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
+
+from nni_aiop.engines.optuna_experiment import open_storage
+from nni_aiop.engines.optuna_sampler import SearchSampler
+from nni_aiop.engines.optuna_space import sample_of
+from nni_aiop.search import RandomSearch
+from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
+
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+
+SPACE = CodeSpace([Ordinal("depth", range(1, 9)), Nominal("op", ("conv", "pool", "skip", "none"))])
+
+WORKER = """
+import sys, time, warnings, optuna
+from nni_aiop.engines.optuna_experiment import open_storage
+from nni_aiop.engines.optuna_sampler import SearchSampler
+from nni_aiop.search import RandomSearch
+from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
+warnings.simplefilter("ignore")
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+url, n_trials, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+space = CodeSpace(
+    [Ordinal("depth", range(1, 9)), Nominal("op", ("conv", "pool", "skip", "none"))]
+)
+storage = open_storage(url)
+if mode == "heartbeat":
+    storage = optuna.storages.RDBStorage(url, heartbeat_interval=1, grace_period=2)
+sampler = (
+    SearchSampler(RandomSearch, seed=0)
+    if mode == "define-by-run"
+    else SearchSampler(RandomSearch(space, seed=0))
+)
+study = optuna.load_study(study_name="s", storage=storage, sampler=sampler)
+print("ready", flush=True)
+sys.stdin.readline()
+
+def objective(trial):
+    depth = trial.suggest_int("depth", 1, 8)
+    op = trial.suggest_categorical("op", ["conv", "pool", "skip", "none"])
+    if mode == "heartbeat" and trial.number == 2:
+        print("stuck", flush=True)
+        time.sleep(600)
+    return depth + len(op)
+
+study.optimize(objective, n_trials=n_trials)
+"""
+
+
+def objective(trial: optuna.Trial) -> float:
+    depth = trial.suggest_int("depth", 1, 8)
+    return depth + len(trial.suggest_categorical("op", ["conv", "pool", "skip", "none"]))
+
+
+def start_worker(url: str, n_trials: int, mode: str) -> "subprocess.Popen[str]":
+    """A process that says ready, and goes on when it reads a line."""
+    command = [sys.executable, "-c", WORKER, url, str(n_trials), mode]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def line_of(worker: "subprocess.Popen[str]") -> str:
+    assert worker.stdout is not None
+    return worker.stdout.readline().strip()
+
+
+def go(worker: "subprocess.Popen[str]") -> None:
+    assert worker.stdin is not None
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+
+
+def keys(study: optuna.Study) -> list[str]:
+    return [SPACE.key(sample_of(t, SPACE)) for t in study.trials]
+
+
+@pytest.mark.parametrize("mode", ["given", "define-by-run"])
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_two_processes_with_one_seed_never_meet(tmp_path: Path, kind: str, mode: str) -> None:
+    url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else str(tmp_path / "s.journal")
+    study = optuna.create_study(storage=open_storage(url), study_name="s", direction="maximize")
+    with start_worker(url, 12, mode) as one, start_worker(url, 12, mode) as two:
+        assert [line_of(one), line_of(two)] == ["ready", "ready"]
+        go(one)
+        go(two)
+        assert [worker.wait(timeout=120) for worker in (one, two)] == [0, 0]
+    assert len(study.trials) == 24
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE}
+    assert len(set(keys(study))) == 24
+
+
+def test_a_killed_workers_trial_is_run_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = RDBStorage(
+            url,
+            heartbeat_interval=1,
+            grace_period=2,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+        )
+    sampler = SearchSampler(RandomSearch(SPACE, seed=0))
+    study = optuna.create_study(
+        storage=storage, study_name="s", direction="maximize", sampler=sampler
+    )
+    with start_worker(url, 5, "heartbeat") as worker:
+        assert line_of(worker) == "ready"
+        go(worker)
+        assert line_of(worker) == "stuck"
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(timeout=30)
+    time.sleep(3.5)  # until its heartbeat is stale
+
+    study.optimize(objective, n_trials=5)
+    states = [t.state for t in study.trials]
+    assert states == [TrialState.COMPLETE] * 2 + [TrialState.FAIL] + [TrialState.COMPLETE] * 5
+    assert keys(study)[3] == keys(study)[2]
+    assert len(set(keys(study))) == 7
+
+    # Nothing is lost: the same as a run that nobody killed.
+    whole = optuna.create_study(
+        direction="maximize", sampler=SearchSampler(RandomSearch(SPACE, seed=0))
+    )
+    whole.optimize(objective, n_trials=7)
+    assert [k for i, k in enumerate(keys(study)) if i != 2] == keys(whole)
+    search = sampler.catch_up(study)
+    assert isinstance(search, RandomSearch)
+    assert len(search.history) == 7
+    assert all(metrics is not None for _, metrics in search.history)
