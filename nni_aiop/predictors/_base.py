@@ -1,0 +1,305 @@
+"""What every predictor of metrics from architecture codes does, and its file.
+
+Notation: n codes (rows) of width d, m metrics. A predictor learns standardised targets
+(y - center_) / scale_; what it returns is in the metrics' own units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import NotFittedError
+from typing_extensions import Self
+
+from nni_aiop.errors import FileFormatError, SpaceError
+from nni_aiop.results import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nni_aiop.spaces import CodeSpace
+
+Array = NDArray[np.float64]
+
+FORMAT = "nni-aiop predictor"
+FORMAT_VERSION = 1
+_CHUNK = 4096  # codes that are predicted at once, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted metrics of n codes, in the metrics' own units.
+
+    Attributes:
+        mean: (n, m).
+        std: (n, m) standard deviation of a new measurement, its noise included.
+        metrics: The m names.
+    """
+
+    mean: Array
+    std: Array
+    metrics: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, metric: str) -> Prediction:
+        """The prediction of one metric, with m = 1."""
+        if metric not in self.metrics:
+            known = ", ".join(self.metrics)
+            raise KeyError(f"a metric must be one of {known}, but got {metric!r}.")
+        j = self.metrics.index(metric)
+        return Prediction(self.mean[:, j : j + 1], self.std[:, j : j + 1], (metric,))
+
+    def interval(self, level: float = 0.8) -> tuple[Array, Array]:
+        """(n, m) lower and upper ends of the central normal interval of probability `level`.
+
+        Raises:
+            ValueError: The level does not lie in (0, 1).
+        """
+        from scipy.stats import norm
+
+        if not 0 < level < 1:
+            raise ValueError(f"a level must lie in (0, 1), but got {level}.")
+        half = norm.ppf((1 + level) / 2) * self.std
+        return self.mean - half, self.mean + half
+
+
+class CodePredictor(ABC):
+    """A regressor from codes to metrics, differentiable in the code.
+
+    A subclass supplies `_fit`, `_standardised`, `_tensors` and `_restore`, and stores the
+    arguments of its constructor under their own names.
+
+    Args:
+        space: Whose codes it reads; `space.features`, where there are any, are read too.
+        seed: Of every random choice of the fit.
+
+    Attributes:
+        metrics_: Names of what was learned.
+        center_: (m,) mean of the training targets.
+        scale_: (m,) their standard deviation, 0 where they are all the same.
+        n_rows_: Number of rows that were learned from.
+    """
+
+    metrics_: tuple[str, ...]
+    center_: Array
+    scale_: Array
+    n_rows_: int
+
+    #: Names of the constructor's arguments that a file keeps.
+    _options: tuple[str, ...] = ("seed",)
+
+    def __init__(self, space: CodeSpace, *, seed: int = 0) -> None:
+        self.space = space
+        self.seed = seed
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
+        return f"{type(self).__name__}({self.space.name!r}, {options})"
+
+    # --- what a subclass supplies ---------------------------------------------------------------
+
+    @abstractmethod
+    def _fit(self, codes: Array, targets: Array) -> None:
+        """Learns standardised targets (n, m); a constant metric is a column of zeros."""
+
+    @abstractmethod
+    def _standardised(self, codes: Tensor, *, with_std: bool) -> tuple[Tensor, Tensor | None]:
+        """Mean and, if wanted, standard deviation (n, m) of the standardised metrics."""
+
+    @abstractmethod
+    def _tensors(self) -> dict[str, NDArray[Any]]:
+        """What was learned, as named arrays."""
+
+    @abstractmethod
+    def _restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Learns what `_tensors` returned, to the bit."""
+
+    # --- what users call ------------------------------------------------------------------------
+
+    def fit(self, codes: ArrayLike, targets: Mapping[str, ArrayLike]) -> Self:
+        """This predictor, fitted; rows with a NaN anywhere are left out.
+
+        Args:
+            codes: (n, width) codes.
+            targets: (n,) measured values of each metric, in any units.
+
+        Raises:
+            SpaceError: The codes have another width.
+            ValueError: No metric, lengths that differ, an infinity, or fewer than 2 rows left.
+        """
+        x = self._checked(codes)
+        if not targets:
+            raise ValueError("there must be at least one metric to learn, but got none.")
+        columns = [np.asarray(column, dtype=np.float64) for column in targets.values()]
+        for name, column in zip(targets, columns, strict=True):
+            if column.shape != (len(x),):
+                raise ValueError(
+                    f"targets of {name!r} must have shape ({len(x)},) as the codes have rows, "
+                    f"but got {column.shape}."
+                )
+        y = np.stack(columns, axis=1)
+        if np.isinf(x).any() or np.isinf(y).any():
+            raise ValueError("codes and targets must be finite (or NaN, left out), but got inf.")
+        known = ~(np.isnan(x).any(axis=1) | np.isnan(y).any(axis=1))
+        if known.sum() < 2:
+            raise ValueError(
+                f"at least 2 rows must have every metric, but {known.sum()} of {len(x)} have."
+            )
+        x, y = x[known], y[known]
+        self.metrics_ = tuple(targets)
+        self.n_rows_ = len(x)
+        self.center_ = y.mean(axis=0)
+        # Rounding must not pass for spread where all targets are the same.
+        spread = np.where(np.ptp(y, axis=0) > 0, y.std(axis=0), 0.0)
+        self.scale_ = np.where(spread > 1e-12 * np.abs(self.center_), spread, 0.0)
+        self._fit(x, (y - self.center_) / np.where(self.scale_ > 0, self.scale_, 1.0))
+        return self
+
+    def predict(self, codes: ArrayLike) -> Prediction:
+        """Mean and standard deviation of each metric at codes (n, width), computed in float64.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            SpaceError: The codes have another width.
+        """
+        import torch
+
+        self._require_fit()
+        x = torch.as_tensor(self._checked(codes))
+        with torch.no_grad():
+            parts = [self.forward_with_std(chunk) for chunk in torch.split(x, _CHUNK)]
+        mean, std = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        return Prediction(mean, std, self.metrics_)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(n, m) predicted means of codes (n, width), differentiable, in the codes' dtype.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        self._require_fit()
+        mean, _ = self._standardised(codes, with_std=False)
+        return mean * codes.new_tensor(self.scale_) + codes.new_tensor(self.center_)
+
+    def forward_with_std(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, m) means and standard deviations (noise included), both differentiable.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        self._require_fit()
+        mean, std = self._standardised(codes, with_std=True)
+        assert std is not None
+        scale = codes.new_tensor(self.scale_)
+        return mean * scale + codes.new_tensor(self.center_), std * scale
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one safetensors file that `load_predictor` reads, whole or not at all.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        from safetensors.numpy import save
+
+        self._require_fit()
+        tensors = {name: np.ascontiguousarray(array) for name, array in self._tensors().items()}
+        tensors |= {"center": self.center_, "scale": self.scale_}
+        content = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "class": type(self).__name__,
+            "space": self.space.fingerprint,
+            "space_name": self.space.name,
+            "options": {name: getattr(self, name) for name in self._options},
+            "metrics": list(self.metrics_),
+            "n_rows": self.n_rows_,
+        }
+        content["sha256"] = _digest(content, tensors)
+        write_atomically(Path(path), save(tensors, {"predictor": json.dumps(content)}))
+
+    # --- shared parts ---------------------------------------------------------------------------
+
+    def _require_fit(self) -> None:
+        if not hasattr(self, "metrics_"):
+            raise NotFittedError(
+                f"{type(self).__name__} must be fitted before it predicts: call fit first."
+            )
+
+    def _checked(self, codes: ArrayLike) -> Array:
+        x = np.array(codes, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != self.space.width:
+            raise SpaceError(f"codes must have shape (n, {self.space.width}), but got {x.shape}.")
+        return x
+
+
+def read_predictor(
+    path: str | os.PathLike[str], space: CodeSpace, classes: Mapping[str, type[CodePredictor]]
+) -> CodePredictor:
+    """The predictor that `save` wrote to a file; `classes` are those that may be named there.
+
+    Raises:
+        FileFormatError: The file is truncated, changed, of another version or another space.
+        OSError: There is no such file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    data = Path(path).read_bytes()
+    try:
+        # The header is JSON behind its length in eight bytes; `load` returns no metadata.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        content = json.loads(header["__metadata__"]["predictor"])
+        tensors = load(data)
+        named = content["format"] == FORMAT
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as err:
+        raise FileFormatError(
+            f"{path} must be a predictor's file, but is damaged or something else: {err}."
+        ) from err
+    if not named:
+        raise FileFormatError(f"{path} must be a predictor's file, but is another one.")
+    if content.get("version") != FORMAT_VERSION:
+        raise FileFormatError(
+            f"{path} must have format version {FORMAT_VERSION}, but has {content.get('version')!r}."
+        )
+    if content.pop("sha256", None) != _digest(content, tensors):
+        raise FileFormatError(f"{path} must be as it was written, but its checksum differs.")
+    if content["space"] != space.fingerprint:
+        raise FileFormatError(
+            f"{path} must be of the space {space.name}, but was fitted on another one, "
+            f"{content['space_name']}."
+        )
+    kinds = {kind.__name__: kind for kind in classes.values()}
+    if content["class"] not in kinds:
+        raise FileFormatError(
+            f"{path} must hold one of {', '.join(kinds)}, but holds {content['class']!r}."
+        )
+    try:
+        predictor = kinds[content["class"]](space, **content["options"])
+        predictor.metrics_ = tuple(content["metrics"])
+        predictor.n_rows_ = content["n_rows"]
+        predictor.center_, predictor.scale_ = tensors["center"], tensors["scale"]
+        predictor._restore(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as err:
+        raise FileFormatError(f"{path} must hold a whole predictor, but does not: {err}.") from err
+    return predictor
+
+
+def _digest(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 of the description and of every tensor's name, type, shape and bytes."""
+    result = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        result.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
+        result.update(array.tobytes())
+    return result.hexdigest()
