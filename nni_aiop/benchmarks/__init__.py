@@ -1,5 +1,6 @@
 """Readers of published benchmark tables, each from its publisher's original file."""
 
+from nni_aiop.benchmarks._tables import load_table
 from nni_aiop.benchmarks.nas_bench_201 import (
     NASBench201,
     load_nas_bench_201,
@@ -15,4 +16,5 @@ __all__ = [
     "load_nas_bench_201",
     "load_nas_bench_201_csv",
     "load_nas_bench_mr",
+    "load_table",
 ]

@@ -1,0 +1,77 @@
+"""Tables of measured architectures: publishers' files by the space that they measure, and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nni_aiop.benchmarks.nas_bench_201 import load_nas_bench_201, load_nas_bench_201_csv
+from nni_aiop.benchmarks.nas_bench_mr import SETTINGS, load_nas_bench_mr
+from nni_aiop.errors import FileFormatError
+from nni_aiop.results import read_history
+from nni_aiop.spaces import CodeSpace
+
+__all__ = ["load_table"]
+
+Array = NDArray[np.float64]
+Table = tuple[Array, dict[str, Array]]
+"""(n, width) codes and the (n,) values of each metric."""
+
+
+def load_table(path: Path | str, space: CodeSpace, metrics: Sequence[str] = ()) -> Table:
+    """Codes and metrics of a benchmark's original file, or of a CSV of samples and metrics.
+
+    Args:
+        path: A file; of NAS-Bench-MR inside the folder that names its setting, as published.
+        space: What was measured.
+        metrics: Which ones to take; all of them by default.
+
+    Raises:
+        FileFormatError: The file is damaged, of another kind, or lacks a metric.
+        OSError: The file cannot be read.
+    """
+    path = Path(path)
+    reader = _READERS.get(space.name)
+    if reader is not None and (path.suffix != ".csv" or _is_nas_bench_201(path)):
+        codes, columns = reader(path, space)
+    else:
+        samples, columns = read_history(path, space, metrics)
+        codes = space.encode(samples)
+    for name in metrics:
+        if name not in columns:
+            raise FileFormatError(
+                f"{path} must have the metric {name!r}, but has {', '.join(columns)}."
+            )
+    return codes, {name: columns[name] for name in (metrics or columns)}
+
+
+def _multi_resolution(path: Path, space: CodeSpace) -> Table:
+    setting = path.resolve().parent.name
+    if setting not in SETTINGS:
+        raise FileFormatError(
+            "a NAS-Bench-MR file must lie in a folder named as its setting, one of "
+            f"{', '.join(SETTINGS)}, but got {path}."
+        )
+    table = load_nas_bench_mr(path, setting)
+    samples = [dict(zip(space.labels, row, strict=True)) for row in table.embedding.tolist()]
+    return space.encode(samples), dict(table.metrics)
+
+
+def _is_nas_bench_201(path: Path) -> bool:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return "in16_val_ncp" in file.readline()
+
+
+def _nasbench201(path: Path, space: CodeSpace) -> Table:
+    table = load_nas_bench_201(path) if path.suffix == ".pkl" else load_nas_bench_201_csv(path)
+    samples = [dict(zip(space.labels, row, strict=True)) for row in table.operations]
+    return space.encode(samples), {**table.metrics}
+
+
+_READERS: dict[str, Callable[[Path, CodeSpace], Table]] = {
+    "multi_resolution": _multi_resolution,
+    "nasbench201": _nasbench201,
+}
