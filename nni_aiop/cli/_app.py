@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -16,7 +16,7 @@ from nni_aiop.errors import AiopError
 
 # typer brings its own copy of click in newer releases and imports click in older ones; this is the
 # base of its usage errors in both.
-_UsageError = typer.BadParameter.__mro__[2]
+_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class BadInput(AiopError):
@@ -47,12 +47,25 @@ def _sentence(err: BaseException) -> str:
 class _OneSentence(TyperGroup):
     """A group of commands in which bad input ends with one sentence on stderr and exit code 2."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs.pop("standalone_mode", True):
-            return super().main(*args, standalone_mode=False, **kwargs)
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        def run() -> Any:
+            return super(_OneSentence, self).main(
+                args, prog_name, complete_var, False, windows_expand_args, **extra
+            )
+
+        if not standalone_mode:
+            return run()
         try:
             # Outside its standalone mode typer returns the code of typer.Exit, also that of Ctrl-C.
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            code = run()
         except (_UsageError, AiopError) as err:
             typer.echo(f"nni-aiop: {_sentence(err)}", err=True)
             code = 2
@@ -71,6 +84,7 @@ class _OneSentence(TyperGroup):
 app = typer.Typer(
     name="nni-aiop",
     cls=_OneSentence,
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -90,7 +104,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
     if version:
         typer.echo(__version__)

@@ -5,12 +5,32 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from nni_aiop.cli._app import BadInput
-from nni_aiop.search import Objective
+from nni_aiop.cli._app import BadInput, bad_input
+from nni_aiop.search import (
+    BaseSearch,
+    NCPSearch,
+    Objective,
+    PredictorTopK,
+    RandomSearch,
+    RandomWarmup,
+    RegularizedEvolution,
+)
 from nni_aiop.search_spaces import get_space
 from nni_aiop.spaces import CodeSpace
+
+SEARCHES: dict[str, type[BaseSearch]] = {
+    "ncp": NCPSearch,
+    "random": RandomSearch,
+    "evolution": RegularizedEvolution,
+    "topk": PredictorTopK,
+}
+"""The searches that have a name on the command line and in experiment files."""
+
+LEARNING = ("ncp", "topk")
+"""Those that fit a predictor: they plan with the budget and can weigh a cost."""
 
 
 def load_space(name: str) -> CodeSpace:
@@ -47,7 +67,45 @@ def parse_objectives(given: Sequence[str]) -> list[Objective]:
         metric, _, direction = text.partition(":")
         if not metric or direction not in ("", "maximize", "minimize"):
             raise BadInput(
-                "a metric must read NAME, NAME:maximize or NAME:minimize, " f"but got {text!r}."
+                f"a metric must read NAME, NAME:maximize or NAME:minimize, but got {text!r}."
             )
         objectives.append(Objective(metric, "minimize" if direction == "minimize" else "maximize"))
     return objectives
+
+
+def make_search(
+    name: str,
+    space: CodeSpace,
+    *,
+    objectives: Sequence[Objective] = (Objective("default"),),
+    budget: int,
+    seed: int,
+    arguments: Mapping[str, Any],
+) -> BaseSearch:
+    """The search of a name, with the arguments of its class.
+
+    Args:
+        name: A key of `SEARCHES`.
+        space: Where to search.
+        objectives: What to improve.
+        budget: Number of evaluations to plan for.
+        seed: Of every random choice.
+        arguments: Further arguments of the search's class; `warmup` is a fraction of the budget,
+            or a number of architectures.
+
+    Raises:
+        BadInput: The name is unknown, or an argument is unknown or illegal.
+    """
+    if name not in SEARCHES:
+        raise BadInput(f"a search must be one of {', '.join(SEARCHES)}, but got {name!r}.")
+    options = dict(arguments)
+    if name in LEARNING:
+        options.setdefault("budget", budget)
+    elif options.get("cost") is not None:
+        raise BadInput(f"a cost to weigh needs one of {', '.join(LEARNING)}, but got {name!r}.")
+    with bad_input():
+        if "warmup" in options:
+            given = options["warmup"]
+            count = isinstance(given, int)
+            options["warmup"] = RandomWarmup(count=given) if count else RandomWarmup(given)
+        return SEARCHES[name](space, objectives=objectives, seed=seed, **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from nni_aiop.cli._app import table
@@ -22,7 +24,7 @@ def list_spaces() -> None:
     """
     from nni_aiop.search_spaces import SPACES, get_space
 
-    rows = []
+    rows: list[list[object]] = []
     for name in SPACES:
         try:
             space = get_space(name)
@@ -35,8 +37,10 @@ def list_spaces() -> None:
 
 @spaces.command("show")
 def show_space(
-    name: str = typer.Argument(help="A name from `spaces list`, or module:attribute."),
-    seed: int = typer.Option(0, min=0, help="Which random architecture to show the costs of."),
+    name: Annotated[str, typer.Argument(help="A name from `spaces list`, or module:attribute.")],
+    seed: Annotated[
+        int, typer.Option(min=0, help="Which random architecture to show the costs of.")
+    ] = 0,
 ) -> None:
     """Show a space: its dimensions, their kinds and choices, and the costs of an example.
 
@@ -55,7 +59,7 @@ def show_space(
     for constraint in space.constraints:
         typer.echo(f"constraint: {constraint.name}")
     (sample,) = space.sample(1, np.random.default_rng(seed))
-    typer.echo("\nAn example (the random architecture of seed " + f"{seed}):")
+    typer.echo(f"\nAn example (the random architecture of seed {seed}):")
     shown = ", ".join(f"{k}={v!r}" for k, v in space.canonical(sample).items())
     typer.echo(f"  {shown}")
     for cost in space.costs:

@@ -1,0 +1,147 @@
+"""`nni-aiop predictor`: fit a predictor on a table, and measure one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nni_aiop.cli._app import BadInput, bad_input, table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nni_aiop.predictors import CodePredictor
+
+predictor = typer.Typer(
+    name="predictor",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Fit a predictor on a table of measured architectures, and measure how good it is.",
+)
+
+_LEVEL = 0.8  # of the prediction intervals whose coverage is told
+
+
+Data = Annotated[
+    Path,
+    typer.Argument(
+        help="A benchmark's original file (NAS-Bench-MR, NAS-Bench-201), or a CSV as history.csv."
+    ),
+]
+
+
+@predictor.command()
+def train(
+    data: Data,
+    space: Annotated[str, typer.Option(help="What was measured: a space from `spaces list`.")],
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A column to learn; repeatable; all by default.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="gp (a Gaussian process), or ncp-mlp (the published MLP).")
+    ] = "gp",
+    holdout: Annotated[
+        float, typer.Option(help="Share of the rows that is kept out of the fit, to measure it.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and of the fit.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/predictor"),
+) -> None:
+    """Fit a predictor and write predictor.safetensors, results.json, predictions.csv and a figure.
+
+    \b
+    Examples
+      nni-aiop predictor train NCP/data/seg/trainval.pkl --space multi_resolution --metric mIoU
+      nni-aiop predictor train out/search/history.csv --space digits --metric val_accuracy
+    """
+    import numpy as np
+
+    from nni_aiop.benchmarks import load_table
+    from nni_aiop.cli._inputs import load_space
+    from nni_aiop.predictors import PREDICTORS, make_predictor
+
+    if model not in PREDICTORS:
+        raise BadInput(f"a model must be one of {', '.join(PREDICTORS)}, but got {model!r}.")
+    if not 0 <= holdout < 1:
+        raise BadInput(f"the held-out share must lie in [0, 1), but got {holdout}.")
+    code_space = load_space(space)
+    codes, targets = load_table(data, code_space, metric or [])
+    rows = np.random.default_rng(seed).permutation(len(codes))
+    held = round(holdout * len(rows))
+    kept_out, fitted = rows[:held], rows[held:]
+    typer.echo(f"Fitting {len(fitted)} architectures, {held} held out: {', '.join(targets)}")
+    with bad_input():
+        fit = make_predictor(model, code_space, seed).fit(
+            codes[fitted], {name: column[fitted] for name, column in targets.items()}
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    fit.save(out / "predictor.safetensors")
+    if held:
+        measured = {name: column[kept_out] for name, column in targets.items()}
+        _measure(fit, codes[kept_out], measured, out)
+    typer.echo(f"\nThe predictor: {out}/predictor.safetensors")
+
+
+@predictor.command("eval")
+def evaluate(
+    predictor: Annotated[Path, typer.Argument(help="A file that `predictor train` wrote.")],
+    data: Data,
+    space: Annotated[str, typer.Option(help="The space of the predictor, from `spaces list`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/predictor-eval"),
+) -> None:
+    """Measure a predictor on a table: mean absolute error, Spearman's rank correlation, coverage.
+
+    \b
+    Example
+      nni-aiop predictor eval out/predictor/predictor.safetensors out/search/history.csv \\
+          --space digits
+    """
+    from nni_aiop.benchmarks import load_table
+    from nni_aiop.cli._inputs import load_space
+    from nni_aiop.predictors import load_predictor
+
+    code_space = load_space(space)
+    fit = load_predictor(predictor, code_space)
+    codes, targets = load_table(data, code_space, fit.metrics_)
+    _measure(fit, codes, targets, out)
+
+
+def _measure(
+    fit: CodePredictor,
+    codes: NDArray[np.float64],
+    targets: dict[str, NDArray[np.float64]],
+    out: Path,
+) -> None:
+    """Print and write how well a predictor does on (n, width) codes with (n,) measured targets."""
+    import numpy as np
+
+    from nni_aiop.predictors.metrics import coverage, mae, spearman
+    from nni_aiop.results import draw_prediction, write_atomically, write_json
+
+    known = np.all([np.isfinite(column) for column in targets.values()], axis=0)
+    if known.sum() < 2:
+        raise BadInput(f"at least 2 rows must have every metric, but {known.sum()} have.")
+    codes = codes[known]
+    targets = {name: column[known] for name, column in targets.items()}
+    prediction = fit.predict(codes)
+    figures = {}
+    lines = ["metric,measured,predicted,std"]
+    for name, measured in targets.items():
+        one = prediction[name]
+        mean, std = one.mean[:, 0], one.std[:, 0]
+        low, high = one.interval(_LEVEL)
+        figures[name] = {
+            "mae": mae(measured, mean),
+            "spearman": spearman(measured, mean),
+            "coverage": coverage(measured, low[:, 0], high[:, 0]),
+        }
+        rows = zip(measured.tolist(), mean.tolist(), std.tolist(), strict=True)
+        lines += [f"{name},{m!r},{p!r},{s!r}" for m, p, s in rows]
+    heading = ["metric", "MAE", "Spearman", f"in {_LEVEL:.0%} interval"]
+    typer.echo(table(heading, [[name, *row.values()] for name, row in figures.items()]))
+    write_json(out / "results.json", {"rows": len(codes), "level": _LEVEL, "metrics": figures})
+    write_atomically(out / "predictions.csv", "\n".join(lines) + "\n")
+    draw_prediction(out / "predictor.png", prediction, targets, level=_LEVEL)
+    typer.echo(f"\nResults: {out}/results.json, {out}/predictions.csv, {out}/predictor.png")

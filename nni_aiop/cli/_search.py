@@ -1,0 +1,110 @@
+"""`nni-aiop search`: one search in this process, with no engine in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nni_aiop.cli._app import BadInput
+
+
+def search(
+    space: Annotated[str, typer.Argument(help="A name from `spaces list`, or module:attribute.")],
+    search: Annotated[str, typer.Option(help="ncp, random, evolution or topk.")] = "ncp",
+    evaluator: Annotated[
+        str | None,
+        typer.Option(
+            help="digits (really trains), table, predictor, or module:function from a sample to "
+            "a dict of metrics; by default what --table or --predictor says, else the space's own."
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="A benchmark's original file, or a CSV of samples and metrics, to look up."
+        ),
+    ] = None,
+    predictor: Annotated[
+        Path | None, typer.Option(help="A file that `predictor train` wrote.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to improve: NAME to maximise it, NAME:minimize to minimise it; repeat it "
+            "for several objectives. The evaluator's first metric by default."
+        ),
+    ] = None,
+    budget: Annotated[int, typer.Option(min=1, help="Number of architectures to evaluate.")] = 40,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="A hard upper limit on an exact cost, such as flops=2e5; repeatable."),
+    ] = None,
+    cost: Annotated[str | None, typer.Option(help="A cost to hold down, weighed by --lam.")] = None,
+    lam: Annotated[float, typer.Option(help="Weight of --cost (lambda in NCP's Eq. 3).")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/search"),
+) -> None:
+    """Search a space and write results.json, history.csv and search.png.
+
+    Ctrl-C ends a search early and leaves the results so far.
+
+    \b
+    Examples
+      nni-aiop search digits --budget 40 --out out/digits
+      nni-aiop search digits --search random --limit flops=2e5
+      nni-aiop search nasbench201 --table trainval.pkl --cost flops --lam 0.3
+      nni-aiop search multi_resolution --predictor out/predictor/predictor.safetensors \\
+          --limit flops=3e9 --budget 200
+    """
+    from nni_aiop.cli._evaluators import make_evaluate
+    from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
+    from nni_aiop.cli._progress import evaluate_all, report
+    from nni_aiop.results import SearchResults
+    from nni_aiop.search import Objective
+
+    if table is not None and predictor is not None:
+        raise BadInput("a search must be given --table or --predictor, but got both.")
+    if evaluator is None:
+        evaluator = "table" if table else "predictor" if predictor else None
+    path = table or predictor
+    code_space = load_space(space)
+    objectives = parse_objectives(metric or []) or [Objective("default")]
+    limits = parse_limits(limit or [])
+    searcher = make_search(
+        search,
+        code_space,
+        objectives=objectives,
+        budget=budget,
+        seed=seed,
+        arguments={"limits": limits} | ({} if cost is None else {"cost": cost, "lam": lam}),
+    )
+    evaluate = make_evaluate(
+        evaluator,
+        code_space,
+        {} if path is None else {"path": path},
+        [o.metric for o in objectives if o.metric != "default"],
+    )
+    settings = {
+        "search": search,
+        "evaluator": evaluator,
+        "path": path,
+        "budget": budget,
+        "cost": cost,
+        "lam": lam,
+        "seed": seed,
+    }
+
+    def results() -> SearchResults:
+        return SearchResults(
+            code_space,
+            searcher.history,
+            objectives,
+            limits=limits,
+            settings=settings,
+            cost=cost if cost in code_space.costs else None,
+        )
+
+    evaluate_all(searcher, evaluate, budget, lambda: results().save(out))
+    report(results(), out)
