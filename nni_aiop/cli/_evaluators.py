@@ -26,8 +26,9 @@ def make_evaluate(
         name: digits, table, predictor, or `module:function`; None for what the arguments or the
             space suggest.
         space: Where the samples come from.
-        arguments: `path` of the table or the predictor; `epochs` and `seed` of digits.
-        metrics: Which ones are searched for, the first as `default`; all by default.
+        arguments: `path` and `metric` (which one is `default`) of the table or the predictor;
+            `epochs` and `seed` of digits; any of a function.
+        metrics: Which ones there must be; the first is `default` unless the arguments name it.
 
     Raises:
         BadInput: The name or an argument is unknown, or does not suit the space.
@@ -63,13 +64,10 @@ def _digits(space: CodeSpace, arguments: dict[str, Any], metrics: Sequence[str])
 
 
 def _table(space: CodeSpace, arguments: dict[str, Any], metrics: Sequence[str]) -> Evaluate:
-    path = _path(arguments, "table")
+    path, chosen = _file(arguments, "table")
     codes, columns = load_table(path, space)
-    for name in metrics:
-        if name not in columns:
-            raise BadInput(f"{path} must have the metric {name!r}, but has {', '.join(columns)}.")
+    first = _default(path, list(columns), chosen, metrics)
     row_of = {key: i for i, key in enumerate(space.keys(space.decode_points(codes)))}
-    first = next(iter([*metrics, *columns]))
 
     def evaluate(sample: Sample) -> dict[str, float] | None:
         row = row_of.get(space.key(sample))
@@ -89,19 +87,14 @@ def _table(space: CodeSpace, arguments: dict[str, Any], metrics: Sequence[str]) 
 def _predictor(space: CodeSpace, arguments: dict[str, Any], metrics: Sequence[str]) -> Evaluate:
     from nni_aiop.predictors import load_predictor
 
-    path = _path(arguments, "predictor")
+    path, chosen = _file(arguments, "predictor")
     predictor = load_predictor(path, space)
-    for name in metrics:
-        if name not in predictor.metrics_:
-            raise BadInput(
-                f"{path} must predict {name!r}, but predicts {', '.join(predictor.metrics_)}."
-            )
-    names = [*metrics, *(m for m in predictor.metrics_ if m not in metrics)]
+    first = _default(path, predictor.metrics_, chosen, metrics)
 
     def evaluate(sample: Sample) -> dict[str, float]:
         prediction = predictor.predict(space.encode([sample]))
-        found = {name: float(prediction[name].mean[0, 0]) for name in names}
-        return {"default": found[names[0]], **found}
+        found = {name: float(prediction[name].mean[0, 0]) for name in predictor.metrics_}
+        return {"default": found[first], **found}
 
     return evaluate
 
@@ -131,14 +124,42 @@ def _own(name: str, arguments: Mapping[str, Any]) -> Evaluate:
     return evaluate
 
 
-def _path(arguments: dict[str, Any], name: str) -> Path:
-    given = arguments.pop("path", None)
-    _nothing_left(arguments, name, "path")
-    if given is None:
+def _file(arguments: dict[str, Any], name: str) -> tuple[Path, str | None]:
+    path, metric = arguments.pop("path", None), arguments.pop("metric", None)
+    _nothing_left(arguments, name, "path, metric")
+    if path is None:
         raise BadInput(f"the evaluator {name} needs the path of a file, but got none.")
-    return Path(given)
+    return Path(path), metric
+
+
+def _default(path: Path, known: Sequence[str], chosen: str | None, metrics: Sequence[str]) -> str:
+    """The metric of a file that is `default`: the chosen, else the first searched for or known."""
+    wanted = [*([] if chosen is None else [chosen]), *metrics]
+    for name in wanted:
+        if name not in known:
+            raise BadInput(f"{path} must have the metric {name!r}, but has {', '.join(known)}.")
+    return [*wanted, *known][0]
 
 
 def _nothing_left(arguments: Mapping[str, Any], name: str, known: str) -> None:
     if arguments:
         raise BadInput(f"the evaluator {name} takes {known}, but got {sorted(arguments)[0]!r}.")
+
+
+def make_nni_evaluator(name: str, space: CodeSpace, arguments: Mapping[str, Any]) -> Any:
+    """The same as an NNI Evaluator, checked at the door as `make_evaluate` does.
+
+    Raises:
+        BadInput: The name or an argument is unknown, or does not suit the space.
+        MissingPackageError: NNI cannot be imported.
+    """
+    from nni_aiop import evaluators
+
+    make_evaluate(name, space, arguments)
+    if name == "digits":
+        return evaluators.DigitsEvaluator(**arguments)
+    if name == "table":
+        return evaluators.TableEvaluator(**arguments)
+    if name == "predictor":
+        return evaluators.PredictedEvaluator(**arguments)
+    return evaluators.SampleEvaluator(name, **arguments)

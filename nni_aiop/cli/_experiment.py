@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nni_aiop.errors import FileFormatError
-
-Scalar = bool | int | float | str
 
 
 class _Strict(BaseModel):
@@ -30,10 +28,8 @@ class Named(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Platform(BaseModel):
-    """NNI's trainingService; what it says beside the platform is handed on to NNI."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
+class TrainingService(_Strict):
+    """NNI's trainingService: on this machine."""
 
     platform: Literal["local"] = "local"
 
@@ -54,7 +50,7 @@ class Experiment(_Strict):
     experimentName: str = ""
     trialConcurrency: int = Field(1, ge=1)
     maxTrialNumber: int = Field(ge=1)
-    trainingService: Platform = Platform()
+    trainingService: TrainingService = TrainingService()
     executionEngine: ExecutionEngine = ExecutionEngine()
 
     space: str
@@ -71,9 +67,22 @@ class Experiment(_Strict):
     def _name_alone(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _one_at_a_time(self) -> Experiment:
+        if self.executionEngine.name == "sequential" and self.trialConcurrency > 1:
+            raise ValueError(
+                "trialConcurrency must be 1 on the sequential engine, "
+                f"but got {self.trialConcurrency}"
+            )
+        return self
 
-def read_experiment(path: Path) -> Experiment:
+
+def read_experiment(path: Path, **instead: Any) -> Experiment:
     """The experiment that a YAML file describes.
+
+    Args:
+        path: The file.
+        instead: Fields that replace the file's, unless None.
 
     Raises:
         FileFormatError: The file is no YAML mapping, or a field is unknown, missing or illegal.
@@ -88,7 +97,8 @@ def read_experiment(path: Path) -> Experiment:
             f"{path} must hold fields and values, but holds {type(data).__name__}."
         )
     try:
-        return Experiment(**{str(k): v for k, v in data.items()})
+        given = {k: v for k, v in instead.items() if v is not None}
+        return Experiment(**{**{str(k): v for k, v in data.items()}, **given})
     except ValidationError as err:
         first = err.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -99,6 +109,7 @@ def read_experiment(path: Path) -> Experiment:
             ) from err
         if first["type"] == "missing":
             raise FileFormatError(f"{path} must have the field {field!r}, but lacks it.") from err
-        raise FileFormatError(
-            f"{path}: {field!r} is refused: {first['msg']}, but got {first['input']!r}."
-        ) from err
+        if not field:  # a rule between fields
+            raise FileFormatError(f"{path}: {first['ctx']['error']}.") from err
+        rule = first["msg"].replace("Input should be", "must be")
+        raise FileFormatError(f"{path}: {field} {rule}, but got {first['input']!r}.") from err

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nni_aiop.cli._app import BadInput, bad_input
+from nni_aiop.engines.nni_space import as_code_space
 from nni_aiop.search import (
     BaseSearch,
     NCPSearch,
@@ -36,7 +37,7 @@ LEARNING = ("ncp", "topk")
 def load_space(name: str) -> CodeSpace:
     """A ready space by its name, or the user's own by `module:attribute`, also from this folder."""
     import_from(os.getcwd())
-    return get_space(name)
+    return as_code_space(name) if ":" in name else get_space(name)
 
 
 def import_from(folder: str) -> None:

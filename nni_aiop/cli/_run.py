@@ -1,0 +1,231 @@
+"""`nni-aiop run`: an experiment file, on NNI or on Optuna."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nni_aiop.cli._app import BadInput, bad_input
+from nni_aiop.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from nni_aiop.cli._experiment import Experiment
+    from nni_aiop.search import BaseSearch
+    from nni_aiop.spaces import CodeSpace, Sample
+
+_NNI_SPACES = {
+    "digits": "nni_aiop.search_spaces.digits:DigitsSpace",
+    "multi_resolution": "nni_aiop.search_spaces.multi_resolution:MultiResolutionSpace",
+    "nasbench201": "nni_aiop.search_spaces.nasbench201:NASBench201Space",
+}
+_STATE_FILES = ("experiment.json", "state.json", "optuna.journal", "optuna.journal.lock")
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="The experiment file, in YAML.")],
+    engine: Annotated[
+        str | None, typer.Option(help="auto, nni or optuna, instead of what the file says.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the file's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; out/NAME-OF-THE-FILE by default.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew instead of going on with an earlier run.")
+    ] = False,
+) -> None:
+    """Run an experiment file and write results.json, history.csv and search.png.
+
+    The file has the fields of NNI's NAS experiments and a few of ours. It runs on NNI, or on
+    Optuna where NNI is not installed, with the same proposals for the same seed. A run that was
+    interrupted goes on when it is started again.
+
+    \b
+    An experiment file
+      experimentType: nas
+      maxTrialNumber: 40
+      trialConcurrency: 1
+      executionEngine: {name: sequential}    # or ts: NNI's local training service
+      space: digits                          # or module:Class, a model space of your own
+      evaluator: {name: digits, epochs: 8}   # table, predictor (with path), module:function
+      strategy: {name: ncp, rounds: 6}       # random, evolution, topk
+      engine: auto                           # nni, optuna
+      seed: 0
+
+    \b
+    Examples
+      nni-aiop run examples/nni_ncp_digits.yml
+      nni-aiop run examples/nni_ncp_digits.yml --engine optuna --seed 1 --out out/optuna
+    """
+    from nni_aiop.cli._experiment import read_experiment
+    from nni_aiop.cli._inputs import import_from, load_space, make_search
+    from nni_aiop.cli._progress import Bar, report
+    from nni_aiop.results import SearchResults
+
+    experiment = read_experiment(file, engine=engine, seed=seed)
+    folder = out or experiment.out or Path("out") / file.stem
+    import_from(str(file.resolve().parent))
+    name = _engine(experiment)
+    space = load_space(experiment.space)
+    search = make_search(
+        experiment.strategy.name,
+        space,
+        budget=experiment.maxTrialNumber,
+        seed=experiment.seed,
+        arguments=experiment.strategy.arguments,
+    )
+    with bad_input():
+        start = (_prepare_nni if name == "nni" else _prepare_optuna)(
+            experiment, space, search, folder
+        )
+    _claim(folder, experiment, restart)
+    progress = _Progress(search)
+
+    def results() -> SearchResults:
+        return SearchResults(
+            space,
+            progress.history(),
+            search.objectives,
+            limits=search.limits,
+            settings={**experiment.model_dump(mode="json"), "engine": name},
+        )
+
+    with Bar(experiment.maxTrialNumber, lambda: results().save(folder)) as bar:
+
+        def on_result(sample: Sample, metrics: dict[str, float] | None) -> None:
+            progress.add(sample, metrics)
+            bar.step()
+
+        start(on_result)
+    report(results(), folder)
+
+
+@dataclass
+class _Progress:
+    """What is known of a run while it goes on."""
+
+    search: BaseSearch
+
+    def __post_init__(self) -> None:
+        self._new: list[tuple[Sample, dict[str, float] | None]] = []
+        self._lock = threading.Lock()
+
+    def add(self, sample: Sample, metrics: dict[str, float] | None) -> None:
+        with self._lock:
+            self._new.append((sample, metrics))
+
+    def history(self) -> list[tuple[Sample, dict[str, float] | None]]:
+        """What the search was told, and what an engine has not yet told it."""
+        key = self.search.space.key
+        with self._lock:
+            told = self.search.history
+            known = {key(sample) for sample, _ in told}
+            return told + [(s, m) for s, m in self._new if key(s) not in known]
+
+
+def _engine(experiment: Experiment) -> str:
+    """nni or optuna; `auto` takes Optuna where NNI cannot be imported, and says so."""
+    if experiment.engine == "optuna":
+        return "optuna"
+    try:
+        import nni_aiop.engines.nni_experiment  # noqa: F401
+    except MissingPackageError as err:
+        if experiment.engine == "nni":
+            raise
+        typer.echo(f"NNI cannot be imported ({err.__cause__}): the search runs on Optuna.")
+        return "optuna"
+    return "nni"
+
+
+def _claim(folder: Path, experiment: Experiment, restart: bool) -> None:
+    """Make the folder this experiment's: go on with an earlier run of the same one, no other.
+
+    Raises:
+        BadInput: The folder holds the run of another experiment.
+    """
+    from nni_aiop.results import write_json
+
+    if restart:
+        for name in _STATE_FILES:
+            (folder / name).unlink(missing_ok=True)
+    same = experiment.model_dump(mode="json", exclude={"engine", "out", "maxTrialNumber", "port"})
+    path = folder / "experiment.json"
+    if path.exists():
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            earlier = None
+        if earlier != same:
+            raise BadInput(
+                f"{folder} must be empty or hold a run of the same experiment, but holds another: "
+                "take another --out, or --restart to begin anew."
+            )
+        typer.echo(f"Going on with the run in {folder} (--restart begins anew).")
+    else:
+        write_json(path, same)
+
+
+Start = Callable[[Callable[["Sample", "dict[str, float] | None"], None]], object]
+"""Runs an experiment to its end, calling the given function after each evaluation."""
+
+
+def _prepare_optuna(
+    experiment: Experiment, space: CodeSpace, search: BaseSearch, folder: Path
+) -> Start:
+    import optuna
+
+    from nni_aiop.cli._evaluators import make_evaluate
+    from nni_aiop.engines.optuna_experiment import run_optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    measure = make_evaluate(experiment.evaluator.name, space, experiment.evaluator.arguments)
+
+    def evaluate(sample: Sample) -> Any:
+        found = measure(sample)
+        if found is None:
+            raise BadInput(f"the table must hold the architecture, but lacks {sample}.")
+        return found
+
+    def start(on_result: Callable[[Sample, dict[str, float] | None], None]) -> None:
+        run_optuna(
+            space,
+            evaluate,
+            search,
+            max_trials=experiment.maxTrialNumber,
+            storage=experiment.storage or folder / "optuna.journal",
+            n_jobs=experiment.trialConcurrency,
+            on_result=on_result,
+        )
+
+    return start
+
+
+def _prepare_nni(
+    experiment: Experiment, space: CodeSpace, search: BaseSearch, folder: Path
+) -> Start:
+    from nni_aiop.cli._evaluators import make_nni_evaluator
+    from nni_aiop.engines.nni_experiment import run_nni
+    from nni_aiop.engines.nni_strategy import SearchStrategy
+
+    evaluator = make_nni_evaluator(experiment.evaluator.name, space, experiment.evaluator.arguments)
+
+    def start(on_result: Callable[[Sample, dict[str, float] | None], None]) -> None:
+        run_nni(
+            _NNI_SPACES.get(experiment.space, experiment.space),
+            evaluator,
+            SearchStrategy(search),
+            engine=experiment.executionEngine.name,
+            max_trials=experiment.maxTrialNumber,
+            concurrency=experiment.trialConcurrency,
+            out_dir=folder,
+            port=experiment.port,
+            on_result=on_result,
+        )
+
+    return start
