@@ -1,8 +1,9 @@
 """CodeSpace and Optuna's distributions, one as the other, and suggestion of any space.
 
-Optuna stores a parameter as a number, or as the index of a plain choice. Where a value is no such
-thing (a tuple, a list, `True` beside `1`, unevenly spaced numbers whose order should be kept), the
-parameter holds the value's place instead; `sample_of` and `params_of` translate both ways.
+A parameter holds the value itself wherever Optuna can store it, so that `study.best_params` reads
+as a sample does. Optuna stores numbers and plain choices: a tuple would come back as a list, and
+`True` beside `1` as either. There the parameter holds the name of the value's place instead;
+`sample_of` and `params_of` translate both ways.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ __all__ = [
 ]
 
 _MAX_GRID = 100_000  # a float with more steps is continuous; its values are rounded when suggested
+_MAX_ORDERED = 100  # unevenly spaced numbers up to this many are choices, more are numbered
 _MAX_CHOICES = 1_000  # a subset with more combinations is numbered instead of listed
 _TOLERANCE = 1e-9  # of a float that was computed as low + k * step
 
@@ -209,7 +211,11 @@ def _ordinal(d: Ordinal) -> Parameter:
         if (last - first) % width == 0:  # else Optuna would move the upper end
             floats = FloatDistribution(low, high, step=float(width))
             return Parameter(d, floats, float, lambda p: _natural(d, p))
-    # Unevenly spaced: the rank keeps the order for every sampler, which choices would not.
+    # Increasing choices are read back as ordinal. Other samplers take them for unordered: the price
+    # of parameters that say what they are.
+    choices = [_as_is(v) for v in values[: _MAX_ORDERED + 1]]
+    if len(values) <= _MAX_ORDERED and all(isinstance(v, (int, float)) for v in choices):
+        return Parameter(d, CategoricalDistribution(choices), _as_is, lambda p: _natural(d, p))
     return Parameter(
         d,
         IntDistribution(0, len(values) - 1),
@@ -234,10 +240,10 @@ def _nominal(d: Nominal) -> Parameter:
     values = [_as_is(v) for v in d.values]
     plain = all(v is None or isinstance(v, (bool, int, float, str)) for v in values)
     plain = plain and not any(isinstance(v, float) and math.isnan(v) for v in values)
-    if plain and len(set(values)) == len(values) and not _is_ordered(values):
-        return Parameter(
-            d, CategoricalDistribution(values), _as_is, lambda choice: _natural(d, choice)
-        )
+    if plain and len(set(values)) == len(values):
+        # Increasing numbers would be read back as ordinal.
+        choices = values[::-1] if _is_ordered(values) else values
+        return Parameter(d, CategoricalDistribution(choices), _as_is, lambda p: _natural(d, p))
     return _listed(d, [str(i) for i in range(len(values))], [float(i) for i in range(len(values))])
 
 
@@ -318,9 +324,9 @@ def parameters_of(space: CodeSpace) -> dict[str, Parameter]:
 def distributions_of(space: CodeSpace) -> dict[str, BaseDistribution]:
     """For each label of the space a distribution that every Optuna sampler and storage handles.
 
-    Evenly spaced numbers are ranges with a step, other sorted numbers their rank, scalars are
-    choices, and anything else is a choice between names. A subset is a choice between its
-    combinations, a continuous dimension of another shape than Optuna's its quantile.
+    Evenly spaced numbers are ranges with a step, other scalars are choices, and anything else is a
+    choice between names. A subset is a choice between its combinations, a continuous dimension of
+    another shape than Optuna's its quantile.
     """
     return {label: p.distribution for label, p in parameters_of(space).items()}
 
@@ -500,8 +506,10 @@ def suggest_nni(trial: BaseTrial, model_space: Any) -> Sample:
     if space is None:
         space = code_space_from_nni(model_space)
         _known_spaces[model_space] = space
-    asked = _AskedSample(trial, parameters_of(space))
+    parameters = parameters_of(space)
+    asked = _AskedSample(trial, parameters)
     problem = model_space.check_contains(asked)
     if problem is not None:
         raise optuna.TrialPruned(f"a sample of {space.name} must be valid, but: {problem}")
-    return dict(asked)
+    # NASBench101's constraint writes its own result into the sample that it checks.
+    return {label: value for label, value in asked.items() if label in parameters}

@@ -37,6 +37,7 @@ def every_kind() -> CodeSpace:
         [
             Ordinal("even", range(8, 65, 8)),
             Ordinal("uneven", (16, 24, 64)),
+            Ordinal("wide", [i**2 for i in range(150)]),
             Ordinal("log", range(1, 100), scale="log"),
             Ordinal("float", (0.1, 0.2, 0.3, 0.4)),
             Ordinal("float uneven", (0.1, 0.25, 1.0)),
@@ -69,21 +70,32 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> BaseStorage | str
 def test_each_kind_has_its_distribution() -> None:
     d = distributions_of(every_kind())
     assert d["even"] == IntDistribution(8, 64, step=8)
-    assert d["uneven"] == IntDistribution(0, 2)  # the rank, which keeps the order
+    assert d["uneven"] == CategoricalDistribution((16, 24, 64))
+    assert d["wide"] == IntDistribution(0, 149)  # the rank
     assert d["log"] == IntDistribution(1, 99, log=True)
     assert d["float"] == FloatDistribution(0.1, 0.4, step=0.1)
-    assert d["float uneven"] == IntDistribution(0, 2)
+    assert d["float uneven"] == CategoricalDistribution((0.1, 0.25, 1.0))
     assert d["one"] == IntDistribution(3, 3)
     assert d["text"] == CategoricalDistribution(("conv", "pool", None))
     assert d["collide"] == CategoricalDistribution(("0", "1", "2"))
     assert d["tuple"] == CategoricalDistribution(("0", "1", "2"))
-    assert d["numbered"] == CategoricalDistribution(("0", "1", "2"))
+    assert d["numbered"] == CategoricalDistribution((2, 1, 0))  # increasing would be ordinal
     assert d["rate"] == FloatDistribution(1e-4, 1.0, log=True)
     assert d["normal"] == FloatDistribution(0.0, 1.0)
     assert d["few"] == CategoricalDistribution(("0+1", "0+2", "1+2", "0+3", "1+3", "2+3"))
     assert d["any"].choices[0] == "none"
     assert d["many"] == IntDistribution(0, math.comb(20, 7) - 1)
     assert d["masks"] == IntDistribution(0, 2**12 - 1)
+
+
+def test_parameters_read_as_the_sample_where_they_can() -> None:
+    space = every_kind()
+    (sample,) = space.sample(1, np.random.default_rng(1))
+    params = params_of(sample, space)
+    named = {"wide", "collide", "tuple", "normal", "few", "any", "many", "masks"}
+    assert {k: v for k, v in params.items() if k not in named} == {
+        k: v for k, v in sample.items() if k not in named
+    }
 
 
 def test_samples_survive_every_storage(storage: Any) -> None:
@@ -167,9 +179,8 @@ def test_distributions_become_dimensions() -> None:
 def test_there_and_back_keeps_the_kinds() -> None:
     space = every_kind()
     back = code_space_from_distributions(distributions_of(space))
-    ordered = {"uneven", "float uneven", "many", "masks"}  # stored as ranks and numbers
     for d, b in zip(space.dimensions, back.dimensions, strict=True):
-        if d.label not in ordered | {"normal"} and not isinstance(d, Subset):
+        if not isinstance(d, Subset):
             assert type(b) is type(d), d.label
             assert b.size == d.size
 
