@@ -10,14 +10,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nni_aiop.strategies._nni import (
+        NCP,
+        PredictorTopK,
+        RandomSearch,
+        RegularizedEvolution,
+        SearchStrategy,
+    )
+    from nni_aiop.strategies._nni_tuner import NCPTuner, SearchTuner
     from nni_aiop.strategies._optuna import NCPSampler, SearchSampler
 
 _MODULES = {
+    "NCP": "nni_aiop.strategies._nni",
     "NCPSampler": "nni_aiop.strategies._optuna",
+    "NCPTuner": "nni_aiop.strategies._nni_tuner",
+    "PredictorTopK": "nni_aiop.strategies._nni",
+    "RandomSearch": "nni_aiop.strategies._nni",
+    "RegularizedEvolution": "nni_aiop.strategies._nni",
     "SearchSampler": "nni_aiop.strategies._optuna",
+    "SearchStrategy": "nni_aiop.strategies._nni",
+    "SearchTuner": "nni_aiop.strategies._nni_tuner",
 }
 
-__all__ = ["NCPSampler", "SearchSampler"]
+__all__ = [
+    "NCP",
+    "NCPSampler",
+    "NCPTuner",
+    "PredictorTopK",
+    "RandomSearch",
+    "RegularizedEvolution",
+    "SearchSampler",
+    "SearchStrategy",
+    "SearchTuner",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from nni_aiop.engines._nni import importing_nni
+from nni_aiop.engines._nni import importing_nni, load_object
 from nni_aiop.errors import SpaceError
 from nni_aiop.spaces import (
     CodeSpace,
+    Condition,
     Constraint,
     Continuous,
     Dimension,
@@ -24,12 +26,28 @@ from nni_aiop.spaces import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["code_space_from_nni"]
+__all__ = ["as_code_space", "code_space_from_json", "code_space_from_nni", "nest", "unnest"]
 
-#: What is cut off each end of a distribution with infinite tails: its code runs over the middle 99.9 %.
-_TAIL = 5e-4
-#: A quantised number with more values than this is treated as continuous by none: it is refused.
-_MAX_VALUES = 1_000_000
+_TAIL = 5e-4  # cut off each end of a distribution with infinite tails: codes run over 99.9 %
+_MAX_VALUES = 1_000_000  # of a quantised number
+
+
+def as_code_space(given: Any) -> CodeSpace:
+    """The CodeSpace that is meant by a CodeSpace, an NNI space, or a reference to either.
+
+    Args:
+        given: A CodeSpace, any of NNI's spaces, a class or function that makes one of these without
+            arguments, or the text `module:attribute` that leads to one of these. The module is
+            imported: name only modules that you trust.
+
+    Raises:
+        AiopError: The reference leads nowhere.
+        SpaceError: What is given is no space.
+    """
+    found = load_object(given) if isinstance(given, str) else given
+    if isinstance(found, type) or (callable(found) and not hasattr(found, "simplify")):
+        found = found()
+    return found if isinstance(found, CodeSpace) else code_space_from_nni(found)
 
 
 def code_space_from_nni(space: Any) -> CodeSpace:
@@ -70,6 +88,110 @@ def code_space_from_nni(space: Any) -> CodeSpace:
         activity=_Activity(model, extra),
         constraints=[c for m in mutables.values() for c in _constraint(m)],
     )
+
+
+def code_space_from_json(space: Mapping[str, Any]) -> CodeSpace:
+    """The CodeSpace of an HPO search space in NNI's JSON (`_type`, `_value`).
+
+    A nested choice becomes a nominal dimension of its `_name`s, and its inner parameters become
+    dimensions with labels such as `layer/conv/width`, active where that name is chosen.
+
+    Args:
+        space: From names to `{"_type": ..., "_value": [...]}`: choice, randint, and uniform,
+            loguniform, normal, lognormal with or without the q of quantised ones.
+
+    Raises:
+        SpaceError: A parameter is of another type, or its values are illegal.
+        MissingPackageError: NNI cannot be imported.
+    """
+    dimensions: list[Dimension] = []
+    conditions: dict[str, Condition] = {}
+    for dimension, condition in _json_dimensions("", space, None):
+        dimensions.append(dimension)
+        if condition is not None:
+            conditions[dimension.label] = condition
+    return CodeSpace(dimensions, name="search_space", conditions=conditions)
+
+
+def _json_dimensions(
+    prefix: str, space: Mapping[str, Any], condition: Condition | None
+) -> Iterator[tuple[Dimension, Condition | None]]:
+    for name, spec in space.items():
+        if name == "_name":
+            continue
+        label = f"{prefix}{name}"
+        if not isinstance(spec, Mapping) or not {"_type", "_value"} <= spec.keys():
+            raise SpaceError(f"{label!r} must have _type and _value, but got {spec!r}.")
+        kind, values = spec["_type"], spec["_value"]
+        if kind == "choice" and _is_nested(values):
+            yield Nominal(label, tuple(v["_name"] for v in values)), condition
+            for inner in values:
+                chosen = Condition(label, (inner["_name"],))
+                yield from _json_dimensions(f"{label}/{inner['_name']}/", inner, chosen)
+        else:
+            yield _json_dimension(label, kind, values), condition
+
+
+def _is_nested(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, Mapping) and "_name" in v for v in values)
+
+
+def _json_dimension(label: str, kind: str, values: Sequence[Any]) -> Dimension:
+    with importing_nni():
+        from nni.mutable import Numerical
+
+    try:
+        if kind == "choice":
+            return _categorical(label, list(values), is_layer_choice=False)
+        if kind == "randint":
+            return Ordinal(label, range(math.ceil(values[0]), math.ceil(values[1])))
+        q = {"quantize": values[2]} if kind.startswith("q") else {}
+        shape = kind.removeprefix("q")
+        log = {"log_distributed": True} if shape.startswith("log") else {}
+        if shape.removeprefix("log") == "uniform":
+            return _numerical(label, Numerical(*values[:2], **q, **log, label=label))
+        if shape.removeprefix("log") == "normal":
+            mu, sigma = values[:2]
+            return _numerical(label, Numerical(mu=mu, sigma=sigma, **q, **log, label=label))
+    except (IndexError, TypeError, ValueError) as err:
+        if isinstance(err, SpaceError):
+            raise
+        raise SpaceError(f"{label!r} must be a legal {kind}, but got {values!r}: {err}.") from err
+    raise SpaceError(
+        f"{label!r} must be a choice, randint, [q](log)uniform or [q](log)normal, but is a {kind}."
+    )
+
+
+def nest(sample: Mapping[str, Value], space: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, as NNI hands them to a trial, of a sample of `code_space_from_json(space)`."""
+    return _nest("", sample, space)
+
+
+def _nest(prefix: str, sample: Mapping[str, Value], space: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, spec in space.items():
+        if name == "_name":
+            continue
+        label = f"{prefix}{name}"
+        value = sample[label]
+        if spec["_type"] == "choice" and _is_nested(spec["_value"]):
+            inner = next(v for v in spec["_value"] if v["_name"] == value)
+            value = {"_name": value, **_nest(f"{label}/{value}/", sample, inner)}
+        out[name] = value
+    return out
+
+
+def unnest(parameters: Mapping[str, Any]) -> Sample:
+    """The sample (active labels) of parameters that `nest` made."""
+    out: Sample = {}
+    for name, value in parameters.items():
+        if isinstance(value, Mapping) and "_name" in value:
+            out[name] = value["_name"]
+            inner = {k: v for k, v in value.items() if k != "_name"}
+            out.update({f"{name}/{out[name]}/{k}": v for k, v in unnest(inner).items()})
+        else:
+            out[name] = value
+    return out
 
 
 def _model_of(space: Any) -> Any:
@@ -135,10 +257,8 @@ def _categorical(label: str, values: list[Value], is_layer_choice: bool) -> Dime
 def _numerical(label: str, mutable: Any) -> Dimension:
     distribution = mutable.distribution
     kind = distribution.dist.name
-    low, high = float(mutable.qclip(distribution.ppf(0.0))), float(
-        mutable.qclip(distribution.ppf(1.0))
-    )
-    tails = not (abs(low) < float("inf") and abs(high) < float("inf"))
+    ends = float(mutable.qclip(distribution.ppf(0.0))), float(mutable.qclip(distribution.ppf(1.0)))
+    tails = not all(math.isfinite(end) for end in ends)
     start, stop = (_TAIL, 1.0 - _TAIL) if tails else (0.0, 1.0)
     if mutable.quantize is not None:
         return _quantised(label, mutable, start, stop, log=mutable.log_distributed)
@@ -159,7 +279,7 @@ def _numerical(label: str, mutable: Any) -> Dimension:
 
 
 def _quantised(label: str, mutable: Any, start: float, stop: float, *, log: bool) -> Dimension:
-    """The multiples of the quantum between the ends, and the ends themselves where they are clipped."""
+    """The multiples of the quantum between the ends, and the ends where they clip."""
     q = mutable.quantize
     first = float(mutable.distribution.ppf(start))
     last = float(mutable.distribution.ppf(stop))

@@ -1,0 +1,194 @@
+"""NNI evaluators that answer from the sample alone: a predictor, a published table, a function.
+
+None of them builds the network. Their arguments are paths, references and scalars, because NNI
+writes them into every trial.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nni_aiop.engines._nni import importing_nni, load_object
+from nni_aiop.engines.nni_space import as_code_space
+from nni_aiop.errors import AiopError, SpaceError
+from nni_aiop.spaces import CodeSpace, Sample
+
+with importing_nni():
+    import nni
+    from nni.nas.evaluator import Evaluator
+
+__all__ = ["PredictedEvaluator", "SampleEvaluator", "TableEvaluator"]
+
+
+class _ByTheSample(Evaluator):  # type: ignore[misc]
+    """Reports what `measure` says of a model's sample; a subclass supplies `measure`.
+
+    Args:
+        space: Reference `module:attribute` to the CodeSpace or NNI ModelSpace that the samples are
+            of; by default that of the model that is run.
+    """
+
+    def __init__(self, space: str | None = None) -> None:
+        self.space = space
+        self._code_space: CodeSpace | None = None
+
+    def measure(self, sample: Sample) -> Mapping[str, float]:
+        """The metrics of a sample (every label), among them `default`."""
+        raise NotImplementedError
+
+    def code_space(self, model: Any = None) -> CodeSpace:
+        """The space of the samples; made once."""
+        if self._code_space is None:
+            self._code_space = as_code_space(model if self.space is None else self.space)
+        return self._code_space
+
+    def evaluate(self, model: Any) -> Any:
+        """Not to be called: what is measured here is the sample, not the network.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(f"{type(self).__name__} must be run by NNI, which gives it the sample.")
+
+    def _execute(self, model: Any) -> dict[str, float]:
+        space = self.code_space(model)
+        # NNI's own strategies leave notes of its constraints among the labels.
+        known = {k: v for k, v in model.sample.items() if k in space.labels}
+        metrics = {k: float(v) for k, v in self.measure(space.complete(known)).items()}
+        nni.report_final_result(metrics)
+        return metrics
+
+
+@nni.trace
+class PredictedEvaluator(_ByTheSample):
+    """Reports what a saved predictor predicts, each metric with its std as `NAME_std`.
+
+    Args:
+        path: The predictor's file, of `CodePredictor.save`.
+        metric: Which predicted metric is `default`; the first one by default.
+        space: See `TableEvaluator`.
+
+    Raises:
+        FileFormatError: The file is damaged, or of a predictor of another space.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], metric: str | None = None, space: str | None = None
+    ) -> None:
+        super().__init__(space)
+        self.path = Path(path)
+        self.metric = metric
+
+    @cached_property
+    def _predictor(self) -> Any:
+        from nni_aiop.predictors import load_predictor
+
+        return load_predictor(self.path, self.code_space())
+
+    def measure(self, sample: Sample) -> dict[str, float]:
+        prediction = self._predictor.predict(self.code_space().encode([sample]))
+        return _with_default(
+            {
+                name: float(column[0])
+                for j, metric in enumerate(prediction.metrics)
+                for name, column in (
+                    (metric, prediction.mean[:, j]),
+                    (f"{metric}_std", prediction.std[:, j]),
+                )
+            },
+            self.metric or prediction.metrics[0],
+            self.path,
+        )
+
+
+@nni.trace
+class TableEvaluator(_ByTheSample):
+    """Reports what a table of measured architectures has; an architecture that it lacks fails.
+
+    Args:
+        path: A CSV with a column for each label and metric, as the `history.csv` of a search, or
+            what `reader` reads.
+        metric: Which column is `default`; the first metric by default.
+        space: Reference `module:attribute` to the CodeSpace or NNI ModelSpace that the samples are
+            of; by default that of the model that is run.
+        reader: Reference `module:function` to a reader of other tables: from the path and the
+            CodeSpace to samples and the (n,) values of each metric. The module is imported: name
+            only modules that you trust.
+
+    Raises:
+        FileFormatError: The table is damaged or of another space.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        metric: str | None = None,
+        space: str | None = None,
+        reader: str = "nni_aiop.results:read_history",
+    ) -> None:
+        super().__init__(space)
+        self.path = Path(path)
+        self.metric = metric
+        self.reader = reader
+
+    @cached_property
+    def _table(self) -> tuple[dict[str, int], dict[str, Any]]:
+        space = self.code_space()
+        samples, columns = load_object(self.reader)(self.path, space)
+        keys = space.keys(space.points(samples))
+        return {key: row for row, key in enumerate(keys)}, columns
+
+    def measure(self, sample: Sample) -> dict[str, float]:
+        rows, columns = self._table
+        row = rows.get(self.code_space().key(sample))
+        if row is None:
+            raise SpaceError(f"{self.path} must hold the architecture, but lacks {sample}.")
+        return _with_default(
+            {name: float(column[row]) for name, column in columns.items()},
+            self.metric or next(iter(columns)),
+            self.path,
+        )
+
+
+@nni.trace
+class SampleEvaluator(_ByTheSample):
+    """Reports what a function of the sample returns: a number, or a dict of metrics.
+
+    Args:
+        function: Reference `module:function`; it is called with the sample (every label) and
+            `arguments`. The module is imported: name only modules that you trust.
+        space: See `TableEvaluator`.
+        arguments: Scalars and texts for the function.
+
+    Raises:
+        AiopError: The reference leads nowhere, or the result has no number `default`.
+    """
+
+    def __init__(self, function: str, space: str | None = None, **arguments: Any) -> None:
+        super().__init__(space)
+        self.function = function
+        self.arguments = arguments
+
+    @cached_property
+    def _called(self) -> Any:
+        return load_object(self.function)
+
+    def measure(self, sample: Sample) -> Mapping[str, float]:
+        found = self._called(sample, **self.arguments)
+        metrics: Mapping[str, float] = found if isinstance(found, Mapping) else {"default": found}
+        if "default" not in metrics:
+            raise AiopError(
+                f"{self.function} must return a number or a dict with 'default', "
+                f"but returned {found!r}."
+            )
+        return metrics
+
+
+def _with_default(metrics: dict[str, float], chosen: str, path: Path) -> dict[str, float]:
+    if chosen not in metrics:
+        raise AiopError(f"{path} must have the metric {chosen!r}, but has {', '.join(metrics)}.")
+    return {"default": metrics[chosen], **metrics}
