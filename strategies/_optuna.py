@@ -73,7 +73,7 @@ class NCPSampler(SearchSampler):
     ) -> None:
         if space is None and limits:
             raise SpaceError(f"limits need a space that knows its costs, but got {dict(limits)}.")
-        make = partial(
+        make: Callable[..., NCPSearch] = partial(
             _search,
             weights=None if weights is None else tuple(weights),
             pareto=pareto,
