@@ -12,11 +12,12 @@ A script builds its arguments with `parse_arguments`, collects figures in `Figur
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from nni_aiop.results import write_json
 
 __all__ = ["Figures", "Parser", "format_table", "parse_arguments", "parser", "progress"]
 
@@ -133,11 +134,8 @@ class Figures:
         return format_table(["figure", "value", "asked", "holds"], rows) + note
 
     def save(self, path: Path) -> None:
-        """Writes `{figure: {value, asked, holds}}` as JSON, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self._figures, indent=2, allow_nan=True) + "\n")
-        partial.replace(path)
+        """Writes `{figure: {value, asked, holds}}` as JSON (NaN as null), whole or not at all."""
+        write_json(path, self._figures)
 
 
 def _cell(value: object) -> str:
