@@ -37,7 +37,12 @@ LEARNING = ("ncp", "topk")
 def load_space(name: str) -> CodeSpace:
     """A ready space by its name, or the user's own by `module:attribute`, also from this folder."""
     import_from(os.getcwd())
-    return as_code_space(name) if ":" in name else get_space(name)
+    if ":" not in name:
+        return get_space(name)
+    try:
+        return as_code_space(name)
+    except TypeError as err:  # it wants arguments
+        raise BadInput(f"{name!r} must lead to a space, but does not ({err}).") from err
 
 
 def import_from(folder: str) -> None:

@@ -64,6 +64,7 @@ def train(
 
     if model not in PREDICTORS:
         raise BadInput(f"a model must be one of {', '.join(PREDICTORS)}, but got {model!r}.")
+    out.mkdir(parents=True, exist_ok=True)
     if not 0 <= holdout < 1:
         raise BadInput(f"the held-out share must lie in [0, 1), but got {holdout}.")
     code_space = load_space(space)
@@ -71,12 +72,11 @@ def train(
     rows = np.random.default_rng(seed).permutation(len(codes))
     held = round(holdout * len(rows))
     kept_out, fitted = rows[:held], rows[held:]
-    typer.echo(f"Fitting {len(fitted)} architectures, {held} held out: {', '.join(targets)}")
     with bad_input():
         fit = make_predictor(model, code_space, seed).fit(
             codes[fitted], {name: column[fitted] for name, column in targets.items()}
         )
-    out.mkdir(parents=True, exist_ok=True)
+    typer.echo(f"Fitted {len(fitted)} architectures, {held} held out: {', '.join(targets)}")
     fit.save(out / "predictor.safetensors")
     if held:
         measured = {name: column[kept_out] for name, column in targets.items()}

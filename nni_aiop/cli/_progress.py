@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,21 +23,22 @@ class Bar:
 
     Args:
         total: Number of evaluations.
-        save: Called now and then, and at the end whatever happens.
+        save: Called now and then, and at the end, unless that is an error before the first result.
     """
 
     def __init__(self, total: int, save: Callable[[], object]) -> None:
         self._save = save
-        self._saved = time.monotonic()
+        self._saved = -math.inf
         # disable=None: no bar where stderr is no terminal.
         self._bar = tqdm(total=total, unit="architecture", disable=None)
 
     def __enter__(self) -> Bar:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._bar.close()
-        self._save()
+        if kind is None or self._saved > -math.inf:
+            self._save()
 
     def step(self) -> None:
         """One more evaluation is done."""

@@ -86,6 +86,7 @@ def search(
         {} if path is None else {"path": path},
         [o.metric for o in objectives if o.metric != "default"],
     )
+    out.mkdir(parents=True, exist_ok=True)
     settings = {
         "search": search,
         "evaluator": evaluator,

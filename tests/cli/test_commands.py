@@ -1,0 +1,300 @@
+"""The command line: what it writes, what it says, and how it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from nni_aiop.cli import app
+from nni_aiop.results import SearchResults
+from nni_aiop.search import Objective
+from nni_aiop.search_spaces import get_space
+
+PNG = b"\x89PNG\r\n\x1a\n"
+COMMAND = [sys.executable, "-c", "from nni_aiop.cli import main; main()"]
+
+# A space and an evaluator of a user's own, in a module beside the experiment file.
+OWN = """
+import time
+from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
+
+def space():
+    return CodeSpace(
+        [Ordinal("depth", range(1, 9)), Ordinal("width", range(8, 65, 8)), Nominal("op", "abc")],
+        name="own", costs={"flops": lambda codes: 1 + 7 * codes[:, 0] + 7 * codes[:, 1]},
+    )
+
+def measure(sample, scale=1.0, pause=0.0):
+    time.sleep(pause)
+    gain = {"a": 0.0, "b": 3.0, "c": 1.0}[sample["op"]]
+    return {"default": scale * (sample["depth"] + gain - abs(sample["width"] - 40) / 16), "x": 1.0}
+"""
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def succeed(*arguments: object) -> str:
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    return result.stdout
+
+
+def refuse(*arguments: object) -> str:
+    """The one sentence with which the command refuses."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `own.py`, which is the working folder."""
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    return tmp_path
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with open(out / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read(out: Path) -> Any:
+    return json.loads((out / "results.json").read_text())
+
+
+# --- help ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["search"], ["run"], ["predictor", "train"], ["predictor", "eval"], ["spaces", "show"]],
+)
+def test_help_teaches_by_example(command: Sequence[str]) -> None:
+    assert "  nni-aiop " in succeed(*command, "--help")
+
+
+def test_without_a_command_it_shows_the_help() -> None:
+    assert "Begin with" in succeed()
+
+
+def test_version() -> None:
+    from nni_aiop import __version__
+
+    assert succeed("--version").strip() == __version__
+
+
+# --- spaces --------------------------------------------------------------------------
+
+
+def test_spaces_list_and_show() -> None:
+    listed = succeed("spaces", "list")
+    assert all(name in listed for name in ("digits", "multi_resolution", "nasbench201", "flops"))
+    shown = succeed("spaces", "show", "digits", "--seed", 3)
+    assert "depth_1 in [1, 2]" in shown
+    assert shown == succeed("spaces", "show", "digits", "--seed", 3)
+    assert "params = " in shown
+
+
+# --- search --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("search", ["ncp", "random", "evolution", "topk"])
+def test_search_writes_its_results(own: Path, search: str) -> None:
+    arguments = ["search", "own:space", "--evaluator", "own:measure", "--budget", 8]
+    arguments += ["--search", search, "--limit", "flops=9", "--seed", 4]
+    assert "The best of 8 architectures" in succeed(*arguments, "--out", own / "a")
+    succeed(*arguments, "--out", own / "b")
+    found = rows(own / "a")
+    assert found == rows(own / "b"), "the seed decides"
+    assert len(found) == 8
+    assert all(float(row["flops"]) <= 9 for row in found)
+    best = read(own / "a")["best"]
+    assert best["metrics"]["default"] == max(float(row["default"]) for row in found)
+    assert (own / "a" / "search.png").read_bytes().startswith(PNG)
+
+
+def test_search_of_several_metrics_with_a_cost(own: Path) -> None:
+    succeed(
+        *("search", "own:space", "--evaluator", "own:measure", "--metric", "default"),
+        *("--metric", "x:minimize", "--cost", "flops", "--lam", 0.3, "--budget", 6),
+    )
+    assert [o["direction"] for o in read(own / "out/search")["objectives"]] == [
+        "maximize",
+        "minimize",
+    ]
+
+
+def test_search_trains_digits(tmp_path: Path) -> None:
+    succeed("search", "digits", "--search", "random", "--budget", 2, "--out", tmp_path)
+    assert all(0 < float(row["test_accuracy"]) <= 100 for row in rows(tmp_path))
+
+
+def test_search_looks_a_table_up(data_dir: Path, tmp_path: Path) -> None:
+    path = data_dir / "nas_bench_201/data/nas-bench-201/trainval.pkl"
+    succeed(
+        *("search", "nasbench201", "--table", path, "--search", "random"),
+        *("--metric", "Acc", "--budget", 30, "--out", tmp_path),
+    )
+    best = read(tmp_path)["best"]["metrics"]["Acc"]
+    assert best == max(float(row["Acc"]) for row in rows(tmp_path))
+    assert 30 < best <= 47.34
+
+
+def test_ctrl_c_leaves_the_results_so_far(own: Path) -> None:
+    (own / "slow.py").write_text("import own\ndef f(s): return own.measure(s, pause=0.05)\n")
+    arguments = ["search", "own:space", "--evaluator", "slow:f", "--search", "random"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments, "--budget", "400", "--out", "o"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (own / "o" / "search.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert 0 < len(rows(own / "o")) < 400
+    assert read(own / "o")["evaluations"] == len(rows(own / "o"))
+
+
+# --- predictor -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(own: Path) -> Path:
+    """60 measured architectures of the user's space, as a search leaves them."""
+    succeed(
+        *("search", "own:space", "--evaluator", "own:measure", "--search", "random"),
+        *("--budget", 60, "--out", own / "data"),
+    )
+    return own / "data" / "history.csv"
+
+
+@pytest.mark.parametrize("model", ["gp", "ncp-mlp"])
+def test_predictor_train_and_eval(own: Path, measured: Path, model: str) -> None:
+    said = succeed(
+        *("predictor", "train", measured, "--space", "own:space", "--metric", "default"),
+        *("--model", model, "--out", own / "p"),
+    )
+    assert "Fitted 48 architectures, 12 held out: default" in said
+    figures = read(own / "p")["metrics"]["default"]
+    assert figures["mae"] >= 0 and 0 <= figures["coverage"] <= 1
+    assert model != "gp" or figures["spearman"] > 0.9
+    assert (own / "p" / "predictor.png").read_bytes().startswith(PNG)
+    file = own / "p" / "predictor.safetensors"
+    told = succeed("predictor", "eval", file, measured, "--space", "own:space", "--out", own / "e")
+    assert "Spearman" in told
+    assert read(own / "e")["rows"] == 60
+
+
+def test_a_predictor_leads_a_search(own: Path, measured: Path) -> None:
+    succeed(
+        *("predictor", "train", measured, "--space", "own:space", "--metric", "default"),
+        *("--holdout", 0, "--out", own / "p"),
+    )
+    succeed(
+        *("search", "own:space", "--predictor", own / "p" / "predictor.safetensors"),
+        *("--metric", "default", "--budget", 20, "--out", own / "s"),
+    )
+    assert len(rows(own / "s")) == 20
+
+
+def test_predictor_learns_a_published_table(data_dir: Path, tmp_path: Path) -> None:
+    path = data_dir / "nas_bench_mr/data/seg/trainval.pkl"
+    succeed(
+        *("predictor", "train", path, "--space", "multi_resolution", "--metric", "mIoU"),
+        *("--holdout", 0.9, "--out", tmp_path),
+    )
+    assert read(tmp_path)["metrics"]["mIoU"]["spearman"] > 0.8
+
+
+# --- bad input -----------------------------------------------------------------------
+
+FEW = ("search", "digits", "--budget", "1", "--out", "o")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("bogus",), "No such command"),
+        (("search",), "Missing argument"),
+        (("search", "digits", "--bogus"), "No such option"),
+        (("search", "digits", "--budget", "0"), "--budget"),
+        (("search", "digits", "--budget", "x"), "--budget"),
+        (("search", "nowhere"), "must be one of digits"),
+        (("search", "no_such_module:x"), "no_such_module"),
+        ((*FEW, "--search", "tpe"), "a search must be one of ncp, random, evolution, topk"),
+        ((*FEW, "--evaluator", "magic"), "an evaluator must be one of digits, table, predictor"),
+        ((*FEW, "--evaluator", "os:nothing"), "os:nothing"),
+        ((*FEW, "--limit", "flops"), "a limit must read COST=NUMBER"),
+        ((*FEW, "--limit", "flops=nan"), "a limit must read COST=NUMBER"),
+        ((*FEW, "--limit", "watts=3"), "a limit must name an exact cost"),
+        ((*FEW, "--limit", "flops=10", "--search", "random"), "flops <= 10"),
+        ((*FEW, "--metric", ":minimize"), "a metric must read NAME"),
+        ((*FEW, "--cost", "flops", "--search", "random"), "a cost to weigh needs one of ncp"),
+        ((*FEW, "--cost", "flops", "--lam", "-1"), "lam must not be negative"),
+        ((*FEW, "--table", "no.csv"), "no.csv must be usable, but is not: No such file"),
+        ((*FEW, "--table", "."), "Is a directory"),
+        ((*FEW, "--table", "a", "--predictor", "b"), "but got both"),
+        ((*FEW, "--predictor", "own.py"), "own.py"),
+        (("search", "own:space"), "needs --table or --predictor"),
+        (("search", "own:measure"), "own:measure"),
+        (("search", "own:space", "--evaluator", "digits"), "trains the space digits"),
+        (("predictor", "train", "own.py"), "Missing option '--space'"),
+        (("predictor", "train", "own.py", "--space", "own:space"), "own.py"),
+        (("predictor", "train", "t.csv", "--space", "own:space", "--metric", "z"), "'z'"),
+        (("predictor", "train", "t.csv", "--space", "own:space", "--model", "z"), "'z'"),
+        (("predictor", "train", "t.csv", "--space", "own:space", "--holdout", "1"), "[0, 1)"),
+        (("predictor", "train", "t.csv", "--space", "own:space", "--holdout", "0"), "2"),
+        (("predictor", "eval", "t.csv", "t.csv", "--space", "own:space"), "t.csv"),
+        (("spaces", "show", "nowhere"), "nowhere"),
+        (("run", "no.yml"), "no.yml must be usable, but is not: No such file"),
+    ],
+)
+def test_bad_input_gets_one_sentence(own: Path, arguments: Sequence[str], sentence: str) -> None:
+    (own / "t.csv").write_text("depth,width,op,y\n1,8,a,2.0\n")
+    assert sentence in refuse(*arguments)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_search(own: Path) -> None:
+    (own / "file").write_text("")
+    said = refuse("search", "own:space", "--evaluator", "own:measure", "--out", own / "file" / "o")
+    assert "Not a directory" in said
+
+
+def test_an_infeasible_search_loses_nothing(own: Path) -> None:
+    samples = get_space("digits").from_points([[0] * 14])
+    results = SearchResults(get_space("digits"), [(samples[0], {"y": 1.0})], [Objective("y")])
+    results.save(own / "o")
+    before = (own / "o" / "history.csv").read_bytes()
+    refuse("search", "digits", "--limit", "flops=1", "--out", own / "o")
+    assert (own / "o" / "history.csv").read_bytes() == before
+
+
+def test_a_table_of_a_corner_of_the_space_is_refused(data_dir: Path, own: Path) -> None:
+    path = data_dir / "nas_bench_mr/data/seg/trainval.pkl"
+    assert "train a predictor" in refuse("search", "multi_resolution", "--table", path)
+
+
+def test_a_failing_function_is_no_bad_input(own: Path) -> None:
+    (own / "broken.py").write_text("def f(sample):\n    raise RuntimeError('mine')\n")
+    result = invoke("search", "own:space", "--evaluator", "broken:f", "--out", own / "o")
+    assert isinstance(result.exception, RuntimeError)
