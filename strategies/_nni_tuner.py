@@ -1,4 +1,8 @@
-"""The searches as tuners of NNI's hyper-parameter experiments, which `nnictl create` runs."""
+"""The searches as tuners of NNI's hyper-parameter experiments, which `nnictl create` runs.
+
+NNI's manager gives a tuner ten seconds from its start to its first word, so nothing heavy (torch,
+`nni.nas`) is imported before NNI tells the search space.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from nni_aiop.engines._nni import importing_nni
-from nni_aiop.engines.nni_space import code_space_from_json, nest, unnest
-from nni_aiop.engines.nni_strategy import numbers
+from nni_aiop.engines._nni import importing_nni, numbers
+from nni_aiop.engines.nni_json import code_space_from_json, nest, unnest
 from nni_aiop.errors import SpaceError
-from nni_aiop.search import NCPSearch, Objective, RandomWarmup, Search
 from nni_aiop.spaces import CodeSpace, Sample
+
+if TYPE_CHECKING:
+    from nni_aiop.search import NCPSearch, Search
 
 with importing_nni():
     from nni import NoMoreTrialError
@@ -63,7 +68,7 @@ class SearchTuner(Tuner):  # type: ignore[misc]
             FileFormatError: A resumed experiment's state is of another search or space.
         """
         with self._lock:
-            results = [] if self.search_ is None else list(self.search_.history)
+            results = [] if self.search_ is None else self.search_.history
             self._json = search_space
             self.space_ = code_space_from_json(search_space)
             self.search_ = self.search(self.space_)
@@ -71,8 +76,7 @@ class SearchTuner(Tuner):  # type: ignore[misc]
                 self.search_.load_state_dict(json.loads(self._state.read_text(encoding="utf-8")))
                 self._resumes = False
             for sample, metrics in results:
-                if self.space_.violation(sample) is None:
-                    self.search_.tell(sample, metrics)
+                self._tell(sample, metrics)
 
     def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
         """Parameters for the next trial.
@@ -111,10 +115,7 @@ class SearchTuner(Tuner):  # type: ignore[misc]
         """Tell the search results of an earlier experiment, or of this one when it is resumed."""
         with self._lock:
             for record in data:
-                try:
-                    self.search_.tell(unnest(record["parameter"]), numbers(record["value"]) or None)
-                except SpaceError as err:
-                    _logger.warning("an imported result is left out: %s", err)
+                self._tell(unnest(record["parameter"]), numbers(record["value"]) or None)
             self._save()
 
     def load_checkpoint(self) -> None:
@@ -126,8 +127,14 @@ class SearchTuner(Tuner):  # type: ignore[misc]
 
     def _settle(self, key: int, metrics: dict[str, float] | None) -> None:
         self._unsettled.pop(key, None)
-        self.search_.tell(self._samples[key], metrics)
+        self._tell(self._samples[key], metrics)
         self._save()
+
+    def _tell(self, sample: Sample, metrics: dict[str, float] | None) -> None:
+        try:
+            self.search_.tell(sample, metrics)
+        except SpaceError as err:
+            _logger.warning("a result of another search space is left out: %s", err)
 
     @property
     def _state(self) -> Path | None:
@@ -157,7 +164,7 @@ class NCPTuner(SearchTuner):
         options: Further arguments of `NCPSearch`.
 
     Raises:
-        ValueError: An argument is illegal.
+        ValueError: An argument is illegal; raised when NNI tells the search space.
     """
 
     def __init__(
@@ -174,12 +181,25 @@ class NCPTuner(SearchTuner):
         wanted = objectives or {"default": optimize_mode}
         super().__init__(
             partial(
-                NCPSearch,
-                objectives=tuple(Objective(name, mode) for name, mode in wanted.items()),
+                _ncp,
+                objectives=dict(wanted),
                 budget=budget,
-                warmup=RandomWarmup(warmup),
+                warmup=warmup,
                 rounds=rounds,
                 seed=seed,
                 **options,
             )
         )
+
+
+def _ncp(
+    space: CodeSpace,
+    *,
+    objectives: Mapping[str, Literal["maximize", "minimize"]],
+    warmup: float,
+    **options: Any,
+) -> NCPSearch:
+    from nni_aiop.search import NCPSearch, Objective, RandomWarmup
+
+    named = tuple(Objective(name, direction) for name, direction in objectives.items())
+    return NCPSearch(space, objectives=named, warmup=RandomWarmup(warmup), **options)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from nni_aiop.errors import AiopError, MissingPackageError
 
-__all__ = ["importing_nni", "load_object", "nni_log"]
+__all__ = ["importing_nni", "load_object", "nni_log", "numbers"]
 
 
 @contextlib.contextmanager
@@ -80,6 +81,19 @@ def load_object(reference: str) -> Any:
             raise
         raise AiopError(f"{reference!r} must name something importable, but: {err}.") from err
     return found
+
+
+def numbers(metric: Any) -> dict[str, float]:
+    """The numbers of a reported metric; a bare one is called `default`, as NNI calls it."""
+    given = metric if isinstance(metric, Mapping) else {"default": metric}
+    out = {}
+    for name, value in given.items():
+        if not isinstance(value, Real) and hasattr(value, "item"):
+            with contextlib.suppress(ValueError, RuntimeError):  # an array of several numbers
+                value = value.item()
+        if isinstance(value, Real):
+            out[str(name)] = float(value)
+    return out
 
 
 def _import(name: str) -> ModuleType:

@@ -12,7 +12,6 @@ from nni_aiop.engines._nni import importing_nni, load_object
 from nni_aiop.errors import SpaceError
 from nni_aiop.spaces import (
     CodeSpace,
-    Condition,
     Constraint,
     Continuous,
     Dimension,
@@ -26,7 +25,7 @@ from nni_aiop.spaces import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["as_code_space", "code_space_from_json", "code_space_from_nni", "nest", "unnest"]
+__all__ = ["as_code_space", "categorical", "code_space_from_nni", "numerical"]
 
 _TAIL = 5e-4  # cut off each end of a distribution with infinite tails: codes run over 99.9 %
 _MAX_VALUES = 1_000_000  # of a quantised number
@@ -90,110 +89,6 @@ def code_space_from_nni(space: Any) -> CodeSpace:
     )
 
 
-def code_space_from_json(space: Mapping[str, Any]) -> CodeSpace:
-    """The CodeSpace of an HPO search space in NNI's JSON (`_type`, `_value`).
-
-    A nested choice becomes a nominal dimension of its `_name`s, and its inner parameters become
-    dimensions with labels such as `layer/conv/width`, active where that name is chosen.
-
-    Args:
-        space: From names to `{"_type": ..., "_value": [...]}`: choice, randint, and uniform,
-            loguniform, normal, lognormal with or without the q of quantised ones.
-
-    Raises:
-        SpaceError: A parameter is of another type, or its values are illegal.
-        MissingPackageError: NNI cannot be imported.
-    """
-    dimensions: list[Dimension] = []
-    conditions: dict[str, Condition] = {}
-    for dimension, condition in _json_dimensions("", space, None):
-        dimensions.append(dimension)
-        if condition is not None:
-            conditions[dimension.label] = condition
-    return CodeSpace(dimensions, name="search_space", conditions=conditions)
-
-
-def _json_dimensions(
-    prefix: str, space: Mapping[str, Any], condition: Condition | None
-) -> Iterator[tuple[Dimension, Condition | None]]:
-    for name, spec in space.items():
-        if name == "_name":
-            continue
-        label = f"{prefix}{name}"
-        if not isinstance(spec, Mapping) or not {"_type", "_value"} <= spec.keys():
-            raise SpaceError(f"{label!r} must have _type and _value, but got {spec!r}.")
-        kind, values = spec["_type"], spec["_value"]
-        if kind == "choice" and _is_nested(values):
-            yield Nominal(label, tuple(v["_name"] for v in values)), condition
-            for inner in values:
-                chosen = Condition(label, (inner["_name"],))
-                yield from _json_dimensions(f"{label}/{inner['_name']}/", inner, chosen)
-        else:
-            yield _json_dimension(label, kind, values), condition
-
-
-def _is_nested(values: Sequence[Any]) -> bool:
-    return all(isinstance(v, Mapping) and "_name" in v for v in values)
-
-
-def _json_dimension(label: str, kind: str, values: Sequence[Any]) -> Dimension:
-    with importing_nni():
-        from nni.mutable import Numerical
-
-    try:
-        if kind == "choice":
-            return _categorical(label, list(values), is_layer_choice=False)
-        if kind == "randint":
-            return Ordinal(label, range(math.ceil(values[0]), math.ceil(values[1])))
-        q = {"quantize": values[2]} if kind.startswith("q") else {}
-        shape = kind.removeprefix("q")
-        log = {"log_distributed": True} if shape.startswith("log") else {}
-        if shape.removeprefix("log") == "uniform":
-            return _numerical(label, Numerical(*values[:2], **q, **log, label=label))
-        if shape.removeprefix("log") == "normal":
-            mu, sigma = values[:2]
-            return _numerical(label, Numerical(mu=mu, sigma=sigma, **q, **log, label=label))
-    except (IndexError, TypeError, ValueError) as err:
-        if isinstance(err, SpaceError):
-            raise
-        raise SpaceError(f"{label!r} must be a legal {kind}, but got {values!r}: {err}.") from err
-    raise SpaceError(
-        f"{label!r} must be a choice, randint, [q](log)uniform or [q](log)normal, but is a {kind}."
-    )
-
-
-def nest(sample: Mapping[str, Value], space: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters, as NNI hands them to a trial, of a sample of `code_space_from_json(space)`."""
-    return _nest("", sample, space)
-
-
-def _nest(prefix: str, sample: Mapping[str, Value], space: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, spec in space.items():
-        if name == "_name":
-            continue
-        label = f"{prefix}{name}"
-        value = sample[label]
-        if spec["_type"] == "choice" and _is_nested(spec["_value"]):
-            inner = next(v for v in spec["_value"] if v["_name"] == value)
-            value = {"_name": value, **_nest(f"{label}/{value}/", sample, inner)}
-        out[name] = value
-    return out
-
-
-def unnest(parameters: Mapping[str, Any]) -> Sample:
-    """The sample (active labels) of parameters that `nest` made."""
-    out: Sample = {}
-    for name, value in parameters.items():
-        if isinstance(value, Mapping) and "_name" in value:
-            out[name] = value["_name"]
-            inner = {k: v for k, v in value.items() if k != "_name"}
-            out.update({f"{name}/{out[name]}/{k}": v for k, v in unnest(inner).items()})
-        else:
-            out[name] = value
-    return out
-
-
 def _model_of(space: Any) -> Any:
     """The ModelSpace behind a space in any of NNI's formats."""
     with importing_nni():
@@ -229,11 +124,11 @@ def _dimension(mutable: Any, candidates: Collection[str]) -> Iterator[Dimension]
 
     label = str(mutable.label)
     if isinstance(mutable, Categorical):
-        yield _categorical(label, mutable.values, label in candidates)
+        yield categorical(label, mutable.values, is_layer_choice=label in candidates)
     elif isinstance(mutable, CategoricalMultiple):
         yield Subset(label, tuple(mutable.values), mutable.n_chosen)
     elif isinstance(mutable, Numerical):
-        yield _numerical(label, mutable)
+        yield numerical(label, mutable)
     elif not isinstance(mutable, MutableAnnotation):
         raise SpaceError(
             f"{label!r} must be a Categorical, CategoricalMultiple or Numerical, "
@@ -245,7 +140,8 @@ def _is_number(value: Value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _categorical(label: str, values: list[Value], is_layer_choice: bool) -> Dimension:
+def categorical(label: str, values: Sequence[Value], *, is_layer_choice: bool) -> Dimension:
+    """One of several values: ordinal where they are sorted numbers and mean what they say."""
     if not is_layer_choice and len(values) > 1 and all(_is_number(v) for v in values):
         if all(a < b for a, b in pairwise(values)):
             return Ordinal(label, tuple(values))
@@ -254,7 +150,8 @@ def _categorical(label: str, values: list[Value], is_layer_choice: bool) -> Dime
     return Nominal(label, tuple(values))
 
 
-def _numerical(label: str, mutable: Any) -> Dimension:
+def numerical(label: str, mutable: Any) -> Dimension:
+    """A `nni.mutable.Numerical`: continuous by its distribution, or ordinal where quantised."""
     distribution = mutable.distribution
     kind = distribution.dist.name
     ends = float(mutable.qclip(distribution.ppf(0.0))), float(mutable.qclip(distribution.ppf(1.0)))
@@ -287,7 +184,7 @@ def _quantised(label: str, mutable: Any, start: float, stop: float, *, log: bool
     if n > _MAX_VALUES:
         raise SpaceError(f"{label!r} must have at most {_MAX_VALUES} steps, but has {n}.")
     values = {float(mutable.qclip(k * q)) for k in range(round(first / q), round(last / q) + 1)}
-    ordered = tuple(sorted(v for v in values if mutable.check_contains({label: v}) is None))
+    ordered = tuple(sorted(v for v in values if mutable.check_contains({mutable.label: v}) is None))
     return Ordinal(label, ordered, scale="log" if log and ordered[0] > 0 else "linear")
 
 

@@ -23,11 +23,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from nni_aiop.engines._nni import importing_nni
+from nni_aiop.engines._nni import importing_nni, numbers
 from nni_aiop.engines.nni_space import code_space_from_nni
 from nni_aiop.errors import AiopError, FileFormatError
 from nni_aiop.search import Objective, Search
@@ -41,7 +40,7 @@ with importing_nni():
     from nni.nas.strategy import Strategy
     from nni.nas.strategy.base import StrategyStatus
 
-__all__ = ["Result", "SearchStrategy", "numbers"]
+__all__ = ["Result", "SearchStrategy"]
 
 _logger = logging.getLogger(__name__)
 
@@ -337,19 +336,6 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
     def _merit(self, metrics: Mapping[str, float]) -> float:
         objectives = getattr(self.search_, "objectives", (Objective("default"),))
         return sum(o.weight * o.sign * metrics[o.metric] for o in objectives)
-
-
-def numbers(metric: Any) -> dict[str, float]:
-    """The numbers of a reported metric; a bare one is called `default`, as NNI calls it."""
-    given = metric if isinstance(metric, Mapping) else {"default": metric}
-    out = {}
-    for name, value in given.items():
-        if not isinstance(value, Real) and hasattr(value, "item"):
-            with contextlib.suppress(ValueError, RuntimeError):  # an array of several numbers
-                value = value.item()
-        if isinstance(value, Real):
-            out[str(name)] = float(value)
-    return out
 
 
 def _read_state(path: Path) -> dict[str, Any]:
