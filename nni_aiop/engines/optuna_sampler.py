@@ -33,6 +33,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -100,7 +101,7 @@ class SearchSampler(BaseSampler):
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._session: _Session | None = None
-        self._proposals: dict[int, _Proposal | None] = {}
+        self._proposals: dict[tuple[BaseStorage, int], _Proposal | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks do not travel, and the books are written again from the study.
@@ -173,14 +174,15 @@ class SearchSampler(BaseSampler):
     ) -> None:
         # The storage tells the search before the next proposal. An exception here would be stored
         # as a completed trial and stop the study, so nothing is done that could raise one.
-        self._proposals.pop(trial._trial_id, None)
+        self._proposals.pop(_identity(study, trial), None)
 
     # --- proposals ---
 
     def _proposal(self, study: Study, trial: FrozenTrial) -> _Proposal | None:
         """What the trial should evaluate, claimed for it; None where no space is known yet."""
+        identity = _identity(study, trial)
         with self._lock:
-            if trial._trial_id not in self._proposals:
+            if identity not in self._proposals:
                 trials = _trials(study)
                 session = self._in_step(study, trials)
                 proposal = None if session is None else session.propose(study, trial, trials)
@@ -188,13 +190,13 @@ class SearchSampler(BaseSampler):
                     with contextlib.suppress(RuntimeError):  # outside of `study.optimize`
                         study.stop()
                     raise optuna.TrialPruned(f"every architecture of {self._space} is taken.")
-                self._proposals[trial._trial_id] = proposal
-            return self._proposals[trial._trial_id]
+                self._proposals[identity] = proposal
+            return self._proposals[identity]
 
     def _in_step(self, study: Study, trials: list[FrozenTrial]) -> _Session | None:
         """The session, told everything that is finished."""
         session = self._session
-        if session is None or session.storage is not study._storage:
+        if session is None or not session.is_of(study):
             self._session = self._begin(study, trials, repeat=True)
         elif session.outgrown_by(trials):
             self._session = self._begin(study, trials, repeat=False)
@@ -248,6 +250,11 @@ def _whole(study: Study) -> Study:
     return whole
 
 
+def _identity(study: Study, trial: FrozenTrial) -> tuple[BaseStorage, int]:
+    """Of a trial among those of all studies in this process."""
+    return study._storage, trial._trial_id
+
+
 def _trials(study: Study) -> list[FrozenTrial]:
     return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
@@ -286,7 +293,7 @@ class _Session:
     def __init__(
         self, study: Study, space: CodeSpace, search: Search, learner: SpaceLearner | None
     ) -> None:
-        self.storage = study._storage
+        self._study = (study._storage, study._study_id)
         self.space = space
         self.search = search
         self.parameters = parameters_of(space)
@@ -296,6 +303,11 @@ class _Session:
         self._told: set[int] = set()
         self._keys: dict[int, str | None] = {}  # of finished trials
         self._passed: dict[str, Sample] = {}  # asked, but taken by another worker at that time
+
+    def is_of(self, study: Study) -> bool:
+        """Whether it is in step with this study and not with another one."""
+        storage, study_id = self._study
+        return storage is study._storage and study_id == study._study_id
 
     # --- telling ---
 

@@ -449,6 +449,7 @@ def suggest(trial: BaseTrial, space: CodeSpace) -> Sample:
         {'depth': 2, 'op': 'pool'}
     """
     parameters = parameters_of(space)
+    conditional = bool(space.conditions) or space.activity is not None
     full = space.complete({})
     active = space.canonical(full).keys()
     suggested: set[str] = set()
@@ -460,7 +461,8 @@ def suggest(trial: BaseTrial, space: CodeSpace) -> Sample:
         suggested.add(label)
         if not _same(value, full[label]):
             full[label] = value
-            active = space.canonical(full).keys()
+            if conditional:
+                active = space.canonical(full).keys()
     problem = space.violation(full)
     if problem is not None:
         raise optuna.TrialPruned(problem)

@@ -468,10 +468,11 @@ def test_without_a_seed_two_samplers_differ() -> None:
     assert orders[0] != orders[1]
 
 
-def test_a_sampler_may_serve_a_second_study() -> None:
+@pytest.mark.parametrize("storage", [None, optuna.storages.InMemoryStorage()])
+def test_a_sampler_may_serve_a_second_study(storage: BaseStorage | None) -> None:
     sampler = make_given()
     for _ in range(2):
-        study = study_of(sampler)
+        study = study_of(sampler, storage=storage)
         study.optimize(objective, n_trials=8)
         fresh = study_of(make_given())
         fresh.optimize(objective, n_trials=8)
