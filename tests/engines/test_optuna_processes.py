@@ -84,7 +84,7 @@ def keys(study: optuna.Study) -> list[str]:
     return [SPACE.key(sample_of(t, SPACE)) for t in study.trials]
 
 
-@pytest.mark.parametrize("mode", ["given", "define-by-run"])
+@pytest.mark.parametrize("mode", ["given", pytest.param("define-by-run", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
 def test_two_processes_with_one_seed_never_meet(tmp_path: Path, kind: str, mode: str) -> None:
     url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else str(tmp_path / "s.journal")
