@@ -153,21 +153,24 @@ def categorical(label: str, values: Sequence[Value], *, is_layer_choice: bool) -
 def numerical(label: str, mutable: Any) -> Dimension:
     """A `nni.mutable.Numerical`: continuous by its distribution, or ordinal where quantised."""
     distribution = mutable.distribution
-    kind = distribution.dist.name
-    ends = float(mutable.qclip(distribution.ppf(0.0))), float(mutable.qclip(distribution.ppf(1.0)))
-    tails = not all(math.isfinite(end) for end in ends)
-    start, stop = (_TAIL, 1.0 - _TAIL) if tails else (0.0, 1.0)
+
+    def quantile(p: float) -> float:
+        return float(min(max(distribution.ppf(p), mutable.low), mutable.high))
+
+    finite = math.isfinite(quantile(0.0)) and math.isfinite(quantile(1.0))
+    start, stop = (0.0, 1.0) if finite else (_TAIL, 1.0 - _TAIL)
+    low, high = quantile(start), quantile(stop)
     if mutable.quantize is not None:
-        return _quantised(label, mutable, start, stop, log=mutable.log_distributed)
-    low = float(mutable.qclip(distribution.ppf(start)))
-    high = float(mutable.qclip(distribution.ppf(stop)))
-    if kind == "uniform" and low == mutable.low and high == mutable.high:
-        return Continuous(label, low, high)
-    if kind in ("loguniform", "reciprocal") and low == mutable.low and high == mutable.high:
-        return Continuous(label, low, high, log=True)
+        return _quantised(label, mutable, low, high)
+    kind = distribution.dist.name
+    if kind in ("uniform", "loguniform", "reciprocal") and (low, high) == (
+        mutable.low,
+        mutable.high,
+    ):
+        return Continuous(label, low, high, log=kind != "uniform")
 
     def ppf(p: float) -> float:
-        return float(mutable.qclip(distribution.ppf(start + p * (stop - start))))
+        return quantile(start + p * (stop - start))
 
     def cdf(value: float) -> float:
         return float((distribution.cdf(value) - start) / (stop - start))
@@ -175,17 +178,20 @@ def numerical(label: str, mutable: Any) -> Dimension:
     return Continuous(label, low, high, ppf=ppf, cdf=cdf)
 
 
-def _quantised(label: str, mutable: Any, start: float, stop: float, *, log: bool) -> Dimension:
-    """The multiples of the quantum between the ends, and the ends where they clip."""
+def _quantised(label: str, mutable: Any, low: float, high: float) -> Dimension:
+    """The multiples of the quantum from low to high, and these two where NNI clips to them."""
     q = mutable.quantize
-    first = float(mutable.distribution.ppf(start))
-    last = float(mutable.distribution.ppf(stop))
-    n = round(last / q) - round(first / q) + 1
-    if n > _MAX_VALUES:
-        raise SpaceError(f"{label!r} must have at most {_MAX_VALUES} steps, but has {n}.")
-    values = {float(mutable.qclip(k * q)) for k in range(round(first / q), round(last / q) + 1)}
-    ordered = tuple(sorted(v for v in values if mutable.check_contains({mutable.label: v}) is None))
-    return Ordinal(label, ordered, scale="log" if log and ordered[0] > 0 else "linear")
+    first, last = round(low / q), round(high / q)
+    if last - first >= _MAX_VALUES:
+        raise SpaceError(
+            f"{label!r} must have at most {_MAX_VALUES} steps, but has {last - first + 1}."
+        )
+    values = {float(mutable.qclip(k * q)) for k in range(first, last + 1)}
+    legal = sorted(v for v in values if mutable.check_contains({mutable.label: v}) is None)
+    if not legal:
+        raise SpaceError(f"{label!r} must have at least one value, but got {mutable!r}.")
+    log = mutable.log_distributed and legal[0] > 0
+    return Ordinal(label, tuple(legal), scale="log" if log else "linear")
 
 
 def _constraint(mutable: Any) -> Iterator[Constraint]:
