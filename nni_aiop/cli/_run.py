@@ -73,13 +73,19 @@ def run(
     import_from(str(file.resolve().parent))
     name = _engine(experiment)
     space = load_space(experiment.space)
-    search = make_search(
-        experiment.strategy.name,
-        space,
-        budget=experiment.maxTrialNumber,
-        seed=experiment.seed,
-        arguments=experiment.strategy.arguments,
-    )
+
+    def new_search() -> BaseSearch:
+        return make_search(
+            experiment.strategy.name,
+            space,
+            budget=experiment.maxTrialNumber,
+            seed=experiment.seed,
+            arguments=experiment.strategy.arguments,
+        )
+
+    search = new_search()
+    if search.limits:  # limits that nothing meets are told before an engine starts
+        new_search().ask(1)
     with bad_input():
         start = (_prepare_nni if name == "nni" else _prepare_optuna)(
             experiment, space, search, folder
