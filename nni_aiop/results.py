@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "SearchResults",
     "draw_prediction",
-    "pareto_front",
     "new_figure",
+    "pareto_front",
     "read_history",
     "save_figure",
     "write_atomically",
