@@ -30,15 +30,16 @@ def managers_of(experiment: str) -> list[psutil.Process]:
 def stop_managers_of(experiment: str) -> None:
     """No manager of the experiment, and no trial under it, is left when this returns."""
     managers = managers_of(experiment)
-    family = managers + [child for m in managers for child in _children(m)]
+    trials = [child for manager in managers for child in _children(manager)]
     for manager in managers:
         with contextlib.suppress(psutil.NoSuchProcess):
-            manager.terminate()
-    _, alive = psutil.wait_procs(family, timeout=_PATIENCE)
-    for process in alive + [child for p in alive for child in _children(p)]:
+            manager.terminate()  # it stops its trials before it goes
+    _, stubborn = psutil.wait_procs(managers, timeout=_PATIENCE)
+    doomed = [*stubborn, *trials, *(child for m in stubborn for child in _children(m))]
+    for process in doomed:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=_PATIENCE)
+    psutil.wait_procs(doomed, timeout=_PATIENCE)
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

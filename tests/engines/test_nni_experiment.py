@@ -1,0 +1,306 @@
+"""Whole runs on NNI: the right pairs, after whatever end nothing lost and nothing left behind.
+
+Runs on the training service are slow (each trial is a process that imports torch and lightning), so
+they are few and small.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nni", reason="NNI is not installed")
+
+from nni_aiop.engines import _nni_reaper
+from nni_aiop.engines._nni import importing_nni
+from nni_aiop.engines.nni_experiment import run_nni
+from nni_aiop.errors import AiopError, SpaceError
+from nni_aiop.strategies import NCP, RandomSearch
+
+with importing_nni():
+    import nni
+    import psutil
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+# What NNI 3.0 leaves open: the socket that looks for a busy port, and its log.
+nnis_own_leaks = pytest.mark.filterwarnings(
+    "ignore:.*unclosed.*:pytest.PytestUnraisableExceptionWarning",
+    "ignore:.*:ResourceWarning",
+    "ignore:Exception ignored in.*:pytest.PytestUnraisableExceptionWarning",
+)
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module nni_toy, which trials find, too."""
+    monkeypatch.syspath_prepend(str(HERE))
+    import nni_toy
+
+    return nni_toy
+
+
+@pytest.fixture(autouse=True)
+def no_manager_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """NNI writes down its experiments in the home folder; and none of its processes may stay."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    yield
+    deadline = time.monotonic() + 30
+    while left_behind(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left_behind(tmp_path) == []
+
+
+def left_behind(folder: Path) -> list[list[str]]:
+    """Command lines of managers, trials and reapers that belong to the runs in a folder."""
+    experiments = {p.name for p in folder.glob("**/nni/*") if p.is_dir()}
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ", "status"]):
+        words = process.info["cmdline"] or []
+        environment = process.info["environ"] or {}
+        if process.info["status"] == psutil.STATUS_ZOMBIE:
+            continue
+        if experiments & {*words, environment.get("NNI_EXP_ID")}:
+            found.append(words)
+    return found
+
+
+PROGRAM = """
+import sys
+import nni_toy
+from nni_aiop.engines.nni_experiment import run_nni
+from nni_aiop.strategies import RandomSearch
+
+out, engine, n, concurrency, delay = sys.argv[1:]
+evaluator = nni_toy.ToyEvaluator(log=out + "/log.txt", delay=float(delay))
+results = run_nni(
+    nni_toy.Toy, evaluator, RandomSearch(seed=1),
+    engine=engine, max_trials=int(n), concurrency=int(concurrency), out_dir=out,
+)
+assert len(results) == int(n), results
+assert all(m == nni_toy.score(s) for s, m in results), results
+"""
+
+
+def start(out: Path, engine: str, n: int, concurrency: int, delay: float) -> Any:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)])}
+    arguments = [str(a) for a in (out, engine, n, concurrency, delay)]
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, *arguments],
+        env=environment,
+        cwd=out.parent,
+    )
+
+
+def log_of(out: Path) -> list[tuple[str, str]]:
+    """(begin or end, architecture) in the order in which the evaluations wrote them."""
+    path = out / "log.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(line.split()[0], line.split()[1]) for line in lines if len(line.split()) == 3]
+
+
+def wait_until(condition: Callable[[], bool], process: Any, seconds: float = 240.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the program ended too early"
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+# --- in this process ---
+
+
+@pytest.mark.parametrize("space", ["nni_toy:Toy", "class", "instance"])
+def test_sequential_run(toy: Any, tmp_path: Path, space: str) -> None:
+    given = {"class": toy.Toy, "instance": toy.Toy()}.get(space, space)
+    seen: list[Any] = []
+    results = run_nni(
+        given,
+        toy.ToyEvaluator(mode="fail"),
+        NCP(budget=12, starts=4, steps=2),
+        max_trials=12,
+        out_dir=tmp_path / "deep" / "out",
+        on_result=lambda s, m: seen.append((s, m)),
+    )
+    assert seen == results
+    assert len(results) == 12
+    assert all(m == (None if s["a"] % 2 else toy.score(s)) for s, m in results)
+    assert nni.get_current_parameter() is None  # NNI would go on believing it is inside a trial
+    assert sorted(p.name for p in (tmp_path / "deep" / "out").iterdir()) == [
+        "nni.log",
+        "state.json",
+    ]
+
+
+def test_nothing_on_the_screen(toy: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_nni(toy.Toy, toy.ToyEvaluator(mode="fail"), RandomSearch(), max_trials=5, out_dir=tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert "a is odd" in (tmp_path / "nni.log").read_text()
+
+
+def test_called_again_it_goes_on(toy: Any, tmp_path: Path) -> None:
+    def more(n: int) -> list[Any]:
+        return run_nni(
+            toy.Toy,
+            toy.ToyEvaluator(log=str(tmp_path / "log.txt")),
+            RandomSearch(seed=5),
+            max_trials=n,
+            out_dir=tmp_path,
+        )
+
+    first = more(4)
+    assert more(9)[:4] == first
+    assert len(more(9)) == 9
+    assert len(log_of(tmp_path)) == 2 * 9
+
+
+def test_bad_arguments(toy: Any, tmp_path: Path) -> None:
+    options: Any = {"max_trials": 2, "out_dir": tmp_path}
+    with pytest.raises(ValueError, match="engine must be sequential or ts, but got 'cgo'"):
+        run_nni(toy.Toy, toy.ToyEvaluator(), RandomSearch(), engine="cgo", **options)
+    with pytest.raises(ValueError, match="must have concurrency 1, but got 4"):
+        run_nni(toy.Toy, toy.ToyEvaluator(), RandomSearch(), concurrency=4, **options)
+    with pytest.raises(ValueError, match="of at least 1, but got 0"):
+        run_nni(toy.Toy, toy.ToyEvaluator(), RandomSearch(), engine="ts", concurrency=0, **options)
+    with pytest.raises(SpaceError, match="must be an NNI ModelSpace, but is a CodeSpace"):
+        reference = "nni_aiop.search_spaces.nasbench201:code_space"
+        run_nni(reference, toy.ToyEvaluator(), RandomSearch(), **options)
+    with pytest.raises(AiopError, match="must name something importable"):
+        run_nni("nni_toy:Tay", toy.ToyEvaluator(), RandomSearch(), **options)
+
+
+def test_killed_in_mid_search_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    program = start(out, "sequential", 8, 1, 0.3)
+    wait_until(lambda: len(log_of(out)) == 7, program)  # the fourth evaluation is under way
+    program.kill()
+    assert program.wait(30) == -signal.SIGKILL
+    interrupted = log_of(out)[-1]
+    assert interrupted[0] == "begin"
+    assert start(out, "sequential", 8, 1, 0.0).wait(120) == 0
+    events = Counter(log_of(out))
+    assert len(events) == 16  # eight architectures began and ended
+    assert events.pop(interrupted) == 2
+    assert set(events.values()) == {1}
+    assert log_of(out)[7] == interrupted  # what was under way comes first
+
+
+@pytest.mark.slow
+def test_sigterm_in_mid_search(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    program = start(out, "sequential", 8, 1, 0.3)
+    wait_until(lambda: len(log_of(out)) == 5, program)
+    program.terminate()
+    assert program.wait(30) == -signal.SIGTERM
+    assert start(out, "sequential", 8, 1, 0.0).wait(120) == 0
+    ended = [name for event, name in log_of(out) if event == "end"]
+    assert len(ended) == len(set(ended)) == 8
+
+
+# --- on the training service ---
+
+
+@pytest.mark.slow
+@nnis_own_leaks
+def test_right_pairs_at_concurrency_four(toy: Any, tmp_path: Path) -> None:
+    """NNI's own list_models gives seven wrong pairs of eight here."""
+    strategy = RandomSearch(seed=1)
+    results = run_nni(
+        toy.Toy,
+        toy.ToyEvaluator(mode="fail"),
+        strategy,
+        engine="ts",
+        max_trials=8,
+        concurrency=4,
+        out_dir=tmp_path / "out",
+    )
+    assert len({(s["a"], s["b"], s["c"]) for s, _ in results}) == 8
+    assert all(m == (None if s["a"] % 2 else toy.score(s)) for s, m in results)
+    assert {m is None for _, m in results} == {True, False}
+    models = list(strategy.list_models())
+    assert [model.metric for model in models] == [
+        toy.score(model.sample)["default"] for model in models
+    ]
+
+
+@pytest.mark.slow
+@nnis_own_leaks
+def test_training_service_after_an_exception(toy: Any, tmp_path: Path) -> None:
+    def angry(sample: Any, metrics: Any) -> None:
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        run_nni(
+            toy.Toy,
+            toy.ToyEvaluator(),
+            RandomSearch(seed=1),
+            engine="ts",
+            max_trials=4,
+            concurrency=2,
+            out_dir=tmp_path / "out",
+            on_result=angry,
+        )
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_training_service_after_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    program = start(out, "ts", 4, 2, 8.0)
+    # Two have ended and are told, a third one is under way.
+    wait_until(lambda: Counter(e for e, _ in log_of(out))["begin"] == 3, program)
+    assert left_behind(tmp_path) != []
+    program.send_signal(number)
+    assert program.wait(60) == -number
+    deadline = time.monotonic() + 30
+    while left_behind(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left_behind(tmp_path) == []
+    before = log_of(out)
+    assert start(out, "ts", 4, 2, 0.0).wait(240) == 0
+    ended = [name for event, name in log_of(out) if event == "end"]
+    assert len(ended) == len(set(ended)) == 4
+    # Under way at the kill: begun twice, and first of all when the run goes on.
+    unfinished = {n for e, n in before if e == "begin"} - {n for e, n in before if e == "end"}
+    resumed = [name for event, name in log_of(out)[len(before) :] if event == "begin"]
+    assert unfinished and unfinished <= set(resumed)
+
+
+def test_the_reaper_stops_a_manager_when_its_parent_is_gone() -> None:
+    """A stand-in for NNI's manager, known by its command line, with a child that is its trial."""
+    trial = "import time; time.sleep(60)"
+    manager = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {trial!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    managed = subprocess.Popen([sys.executable, "-c", manager, "--experiment-id", "reaped1"])
+    reaper = subprocess.Popen([sys.executable, _nni_reaper.__file__, str(parent.pid), "reaped1"])
+    try:
+        family = psutil.Process(managed.pid)
+        deadline = time.monotonic() + 20
+        while not family.children() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (child,) = family.children()
+        time.sleep(1.0)
+        assert reaper.poll() is None and managed.poll() is None
+        parent.kill()
+        parent.wait()
+        managed.wait(20)
+        assert reaper.wait(20) == 0
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    finally:
+        for process in (parent, managed, reaper):
+            process.kill()
+            process.wait()
