@@ -72,11 +72,11 @@ def train(
     rows = np.random.default_rng(seed).permutation(len(codes))
     held = round(holdout * len(rows))
     kept_out, fitted = rows[:held], rows[held:]
+    typer.echo(f"Fitting {len(fitted)} architectures, {held} held out: {', '.join(targets)}")
     with bad_input():
         fit = make_predictor(model, code_space, seed).fit(
             codes[fitted], {name: column[fitted] for name, column in targets.items()}
         )
-    typer.echo(f"Fitted {len(fitted)} architectures, {held} held out: {', '.join(targets)}")
     fit.save(out / "predictor.safetensors")
     if held:
         measured = {name: column[kept_out] for name, column in targets.items()}
