@@ -7,11 +7,12 @@ writes them into every trial.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nni_aiop.benchmarks import load_table
 from nni_aiop.engines._nni import importing_nni, load_object
 from nni_aiop.engines.nni_space import as_code_space
 from nni_aiop.errors import AiopError, SpaceError
@@ -39,6 +40,19 @@ class _ByTheSample(Evaluator):  # type: ignore[misc]
     def measure(self, sample: Sample) -> Mapping[str, float]:
         """The metrics of a sample (every label), among them `default`."""
         raise NotImplementedError
+
+    def load(self) -> None:
+        """Read what `measure` needs: a wrong file or name is known before the first trial."""
+        raise NotImplementedError
+
+    def prepare(self, model: Any) -> None:
+        """Get ready for models of a space; `run_nni` does so before it starts.
+
+        Args:
+            model: Any of NNI's spaces or models.
+        """
+        self.code_space(model)
+        self.load()
 
     def code_space(self, model: Any = None) -> CodeSpace:
         """The space of the samples; made once."""
@@ -91,18 +105,15 @@ class PredictedEvaluator(_ByTheSample):
 
     def measure(self, sample: Sample) -> dict[str, float]:
         prediction = self._predictor.predict(self.code_space().encode([sample]))
-        return _with_default(
-            {
-                name: float(column[0])
-                for j, metric in enumerate(prediction.metrics)
-                for name, column in (
-                    (metric, prediction.mean[:, j]),
-                    (f"{metric}_std", prediction.std[:, j]),
-                )
-            },
-            self.metric or prediction.metrics[0],
-            self.path,
-        )
+        found = {}
+        for j, name in enumerate(prediction.metrics):
+            found[name] = float(prediction.mean[0, j])
+            found[f"{name}_std"] = float(prediction.std[0, j])
+        default = _one_of(prediction.metrics, self.metric, self.path)
+        return {"default": found[default], **found}
+
+    def load(self) -> None:
+        _one_of(self._predictor.metrics_, self.metric, self.path)
 
 
 @nni.trace
@@ -110,48 +121,41 @@ class TableEvaluator(_ByTheSample):
     """Reports what a table of measured architectures has; an architecture that it lacks fails.
 
     Args:
-        path: A CSV with a column for each label and metric, as the `history.csv` of a search, or
-            what `reader` reads.
+        path: A benchmark's original file, or a CSV with a column for each label and metric, as the
+            `history.csv` of a search; see `nni_aiop.benchmarks.load_table`.
         metric: Which column is `default`; the first metric by default.
         space: Reference `module:attribute` to the CodeSpace or NNI ModelSpace that the samples are
             of; by default that of the model that is run.
-        reader: Reference `module:function` to a reader of other tables: from the path and the
-            CodeSpace to samples and the (n,) values of each metric. The module is imported: name
-            only modules that you trust.
 
     Raises:
         FileFormatError: The table is damaged or of another space.
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        metric: str | None = None,
-        space: str | None = None,
-        reader: str = "nni_aiop.results:read_history",
+        self, path: str | os.PathLike[str], metric: str | None = None, space: str | None = None
     ) -> None:
         super().__init__(space)
         self.path = Path(path)
         self.metric = metric
-        self.reader = reader
 
     @cached_property
     def _table(self) -> tuple[dict[str, int], dict[str, Any]]:
         space = self.code_space()
-        samples, columns = load_object(self.reader)(self.path, space)
-        keys = space.keys(space.points(samples))
+        codes, columns = load_table(self.path, space)
+        keys = space.keys(space.decode_points(codes))
         return {key: row for row, key in enumerate(keys)}, columns
 
     def measure(self, sample: Sample) -> dict[str, float]:
         rows, columns = self._table
+        default = _one_of(columns, self.metric, self.path)
         row = rows.get(self.code_space().key(sample))
         if row is None:
             raise SpaceError(f"{self.path} must hold the architecture, but lacks {sample}.")
-        return _with_default(
-            {name: float(column[row]) for name, column in columns.items()},
-            self.metric or next(iter(columns)),
-            self.path,
-        )
+        found = {name: float(column[row]) for name, column in columns.items()}
+        return {"default": found[default], **found}
+
+    def load(self) -> None:
+        _one_of(self._table[1], self.metric, self.path)
 
 
 @nni.trace
@@ -187,8 +191,13 @@ class SampleEvaluator(_ByTheSample):
             )
         return metrics
 
+    def load(self) -> None:
+        _ = self._called
 
-def _with_default(metrics: dict[str, float], chosen: str, path: Path) -> dict[str, float]:
-    if chosen not in metrics:
-        raise AiopError(f"{path} must have the metric {chosen!r}, but has {', '.join(metrics)}.")
-    return {"default": metrics[chosen], **metrics}
+
+def _one_of(metrics: Iterable[str], wanted: str | None, path: Path) -> str:
+    """The wanted metric, or the first one."""
+    known = list(metrics)
+    if wanted is not None and wanted not in known:
+        raise AiopError(f"{path} must have the metric {wanted!r}, but has {', '.join(known)}.")
+    return known[0] if wanted is None else wanted

@@ -82,7 +82,7 @@ def run_nni(
         ValueError: The engine is unknown, or `concurrency` does not suit it.
         SpaceError: `space` is not an NNI ModelSpace.
         FileFormatError: `out_dir` holds the state of another search or space.
-        AiopError: NNI's manager stopped with an error.
+        AiopError: NNI's manager stopped with an error, or the evaluator cannot get ready.
     """
     if engine not in ("sequential", "ts"):
         raise ValueError(f"engine must be sequential or ts, but got {engine!r}.")
@@ -92,6 +92,8 @@ def run_nni(
             f"{'1' if engine == 'sequential' else 'of at least 1'}, but got {concurrency}."
         )
     model_space = _model_space(space)
+    if hasattr(evaluator, "prepare"):
+        evaluator.prepare(model_space)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     strategy.max_trials = max_trials

@@ -30,6 +30,14 @@ def score(sample: dict[str, Any]) -> dict[str, float]:
     return {"default": value, "size": float(sample["c"])}
 
 
+def plus(sample: dict[str, Any], b: int) -> int:
+    return int(sample["a"]) + b
+
+
+def nameless(sample: dict[str, Any]) -> dict[str, float]:
+    return {"score": 1.0}
+
+
 @nni.trace
 class ToyEvaluator(Evaluator):  # type: ignore[misc]
     """Reports `score`.
