@@ -12,11 +12,14 @@ tasks, pairs, all) and table 4 (transfer from a found code).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import torch
 from _common import Figures, format_table, parse_arguments, parser, progress
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from nni_aiop.benchmarks import NASBenchMR, load_nas_bench_mr
@@ -113,94 +116,122 @@ def mean_rows(
     ]
 
 
-def main() -> None:
-    options = parse_arguments(parser(__doc__.splitlines()[0], name="ncp_nas_bench_mr", seeds=3))
-    torch.set_num_threads(2)
-    say = progress()
+@dataclass
+class Outcome:
+    """What one or more seeds found: by table and row, the metrics of each seed."""
+
+    errors: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    budgets: dict[str, list[Metrics]] = field(default_factory=dict)
+    joint: dict[str, list[Metrics]] = field(default_factory=dict)
+    transfer: dict[str, list[Metrics]] = field(default_factory=dict)
+    ways: dict[str, list[Metrics]] = field(default_factory=dict)
+
+    def add(self, other: Outcome) -> None:
+        """Appends another seed's rows."""
+        for name, mine in vars(self).items():
+            for row, found in getattr(other, name).items():
+                mine.setdefault(row, []).extend(found)
+
+
+def one_seed(seed: int, data: Path, settings: Sequence[str], n_train: int | None) -> Outcome:
+    """All searches on one split; `n_train` networks in each half, all of them by default."""
+    torch.set_num_threads(1)
     space = get_space("multi_resolution")
-    settings = SETTINGS[3:] if options.quick else SETTINGS
-    tables = {s: load_nas_bench_mr(options.data / "nas_bench_mr", s) for s in settings}
+    tables = {s: load_nas_bench_mr(data / "nas_bench_mr", s) for s in settings}
     codes = space.encode(
         [dict(zip(space.labels, r, strict=True)) for r in tables["seg"].embedding.tolist()]
     )
+    order = np.random.RandomState(seed).permutation(len(codes))
+    size = n_train or len(codes) // 2
+    mine, other = order[:size], order[-size:]
+    half = Half(space, codes, tables, mine, "gp", seed)
+    oracle = Half(space, codes, tables, other, "gp", seed + 1000)
+    published = Half(space, codes, {"seg": tables["seg"]}, mine, "ncp-mlp", seed)
+    out = Outcome()
+    for s in settings:
+        truth = tables[s].metrics[tables[s].main_metric][mine]
+        guess = oracle.predict(s, codes[mine])
+        out.errors[s] = [(mae(truth, guess), spearman(truth, guess))]
+    starts = starts_of(space, seed, STARTS)
+
+    for name, lam in BUDGETS.items():
+        best = search(half, ["seg"], lam, starts).best()[0]
+        out.budgets[f"{name} (lambda {lam})"] = [judged(space, best, half, oracle, settings)]
+
+    singles: dict[str, Sample] = {}
+    groups: list[tuple[str, ...]] = [(s,) for s in settings]
+    groups += list(combinations(settings, 2))
+    if len(settings) > 2:
+        groups.append(tuple(settings))
+    for group in groups:
+        best = search(half, group, LAMBDA, starts).best()[0]
+        name = " + ".join(group) if len(group) < 3 else f"all {len(group)}"
+        out.joint[name] = [judged(space, best, half, oracle, settings)]
+        if len(group) == 1:
+            singles[group[0]] = best
+    for source, sample in singles.items():
+        for target in settings:
+            if source != target:
+                moved = search(half, [target], LAMBDA, [sample]).best()[0]
+                found = judged(space, moved, half, oracle, settings)
+                out.transfer[f"{source} -> {target}"] = [found]
+
+    plain = propagate(space, published.task("seg"), cost="flops", lam=LAMBDA)
+    winner = propagate(
+        space, half.task("seg"), cost="flops", lam=LAMBDA, strategy="winner-takes-all"
+    )
+    pool = space.encode(space.sample(STARTS * 70, np.random.default_rng(seed + 500)))
+    flops = space.cost("flops", pool)
+    miou = tables["seg"].metrics["mIoU"]
+
+    def merit(accuracy: NDArray[np.float64], spent: NDArray[np.float64]) -> NDArray[np.float64]:
+        z_flops = (spent - flops.mean()) / flops.std()
+        return np.asarray((accuracy - miou.mean()) / miou.std() - LAMBDA * z_flops)
+
+    random = pool[merit(half.predict("seg", pool), flops).argmax()][None]
+    compared = {
+        "NCP as published (MLP, continuous, 1 start)": plain.final()[0],
+        "NCP winner-takes-all (1 start)": winner.final()[0],
+        f"NCP straight-through ({STARTS} starts)": search(half, ["seg"], LAMBDA, starts).best()[0],
+        f"best of {STARTS * 70} random by predictor": space.decode(random)[0],
+    }
+    for name, sample in compared.items():
+        found = judged(space, sample, half, oracle, settings)
+        found["J"] = float(merit(np.array(found["oracle seg"]), np.array(found["flops"])))
+        out.ways[name] = [found]
+    return out
+
+
+def draw(data: Path, out: Path, n_train: int | None) -> None:
+    """The ways to S, M and L of seed 0, as figure 3."""
+    space = get_space("multi_resolution")
+    table = load_nas_bench_mr(data / "nas_bench_mr", "seg")
+    codes = space.encode(
+        [dict(zip(space.labels, r, strict=True)) for r in table.embedding.tolist()]
+    )
+    order = np.random.RandomState(0).permutation(len(codes))[: n_train or len(codes) // 2]
+    half = Half(space, codes, {"seg": table}, order, "gp", 0)
+    for name, lam in BUDGETS.items():
+        run = search(half, ["seg"], lam, [space.complete({})])
+        draw_propagation(run, out / f"trajectory_{name}.png", groups=GROUPS)
+
+
+def main() -> None:
+    options = parse_arguments(parser(__doc__.splitlines()[0], name="ncp_nas_bench_mr", seeds=3))
+    say = progress()
+    settings = SETTINGS[3:] if options.quick else SETTINGS
+    n_train = 300 if options.quick else None
+    seeds = range(1 if options.quick else options.seeds)
+    outcome = Outcome()
+    runs = Parallel(n_jobs=2, return_as="generator")(
+        delayed(one_seed)(seed, options.data, settings, n_train) for seed in seeds
+    )
+    for seed, found in zip(seeds, runs, strict=True):
+        outcome.add(found)
+        say(f"seed {seed} of {list(seeds)}")
+    draw(options.data, options.out, n_train)
     figures = Figures(quick=options.quick)
-    budgets: dict[str, list[Metrics]] = {}
-    joint: dict[str, list[Metrics]] = {}
-    transfer: dict[str, list[Metrics]] = {}
-    ways: dict[str, list[Metrics]] = {}
-    errors: dict[str, list[tuple[float, float]]] = {s: [] for s in settings}
-    n = STARTS
-    for seed in range(1 if options.quick else options.seeds):
-        order = np.random.RandomState(seed).permutation(len(codes))
-        size = 300 if options.quick else len(codes) // 2
-        mine, other = order[:size], order[-size:]
-        half = Half(space, codes, tables, mine, "gp", seed)
-        oracle = Half(space, codes, tables, other, "gp", seed + 1000)
-        published = Half(space, codes, {"seg": tables["seg"]}, mine, "ncp-mlp", seed)
-        say(f"seed {seed}: predictors and oracle fitted on {size} networks each")
-        for s in settings:
-            truth = tables[s].metrics[tables[s].main_metric][mine]
-            guess = oracle.predict(s, codes[mine])
-            errors[s].append((mae(truth, guess), spearman(truth, guess)))
-        starts = starts_of(space, seed, n)
-
-        for name, lam in BUDGETS.items():
-            run = search(half, ["seg"], lam, starts)
-            found = judged(space, run.best()[0], half, oracle, settings)
-            budgets.setdefault(f"{name} (lambda {lam})", []).append(found)
-            if seed == 0:
-                column = int(run.merit.max(axis=0).argmax())
-                draw_propagation(
-                    run, options.out / f"trajectory_{name}.png", start=column, groups=GROUPS
-                )
-        say(f"seed {seed}: S, M, L")
-
-        singles: dict[str, Sample] = {}
-        groups = [(s,) for s in settings]
-        groups += list(combinations(settings, 2))
-        if len(settings) > 2:
-            groups.append(tuple(settings))
-        for group in groups:
-            best = search(half, group, LAMBDA, starts).best()[0]
-            name = " + ".join(group) if len(group) < 3 else f"all {len(group)}"
-            joint.setdefault(name, []).append(judged(space, best, half, oracle, settings))
-            if len(group) == 1:
-                singles[group[0]] = best
-        say(f"seed {seed}: {len(groups)} single and joint searches")
-        for source, sample in singles.items():
-            for target in settings:
-                if source != target:
-                    moved = search(half, [target], LAMBDA, [sample]).best()[0]
-                    key = f"{source} -> {target}"
-                    transfer.setdefault(key, []).append(
-                        judged(space, moved, half, oracle, settings)
-                    )
-
-        plain = propagate(space, published.task("seg"), cost="flops", lam=LAMBDA)
-        winner = propagate(
-            space, half.task("seg"), cost="flops", lam=LAMBDA, strategy="winner-takes-all"
-        )
-        pool = space.encode(space.sample(n * 70, np.random.default_rng(seed + 500)))
-        flops = space.cost("flops", pool)
-        z = (half.predict("seg", pool) - half.predict("seg", pool).mean()) / tables["seg"].metrics[
-            "mIoU"
-        ].std() - LAMBDA * (flops - flops.mean()) / flops.std()
-        compared = {
-            "NCP as published (MLP, continuous, 1 start)": plain.final()[0],
-            "NCP winner-takes-all (1 start)": winner.final()[0],
-            f"NCP straight-through ({n} starts)": search(half, ["seg"], LAMBDA, starts).best()[0],
-            f"best of {n * 70} random by predictor": space.decode(pool[z.argmax()][None])[0],
-        }
-        scale_flops = flops.std()
-        for name, sample in compared.items():
-            found = judged(space, sample, half, oracle, settings)
-            miou = tables["seg"].metrics["mIoU"]
-            found["J"] = (found["oracle seg"] - miou.mean()) / miou.std() - LAMBDA * (
-                found["flops"] - flops.mean()
-            ) / scale_flops
-            ways.setdefault(name, []).append(found)
-
-    report(figures, settings, errors, budgets, joint, transfer, ways)
+    report(figures, settings, outcome)
     print(figures)
     figures.save(options.out / "results.json")
 
@@ -208,18 +239,15 @@ def main() -> None:
 def report(
     figures: Figures,
     settings: Sequence[str],
-    errors: dict[str, list[tuple[float, float]]],
-    budgets: dict[str, list[Metrics]],
-    joint: dict[str, list[Metrics]],
-    transfer: dict[str, list[Metrics]],
-    ways: dict[str, list[Metrics]],
+    outcome: Outcome,
 ) -> None:
     """Prints the tables and notes what was asked."""
+    budgets, joint = outcome.budgets, outcome.joint
     scale = {"flops": 1e9, "params": 1e6}
     print("\nThe oracle's own error on the half it never saw")
     rows: list[list[object]] = [
         [s, float(np.mean([e[0] for e in found])), float(np.mean([e[1] for e in found]))]
-        for s, found in errors.items()
+        for s, found in outcome.errors.items()
     ]
     print(format_table(["setting", "MAE (points)", "Spearman"], rows))
     columns = ["params", "flops", "predicted seg", "oracle seg"]
@@ -236,8 +264,8 @@ def report(
             f"S < M < L in {quantity}, share of {seeds} seeds", float(np.mean(rising)), at_least=1.0
         )
     print(f"\nWays to search seg (lambda {LAMBDA}; J = standardised oracle mIoU - lambda z(FLOPs))")
-    print(format_table(["way", *heads, "J"], mean_rows(ways, [*columns, "J"], scale)))
-    for name, found in ways.items():
+    print(format_table(["way", *heads, "J"], mean_rows(outcome.ways, [*columns, "J"], scale)))
+    for name, found in outcome.ways.items():
         figures.add(f"J, {name}", float(np.mean([m["J"] for m in found])))
     oracle_columns = ["params", "flops", *(f"oracle {s}" for s in settings)]
     oracle_heads = ["params (M)", "FLOPs (G)", *settings]
@@ -249,7 +277,7 @@ def report(
         figures.add(f"{s}: lead of its own network over other single tasks'", own - max(others))
     print("\nTable 4 in kind: transfer from the code found for one task to another (oracle, %)")
     rows = []
-    for name, found in transfer.items():
+    for name, found in outcome.transfer.items():
         source, target = name.split(" -> ")
         before = float(np.mean([m[f"oracle {target}"] for m in joint[source]]))
         after = float(np.mean([m[f"oracle {target}"] for m in found]))

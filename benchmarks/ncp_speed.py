@@ -65,7 +65,7 @@ def count_with_thop(sample: Sample) -> float:
 def main() -> None:
     warnings.filterwarnings("ignore", message=".*distutils.*", category=DeprecationWarning)
     options = parse_arguments(parser(__doc__.splitlines()[0], name="ncp_speed", seeds=1))
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     say = progress()
     space = get_space("multi_resolution")
     table = load_nas_bench_mr(options.data / "nas_bench_mr", "seg")
@@ -79,6 +79,7 @@ def main() -> None:
         chosen = targets if name == "ncp-mlp" else {"mIoU": targets["mIoU"]}
         predictors[name] = make_predictor(name, space, 0).fit(codes[rows], chosen)
         say(f"{name} fitted on {len(rows)} networks")
+    torch.set_num_threads(2)
     starts, steps = (128, 10) if options.quick else (STARTS, STEPS)
     repeats = 1 if options.quick else REPEATS
 

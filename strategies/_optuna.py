@@ -30,7 +30,7 @@ class NCPSampler(SearchSampler):
         space: A CodeSpace, an NNI ModelSpace, or None to learn it from completed trials.
         budget: Number of trials that warm-up and rounds are planned for; a longer study goes on in
             rounds of the same size.
-        warmup: Random trials before the first fit; two in five of the budget by default.
+        warmup: Random trials before the first fit; three in ten of the budget by default.
         rounds: Number of fits within the budget.
         cost: A cost to hold down: an exact one of the space, or else a metric that the objective
             leaves in the user attribute `metrics` of its trial.
@@ -61,7 +61,7 @@ class NCPSampler(SearchSampler):
         *,
         budget: int = 100,
         warmup: RandomWarmup | None = None,
-        rounds: int = 6,
+        rounds: int = 12,
         cost: str | None = None,
         lam: float = 0.5,
         limits: Mapping[str, float] | None = None,
