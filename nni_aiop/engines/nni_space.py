@@ -9,6 +9,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from nni_aiop.engines._nni import importing_nni, load_object
+from nni_aiop.engines._nni_activity import activity_of, conditions_of
 from nni_aiop.errors import SpaceError
 from nni_aiop.spaces import (
     CodeSpace,
@@ -54,8 +55,9 @@ def code_space_from_nni(space: Any) -> CodeSpace:
 
     A `Categorical` is ordinal where its values are sorted numbers, but not where they number the
     candidates of a `LayerChoice`; `CategoricalMultiple` (an `InputChoice`) is a subset; `Numerical`
-    is continuous, or ordinal where quantised. Constraints are kept. Which labels are active in a
-    sample is read off one `check_contains`. A space that has a method `code_space()` is asked
+    is continuous, or ordinal where quantised. Constraints are kept. When a label is active follows
+    from the nesting of `LayerChoice` and `Repeat`, or, where a module checks samples in its own
+    way, from what one `check_contains` reads. A space that has a method `code_space()` is asked
     instead. Choices inside a mutable evaluator follow behind those of the model.
 
     Args:
@@ -81,10 +83,12 @@ def code_space_from_nni(space: Any) -> CodeSpace:
     dimensions = [d for m in mutables.values() for d in _dimension(m, candidates)]
     if not dimensions:
         raise SpaceError(f"{type(model).__name__} must have choices to search, but has none.")
+    conditions = conditions_of(model, [d.label for d in dimensions if d.label not in extra])
     return CodeSpace(
         dimensions,
-        name=_name(model),
-        activity=_Activity(model, extra),
+        name=type(model).__name__,
+        conditions=conditions,
+        activity=activity_of(model, extra.keys()) if conditions is None else None,
         constraints=[c for m in mutables.values() for c in _constraint(m)],
     )
 
@@ -102,11 +106,6 @@ def _model_of(space: Any) -> Any:
     if isinstance(space, ExecutableModelSpace) or not hasattr(space, "simplify"):
         raise SpaceError(f"an NNI model space must be given, but got {type(space).__name__}.")
     return space
-
-
-def _name(model: Any) -> str:
-    # nni.trace wraps a class in one of the same name; a plain Mutable container has no better one.
-    return type(model).__name__
 
 
 def _layer_choice_labels(model: Any) -> set[str]:
@@ -202,44 +201,6 @@ def _constraint(mutable: Any) -> Iterator[Constraint]:
         yield Constraint(
             str(mutable.label), lambda sample: mutable.check_contains(dict(sample)) is None
         )
-
-
-class _Reading(dict[str, Value]):
-    """A sample that records which labels are read from it."""
-
-    def __init__(self, sample: Mapping[str, Value]) -> None:
-        super().__init__(sample)
-        self.read: set[str] = set()
-
-    def __getitem__(self, label: str) -> Value:
-        self.read.add(label)
-        return super().__getitem__(label)
-
-    def __contains__(self, label: object) -> bool:
-        self.read.add(str(label))
-        return super().__contains__(label)
-
-    def get(self, label: str, default: Value = None) -> Value:
-        self.read.add(label)
-        return super().get(label, default)
-
-
-class _Activity:
-    """Which labels matter in a sample: those that the model space reads when it checks the sample.
-
-    By NNI's own rule a label is active exactly when the space refuses the sample without it; it
-    refuses it because it looks for the label, so one check that records what it looks for gives
-    the same set as one check for each label left out.
-    """
-
-    def __init__(self, model: Any, extra: Mapping[str, Any]) -> None:
-        self.model = model
-        self.extra = set(extra)
-
-    def __call__(self, sample: Sample) -> set[str]:
-        reading = _Reading(sample)
-        self.model.check_contains(reading)
-        return reading.read | self.extra
 
 
 def _extended(own: CodeSpace, extra: Mapping[str, Any]) -> CodeSpace:

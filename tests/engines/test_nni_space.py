@@ -9,6 +9,7 @@ from torch import nn
 pytest.importorskip("nni", reason="NNI is not installed")
 
 from nni_aiop.engines._nni import importing_nni
+from nni_aiop.engines._nni_activity import activity_of
 from nni_aiop.engines.nni_space import as_code_space, code_space_from_nni
 from nni_aiop.errors import AiopError, SpaceError
 from nni_aiop.spaces import CodeSpace, Continuous, Nominal, Ordinal, Sample, Subset
@@ -72,10 +73,13 @@ def test_hub_spaces_go_there_and_back_and_know_what_is_active(name: str) -> None
     assert codes.decode(codes.encode(samples)) == samples
     assert codes.from_points(codes.points(samples)) == samples
     assert [codes.violation(s) for s in samples[:5]] == [None] * 5
+    asked = activity_of(space)
     for sample in samples[:2]:
         assert set(codes.canonical(sample)) == active_by_leaving_out(space, sample)
-        # A label that the space never looks at does not change the key.
-        assert codes.key(codes.canonical(sample)) == codes.key(sample)
+    for sample in samples[:20]:
+        assert set(codes.canonical(sample)) == asked(sample) & set(codes.labels)
+    # All but NASBench101, which checks samples in its own way, are told by conditions.
+    assert (codes.activity is None) == (name != "NasBench101")
     # What the CodeSpace draws, NNI accepts.
     for sample in codes.sample(5, np.random.default_rng(0)):
         assert space.check_contains(dict(sample)) is None
@@ -201,11 +205,58 @@ def test_activity_is_what_nni_reads() -> None:
     assert codes.key(sample) == codes.key({**sample, "inner": "y", "block2": "q"})
 
 
+def block(*labels: str) -> Any:
+    return nn.Sequential(
+        *(LayerChoice({"p": nn.ReLU(), "q": nn.Tanh()}, label=label) for label in labels)
+    )
+
+
+class Shared(ModelSpace):  # type: ignore[misc]
+    """Labels in several places: of two branches, of a branch and everywhere, below two depths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        branches = {"u": block("x"), "v": block("x", "y"), "w": nn.ReLU(), "z": block("y")}
+        self.outer = LayerChoice(branches, label="outer")
+        self.always = block("everywhere")
+        depth = nni.choice("depth", [2, 4])
+        self.blocks = Repeat(lambda i: block(f"b{i}", "everywhere"), depth // 2 + 1)
+        self.more = Repeat(lambda i: block(f"b{i + 1}"), depth)
+
+
+class Tangled(ModelSpace):  # type: ignore[misc]
+    """`x` below two parents at once: no conditions tell when it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = LayerChoice({"x": block("x"), "none": nn.ReLU()}, label="one")
+        self.two = LayerChoice({"x": block("x"), "none": nn.ReLU()}, label="two")
+
+
+@pytest.mark.parametrize(("space", "told"), [(Nested, True), (Shared, True), (Tangled, False)])
+def test_conditions_say_what_leaving_out_says(space: Any, told: bool) -> None:
+    codes = code_space_from_nni(space())
+    assert (codes.activity is None) == told
+    for sample in codes.sample(40, np.random.default_rng(0)):
+        assert set(codes.canonical(sample)) == active_by_leaving_out(space(), sample)
+
+
+def test_conditions_of_shared_labels() -> None:
+    conditions = code_space_from_nni(Shared()).conditions
+    assert {
+        label: [(c.parent, c.values) for c in given] for label, given in conditions.items()
+    } == {
+        "x": [("outer", ("u", "v"))],
+        "y": [("outer", ("v", "z"))],
+        "b3": [("depth", (4,))],
+        "b4": [("depth", (4,))],
+    }
+
+
 @pytest.mark.parametrize("wrap", [SimplifiedModelSpace, RawFormatModelSpace])
 def test_all_of_nnis_formats_are_one_space(wrap: Any) -> None:
     codes = code_space_from_nni(wrap.from_model(Nested(), None))
     assert codes.fingerprint == code_space_from_nni(Nested()).fingerprint
-    assert codes.activity is not None
 
 
 class Own(ModelSpace):  # type: ignore[misc]
