@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nni_aiop.benchmarks import load_table
 from nni_aiop.cli._app import BadInput, bad_input
-from nni_aiop.spaces import CodeSpace, Sample
-
-Evaluate = Callable[[Sample], Mapping[str, float] | None]
+from nni_aiop.engines._nni import load_object
+from nni_aiop.measures import FunctionMeasure, Measure, PredictedMeasure, TableMeasure
+from nni_aiop.spaces import CodeSpace
 
 _TRIED = 200  # random samples of which a table must hold one
 
 
-def make_evaluate(
+def make_measure(
     name: str | None, space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str] = ()
-) -> Evaluate:
+) -> Measure:
     """The function from a sample to its metrics, among them `default`, that a name stands for.
 
     Args:
-        name: digits, table, predictor, or `module:function`; None for what the arguments or the
-            space suggest.
+        name: digits, table, predictor, or `module:function`; None for the space's own.
         space: Where the samples come from.
         arguments: `path` and `metric` (which one is `default`) of the table or the predictor;
             `epochs` and `seed` of digits; any of a function.
@@ -32,122 +29,36 @@ def make_evaluate(
 
     Raises:
         BadInput: The name or an argument is unknown, or does not suit the space.
+        AiopError: A file or a function is not what it must be.
+        OSError: A file cannot be read.
     """
     if name is None:
-        name = space.name if space.name in _EVALUATORS else None
-    if name is None:
-        raise BadInput(
-            f"{space.name} cannot be trained here and needs --table or --predictor, but got none."
-        )
-    if name in _EVALUATORS:
+        if space.name not in _MEASURES:
+            raise BadInput(
+                f"{space.name} cannot be trained here and needs --table or --predictor, "
+                "but got none."
+            )
+        name = space.name
+    if name in _MEASURES:
+        make, known = _MEASURES[name]
+        for argument in arguments:
+            if argument not in known:
+                raise BadInput(
+                    f"the evaluator {name} takes {', '.join(known)}, but got {argument!r}."
+                )
+        if "path" in known and "path" not in arguments:
+            raise BadInput(f"the evaluator {name} needs the path of a file, but got none.")
         with bad_input():
-            return _EVALUATORS[name](space, dict(arguments), metrics)
+            return make(space, arguments, metrics)
     if ":" in name:
-        return _own(name, arguments)
+        return FunctionMeasure(_function(name), **arguments)
     raise BadInput(
-        f"an evaluator must be one of {', '.join(_EVALUATORS)} or module:function, "
-        f"but got {name!r}."
+        f"an evaluator must be one of {', '.join(_MEASURES)} or module:function, but got {name!r}."
     )
 
 
-def _digits(space: CodeSpace, arguments: dict[str, Any], metrics: Sequence[str]) -> Evaluate:
-    from nni_aiop.search_spaces import digits
-
-    if space.fingerprint != digits.code_space().fingerprint:
-        raise BadInput(f"the evaluator digits trains the space digits, but got {space.name}.")
-    epochs = int(arguments.pop("epochs", digits.EPOCHS))
-    seed = int(arguments.pop("seed", 0))
-    _nothing_left(arguments, "digits", "epochs, seed")
-    if epochs < 1:
-        raise BadInput(f"epochs must be at least 1, but got {epochs}.")
-    return lambda sample: digits.train_and_evaluate(sample, epochs=epochs, seed=seed)
-
-
-def _table(space: CodeSpace, arguments: dict[str, Any], metrics: Sequence[str]) -> Evaluate:
-    path, chosen = _file(arguments, "table")
-    codes, columns = load_table(path, space)
-    first = _default(path, list(columns), chosen, metrics)
-    row_of = {key: i for i, key in enumerate(space.keys(space.decode_points(codes)))}
-
-    def evaluate(sample: Sample) -> dict[str, float] | None:
-        row = row_of.get(space.key(sample))
-        if row is None:
-            return None
-        found = {name: float(column[row]) for name, column in columns.items()}
-        return {"default": found[first], **found}
-
-    if all(evaluate(s) is None for s in space.sample(_TRIED, np.random.default_rng(0))):
-        raise BadInput(
-            f"a table to search must hold a good part of {space.name}, but {path} has {len(codes)} "
-            f"of {space.size:.3g} points: train a predictor on it and search with that."
-        )
-    return evaluate
-
-
-def _predictor(space: CodeSpace, arguments: dict[str, Any], metrics: Sequence[str]) -> Evaluate:
-    from nni_aiop.predictors import load_predictor
-
-    path, chosen = _file(arguments, "predictor")
-    predictor = load_predictor(path, space)
-    first = _default(path, predictor.metrics_, chosen, metrics)
-
-    def evaluate(sample: Sample) -> dict[str, float]:
-        prediction = predictor.predict(space.encode([sample]))
-        found = {name: float(prediction[name].mean[0, 0]) for name in predictor.metrics_}
-        return {"default": found[first], **found}
-
-    return evaluate
-
-
-_EVALUATORS: dict[str, Callable[[CodeSpace, dict[str, Any], Sequence[str]], Evaluate]] = {
-    "digits": _digits,
-    "table": _table,
-    "predictor": _predictor,
-}
-
-
-def _own(name: str, arguments: Mapping[str, Any]) -> Evaluate:
-    from importlib import import_module
-
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as err:
-        raise BadInput(f"an evaluator must be importable, but got {name!r} ({err}).") from err
-    if not callable(function):
-        raise BadInput(f"{name!r} must be a function, but is a {type(function).__name__}.")
-
-    def evaluate(sample: Sample) -> Mapping[str, float]:
-        found: Mapping[str, float] | float = function(sample, **arguments)
-        return found if isinstance(found, Mapping) else {"default": float(found)}
-
-    return evaluate
-
-
-def _file(arguments: dict[str, Any], name: str) -> tuple[Path, str | None]:
-    path, metric = arguments.pop("path", None), arguments.pop("metric", None)
-    _nothing_left(arguments, name, "path, metric")
-    if path is None:
-        raise BadInput(f"the evaluator {name} needs the path of a file, but got none.")
-    return Path(path), metric
-
-
-def _default(path: Path, known: Sequence[str], chosen: str | None, metrics: Sequence[str]) -> str:
-    """The metric of a file that is `default`: the chosen, else the first searched for or known."""
-    wanted = [*([] if chosen is None else [chosen]), *metrics]
-    for name in wanted:
-        if name not in known:
-            raise BadInput(f"{path} must have the metric {name!r}, but has {', '.join(known)}.")
-    return [*wanted, *known][0]
-
-
-def _nothing_left(arguments: Mapping[str, Any], name: str, known: str) -> None:
-    if arguments:
-        raise BadInput(f"the evaluator {name} takes {known}, but got {sorted(arguments)[0]!r}.")
-
-
 def make_nni_evaluator(name: str, space: CodeSpace, arguments: Mapping[str, Any]) -> Any:
-    """The same as an NNI Evaluator, checked at the door as `make_evaluate` does.
+    """The same as an NNI Evaluator, checked at the door as `make_measure` does.
 
     Raises:
         BadInput: The name or an argument is unknown, or does not suit the space.
@@ -155,7 +66,7 @@ def make_nni_evaluator(name: str, space: CodeSpace, arguments: Mapping[str, Any]
     """
     from nni_aiop import evaluators
 
-    make_evaluate(name, space, arguments)
+    make_measure(name, space, arguments)
     if name == "digits":
         return evaluators.DigitsEvaluator(**arguments)
     if name == "table":
@@ -163,3 +74,61 @@ def make_nni_evaluator(name: str, space: CodeSpace, arguments: Mapping[str, Any]
     if name == "predictor":
         return evaluators.PredictedEvaluator(**arguments)
     return evaluators.SampleEvaluator(name, **arguments)
+
+
+def _digits(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> Measure:
+    from nni_aiop.search_spaces import digits
+
+    if space.fingerprint != digits.code_space().fingerprint:
+        raise BadInput(f"the evaluator digits trains the space digits, but got {space.name}.")
+    epochs = int(arguments.get("epochs", digits.EPOCHS))
+    if epochs < 1:
+        raise BadInput(f"epochs must be at least 1, but got {epochs}.")
+    seed = int(arguments.get("seed", 0))
+    return FunctionMeasure(digits.train_and_evaluate, epochs=epochs, seed=seed)
+
+
+def _table(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> Measure:
+    path = arguments["path"]
+    table = TableMeasure(path, space, _default(arguments, metrics))
+    _check(metrics, table.metrics, path)
+    if not any(s in table for s in space.sample(_TRIED, np.random.default_rng(0))):
+        raise BadInput(
+            f"a table to search must hold a good part of {space.name}, but {path} has {len(table)} "
+            f"of {space.size:.3g} points: train a predictor on it and search with that."
+        )
+    return table
+
+
+def _predictor(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> Measure:
+    path = arguments["path"]
+    predictor = PredictedMeasure(path, space, _default(arguments, metrics))
+    _check(metrics, predictor.metrics, path)
+    return predictor
+
+
+_Make = Callable[[CodeSpace, Mapping[str, Any], Sequence[str]], Measure]
+_MEASURES: dict[str, tuple[_Make, tuple[str, ...]]] = {
+    "digits": (_digits, ("epochs", "seed")),
+    "table": (_table, ("path", "metric")),
+    "predictor": (_predictor, ("path", "metric")),
+}
+
+
+def _default(arguments: Mapping[str, Any], metrics: Sequence[str]) -> str | None:
+    named = arguments.get("metric")
+    return str(named) if named is not None else metrics[0] if metrics else None
+
+
+def _check(metrics: Sequence[str], known: Sequence[str], path: object) -> None:
+    for name in metrics:
+        if name not in known:
+            raise BadInput(f"{path} must have the metric {name!r}, but has {', '.join(known)}.")
+
+
+def _function(reference: str) -> Callable[..., float | Mapping[str, float]]:
+    found = load_object(reference)
+    if not callable(found):
+        raise BadInput(f"{reference!r} must be a function, but is a {type(found).__name__}.")
+    function: Callable[..., float | Mapping[str, float]] = found
+    return function

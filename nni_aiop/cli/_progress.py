@@ -11,9 +11,10 @@ import typer
 from tqdm import tqdm
 
 from nni_aiop.cli._app import table
+from nni_aiop.errors import AiopError
+from nni_aiop.measures import Measure
 from nni_aiop.results import SearchResults
 from nni_aiop.search import BaseSearch
-from nni_aiop.spaces import Sample
 
 _SAVE_EVERY = 15.0  # seconds
 
@@ -50,17 +51,24 @@ class Bar:
 
 def evaluate_all(
     search: BaseSearch,
-    evaluate: Callable[[Sample], Mapping[str, float] | None],
+    measure: Measure,
     budget: int,
     save: Callable[[], object],
 ) -> None:
-    """Ask, evaluate and tell until the budget is spent or the space is exhausted."""
+    """Ask, measure and tell until the budget is spent or the space is exhausted.
+
+    What a measure refuses, such as a sample that its table lacks, counts as failed.
+    """
     with Bar(budget, save) as bar:
         while len(search.history) < budget:
             asked = search.ask(1)
             if not asked:
                 break
-            search.tell(asked[0], evaluate(asked[0]))
+            try:
+                metrics: Mapping[str, float] | None = measure(asked[0])
+            except AiopError:
+                metrics = None
+            search.tell(asked[0], metrics)
             bar.step()
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -186,22 +186,16 @@ def _prepare_optuna(
 ) -> Start:
     import optuna
 
-    from nni_aiop.cli._evaluators import make_evaluate
+    from nni_aiop.cli._evaluators import make_measure
     from nni_aiop.engines.optuna_experiment import run_optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    measure = make_evaluate(experiment.evaluator.name, space, experiment.evaluator.arguments)
-
-    def evaluate(sample: Sample) -> Any:
-        found = measure(sample)
-        if found is None:
-            raise BadInput(f"the table must hold the architecture, but lacks {sample}.")
-        return found
+    measure = make_measure(experiment.evaluator.name, space, experiment.evaluator.arguments)
 
     def start(on_result: Callable[[Sample, dict[str, float] | None], None]) -> None:
         run_optuna(
             space,
-            evaluate,
+            measure,
             search,
             max_trials=experiment.maxTrialNumber,
             storage=experiment.storage or folder / "optuna.journal",

@@ -58,7 +58,7 @@ def search(
       nni-aiop search multi_resolution --predictor out/predictor/predictor.safetensors \\
           --limit flops=3e9 --budget 200
     """
-    from nni_aiop.cli._evaluators import make_evaluate
+    from nni_aiop.cli._evaluators import make_measure
     from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
     from nni_aiop.cli._progress import evaluate_all, report
     from nni_aiop.results import SearchResults
@@ -80,7 +80,7 @@ def search(
         seed=seed,
         arguments={"limits": limits} | ({} if cost is None else {"cost": cost, "lam": lam}),
     )
-    evaluate = make_evaluate(
+    measure = make_measure(
         evaluator,
         code_space,
         {} if path is None else {"path": path},
@@ -107,5 +107,5 @@ def search(
             cost=cost if cost in code_space.costs else None,
         )
 
-    evaluate_all(searcher, evaluate, budget, lambda: results().save(out))
+    evaluate_all(searcher, measure, budget, lambda: results().save(out))
     report(results(), out)

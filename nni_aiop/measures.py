@@ -1,0 +1,139 @@
+"""What tells the metrics of a sample without training: a predictor, a table, a function.
+
+A measure is called with a sample and returns its metrics, among them `default`, which is what a
+search improves unless told otherwise. The NNI evaluators and the command line wrap these.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from nni_aiop.benchmarks import load_table
+from nni_aiop.errors import AiopError, SpaceError
+from nni_aiop.spaces import CodeSpace, Sample
+
+__all__ = ["FunctionMeasure", "Measure", "PredictedMeasure", "TableMeasure"]
+
+
+class Measure(Protocol):
+    """From a sample to its metrics, among them `default`; an exception is a failed evaluation."""
+
+    def __call__(self, sample: Sample) -> Mapping[str, float]:
+        """The metrics of a sample."""
+
+
+class PredictedMeasure:
+    """What a saved predictor predicts, each metric with its standard deviation as `NAME_std`.
+
+    Args:
+        path: The predictor's file, of `CodePredictor.save`.
+        space: The space it was fitted on.
+        metric: Which predicted metric is `default`; the first one by default.
+
+    Raises:
+        AiopError: The predictor has no such metric.
+        FileFormatError: The file is damaged, or of a predictor of another space.
+        OSError: There is no such file.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], space: CodeSpace, metric: str | None = None
+    ) -> None:
+        from nni_aiop.predictors import load_predictor
+
+        self.space = space
+        self._predictor = load_predictor(path, space)
+        self.metrics = tuple(self._predictor.metrics_)
+        self._default = _one_of(self.metrics, metric, Path(path))
+
+    def __call__(self, sample: Sample) -> dict[str, float]:
+        prediction = self._predictor.predict(self.space.encode([sample]))
+        found = {}
+        for j, name in enumerate(prediction.metrics):
+            found[name] = float(prediction.mean[0, j])
+            found[f"{name}_std"] = float(prediction.std[0, j])
+        return {"default": found[self._default], **found}
+
+
+class TableMeasure:
+    """What a table of measured architectures holds.
+
+    Args:
+        path: A benchmark's original file, or a CSV with a column for each label and metric, as the
+            `history.csv` of a search; see `nni_aiop.benchmarks.load_table`.
+        space: What was measured.
+        metric: Which column is `default`; the first metric by default.
+
+    Raises:
+        AiopError: The table has no such metric.
+        FileFormatError: The table is damaged or of another space.
+        OSError: There is no such file.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], space: CodeSpace, metric: str | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.space = space
+        codes, self._columns = load_table(self.path, space)
+        self.metrics = tuple(self._columns)
+        self._default = _one_of(self.metrics, metric, self.path)
+        self._row_of = {key: i for i, key in enumerate(space.keys(space.decode_points(codes)))}
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+    def __contains__(self, sample: Sample) -> bool:
+        return self.space.key(sample) in self._row_of
+
+    def __call__(self, sample: Sample) -> dict[str, float]:
+        """The row of a sample.
+
+        Raises:
+            SpaceError: The table lacks the sample.
+        """
+        row = self._row_of.get(self.space.key(sample))
+        if row is None:
+            raise SpaceError(f"{self.path} must hold the architecture, but lacks {sample}.")
+        found = {name: float(column[row]) for name, column in self._columns.items()}
+        return {"default": found[self._default], **found}
+
+
+class FunctionMeasure:
+    """What a function of the sample returns: a number, or a dict of metrics.
+
+    Args:
+        function: It is called with the sample (every label) and `arguments`.
+        arguments: Scalars and texts for the function.
+    """
+
+    def __init__(
+        self, function: Callable[..., float | Mapping[str, float]], **arguments: Any
+    ) -> None:
+        self.function = function
+        self.arguments = arguments
+
+    def __call__(self, sample: Sample) -> Mapping[str, float]:
+        """What the function returns of a sample.
+
+        Raises:
+            AiopError: It is no number and has no number `default`.
+        """
+        found = self.function(sample, **self.arguments)
+        metrics = found if isinstance(found, Mapping) else {"default": found}
+        if "default" not in metrics:
+            raise AiopError(
+                f"{self.function.__name__} must return a number or a dict with 'default', "
+                f"but returned {found!r}."
+            )
+        return metrics
+
+
+def _one_of(known: Sequence[str], wanted: str | None, path: Path) -> str:
+    """The wanted metric, or the first one."""
+    if wanted is not None and wanted not in known:
+        raise AiopError(f"{path} must have the metric {wanted!r}, but has {', '.join(known)}.")
+    return known[0] if wanted is None else wanted
