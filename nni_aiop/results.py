@@ -158,7 +158,7 @@ class SearchResults:
             columns.append(-self.costs[self._drawn_cost])
         values = np.stack(columns, axis=1)
         values[~self.feasible] = np.nan
-        return np.flatnonzero(pareto_front(values)).tolist()
+        return [int(i) for i in np.flatnonzero(pareto_front(values))]
 
     @property
     def _drawn_cost(self) -> str | None:

@@ -280,7 +280,8 @@ class Nominal(_Listed):
         return rows
 
     def decode(self, codes: Array) -> Array:
-        return codes.argmax(axis=1).astype(np.float64)
+        chosen: Array = codes.argmax(axis=1).astype(np.float64)
+        return chosen
 
     def neighbours(self, point: float) -> list[float]:
         return [float(p) for p in range(len(self.values)) if p != point]
