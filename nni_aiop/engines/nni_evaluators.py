@@ -16,7 +16,7 @@ from nni_aiop.benchmarks import load_table
 from nni_aiop.engines._nni import importing_nni, load_object
 from nni_aiop.engines.nni_space import as_code_space
 from nni_aiop.errors import AiopError, SpaceError
-from nni_aiop.spaces import CodeSpace, Sample
+from nni_aiop.spaces import CodeSpace, Sample, Subset, Value
 
 with importing_nni():
     import nni
@@ -69,12 +69,32 @@ class _ByTheSample(Evaluator):  # type: ignore[misc]
         raise TypeError(f"{type(self).__name__} must be run by NNI, which gives it the sample.")
 
     def _execute(self, model: Any) -> dict[str, float]:
-        space = self.code_space(model)
-        # NNI's own strategies leave notes of its constraints among the labels.
-        known = {k: v for k, v in model.sample.items() if k in space.labels}
-        metrics = {k: float(v) for k, v in self.measure(space.complete(known)).items()}
+        sample = _own_sample(self.code_space(model), model.sample)
+        metrics = {k: float(v) for k, v in self.measure(sample).items()}
         nni.report_final_result(metrics)
         return metrics
+
+
+def _own_sample(space: CodeSpace, sample: Mapping[str, Value]) -> Sample:
+    """The sample (every label) of a model that any of NNI's strategies proposed.
+
+    Some of them leave notes of NNI's constraints among the labels, and write a subset as one
+    boolean `label/i` for each candidate.
+
+    Raises:
+        SpaceError: It is not a sample of the space.
+    """
+    own: Sample = {}
+    for d in space.dimensions:
+        if d.label in sample:
+            own[d.label] = sample[d.label]
+        elif isinstance(d, Subset) and f"{d.label}/0" in sample:
+            chosen = [sample.get(f"{d.label}/{i}") for i in range(len(d.values))]
+            own[d.label] = [v for v, taken in zip(d.values, chosen, strict=True) if taken]
+    problem = space.violation(own)
+    if problem is not None:
+        raise SpaceError(problem)
+    return space.complete(own)
 
 
 @nni.trace

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from nni_aiop.engines._nni import importing_nni, load_object, nni_log
 from nni_aiop.engines.nni_strategy import Result, SearchStrategy
-from nni_aiop.errors import SpaceError
+from nni_aiop.errors import AiopError, SpaceError
 from nni_aiop.spaces import Sample
 
 with importing_nni():
@@ -82,7 +82,8 @@ def run_nni(
         ValueError: The engine is unknown, or `concurrency` does not suit it.
         SpaceError: `space` is not an NNI ModelSpace.
         FileFormatError: `out_dir` holds the state of another search or space.
-        AiopError: NNI's manager stopped with an error, or the evaluator cannot get ready.
+        AiopError: NNI's manager stopped with an error, the port is not free, or the evaluator
+            cannot get ready.
     """
     if engine not in ("sequential", "ts"):
         raise ValueError(f"engine must be sequential or ts, but got {engine!r}.")
@@ -165,13 +166,14 @@ class _Experiment(NasExperiment):  # type: ignore[misc]
 
 
 def _run_in_trials(experiment: _Experiment, port: int | None) -> None:
+    port = _free_port(port)
     reaper = subprocess.Popen(
         [sys.executable, _nni_reaper.__file__, str(os.getpid()), experiment.id],
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # a Ctrl-C in the terminal is not meant for it
     )
     try:
-        experiment.start(port if port is not None else _free_port())
+        experiment.start(port)
     finally:
         with _deaf():
             try:
@@ -182,9 +184,13 @@ def _run_in_trials(experiment: _Experiment, port: int | None) -> None:
                 reaper.wait()
 
 
-def _free_port() -> int:
+def _free_port(wanted: int | None) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as NNI's manager will
+        try:
+            probe.bind(("", wanted or 0))
+        except OSError as err:
+            raise AiopError(f"the port must be free, but {wanted} is not: {err}.") from err
         return int(probe.getsockname()[1])
 
 

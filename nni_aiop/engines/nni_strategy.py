@@ -131,8 +131,10 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
         else:
             self.space_ = code_space_from_nni(model_space)
             self.search_ = self.search(self.space_)
-        if self.state is not None and self.state.exists():
-            self.load_state_dict(_read_state(self.state))
+        if self.state is not None:
+            self.state.parent.mkdir(parents=True, exist_ok=True)
+            if self.state.exists():
+                self.load_state_dict(_read_state(self.state))
         engine.register_model_event_callback(ModelEventType.FinalMetric, self._on_final)
         engine.register_model_event_callback(ModelEventType.TrainingEnd, self._on_end)
         return model_space

@@ -13,15 +13,22 @@ import pytest
 pytest.importorskip("nni", reason="NNI is not installed")
 
 from nni_aiop.engines._nni import importing_nni
+from nni_aiop.engines.nni_evaluators import _own_sample
 from nni_aiop.engines.nni_experiment import run_nni
 from nni_aiop.engines.nni_space import code_space_from_nni
-from nni_aiop.errors import AiopError, FileFormatError
+from nni_aiop.errors import AiopError, FileFormatError, SpaceError
 from nni_aiop.evaluators import PredictedEvaluator, SampleEvaluator, TableEvaluator
 from nni_aiop.spaces import Sample
 from nni_aiop.strategies import RandomSearch
 
 with importing_nni():
     import nni
+    from nni.mutable import CategoricalMultiple
+    from nni.nas.execution import SequentialExecutionEngine
+    from nni.nas.nn.pytorch import ModelSpace
+    from nni.nas.space import SimplifiedModelSpace
+    from nni.nas.strategy import Random
+    from nni.nas.strategy import RegularizedEvolution as Evolution
 
     from nni_aiop.search_spaces.nasbench201 import NASBench201Space
 
@@ -132,6 +139,37 @@ def test_a_function_of_the_sample(toy: Any, tmp_path: Path) -> None:
         SampleEvaluator("nni_toy:nameless").measure({"a": 1})
     with pytest.raises(TypeError, match="must be run by NNI"):
         SampleEvaluator("nni_toy:score").evaluate(None)
+
+
+class Subsets(ModelSpace):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_mutable(CategoricalMultiple(["p", "q", "r"], n_chosen=2, label="two"))
+        self.add_mutable(CategoricalMultiple([1, 2, 3], label="any"))
+
+
+def count(sample: Sample) -> float:
+    return float("pqr".index(sample["two"][0]) + 10 * sum(sample["any"]))
+
+
+def test_models_of_nnis_own_strategies(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They write a subset as booleans, and leave notes of constraints among the labels."""
+    monkeypatch.setattr(toy, "count", count, raising=False)
+    engine = SequentialExecutionEngine(max_model_count=8)
+    evaluator = SampleEvaluator("nni_toy:count")
+    space = SimplifiedModelSpace.from_model(Subsets(), evaluator)
+    Random()(space, engine)
+    Evolution(population_size=4, sample_size=2)(space, SequentialExecutionEngine(max_model_count=8))
+    nni.trial._params = None
+    assert len(list(engine.list_models())) == 8
+    for model in engine.list_models():
+        frozen = space.mutables.freeze(model.sample)
+        assert model.metric == count({"two": frozen["two"], "any": frozen["any"]})
+    booleans = {"two/0": False, "two/1": True, "two/2": True, "two/n": None, "any": [3]}
+    codes = evaluator.code_space()
+    assert _own_sample(codes, booleans) == {"two": ["q", "r"], "any": [3]}
+    with pytest.raises(SpaceError, match="lacks"):
+        _own_sample(codes, {"any": [3]})
 
 
 def test_traced_small_and_loaded_again(tmp_path: Path) -> None:

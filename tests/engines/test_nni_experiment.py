@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -172,6 +173,10 @@ def test_bad_arguments(toy: Any, tmp_path: Path) -> None:
         run_nni(toy.Toy, toy.ToyEvaluator(), RandomSearch(), concurrency=4, **options)
     with pytest.raises(ValueError, match="of at least 1, but got 0"):
         run_nni(toy.Toy, toy.ToyEvaluator(), RandomSearch(), engine="ts", concurrency=0, **options)
+    with socket.socket() as taken, pytest.raises(AiopError, match="port must be free, but"):
+        taken.bind(("", 0))
+        port = taken.getsockname()[1]
+        run_nni(toy.Toy, toy.ToyEvaluator(), RandomSearch(), engine="ts", port=port, **options)
     with pytest.raises(SpaceError, match="must be an NNI ModelSpace, but is a CodeSpace"):
         reference = "nni_aiop.search_spaces.nasbench201:code_space"
         run_nni(reference, toy.ToyEvaluator(), RandomSearch(), **options)
