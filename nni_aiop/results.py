@@ -164,6 +164,16 @@ class SearchResults:
     def _drawn_cost(self) -> str | None:
         return self.cost or next(iter(self.space.costs), None)
 
+    def _title(self, metric: str) -> str:
+        """The metric's name; for NNI's `default` that of the metric which it repeats, if any."""
+        same = [
+            name
+            for name, column in self.metrics.items()
+            if metric == "default" != name
+            and np.array_equal(column, self.metrics[metric], equal_nan=True)
+        ]
+        return same[0] if same else metric
+
     def _gains(self, objective: Objective) -> NDArray[np.float64]:
         return objective.sign * self.metrics[objective.metric]
 
@@ -275,7 +285,7 @@ class SearchResults:
         best = objective.sign * self._best_so_far()
         axes.step(numbers, best, where="post", color="tab:red", label="best so far")
         axes.set_xlabel("architectures evaluated")
-        axes.set_ylabel(objective.metric)
+        axes.set_ylabel(self._title(objective.metric))
         axes.legend(loc="best", frameon=False)
 
     def _draw_scatter(
@@ -307,7 +317,7 @@ class SearchResults:
         axes.set_xlabel(cost)
         if len(x) and x.max() > 10 * x.min() > 0:
             axes.set_xscale("log")
-        axes.set_ylabel(objective.metric)
+        axes.set_ylabel(self._title(objective.metric))
         axes.legend(loc="best", frameon=False)
 
 
