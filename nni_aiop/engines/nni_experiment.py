@@ -202,7 +202,8 @@ class _Terminated(KeyboardInterrupt):
 def _ended_by_sigterm() -> Iterator[None]:
     """SIGTERM leaves the block as an exception does, and is passed on behind it."""
     before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or before in (signal.SIG_IGN, None):  # None: set by a C library
         yield
         return
 

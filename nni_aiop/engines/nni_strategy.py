@@ -195,6 +195,8 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
             merits.sort(key=lambda entry: entry[0], reverse=True)
             results = [(s, m) for _, s, m in merits]
         for sample, metrics in results[:limit]:
+            if metrics is None and not self.model_space.contains(dict(sample)):
+                continue  # it failed because NNI refused it
             model = self.model_space.freeze(dict(sample))
             model.status = ModelStatus.Failed if metrics is None else ModelStatus.Trained
             if metrics is not None:

@@ -205,6 +205,7 @@ def test_refused_samples_count_as_failed_until_there_are_too_many() -> None:
 
     strategy = run(SearchStrategy(Wrong), None)
     assert [m is None for _, m in strategy.search_.told] == [a % 2 == 1 for a in range(10)]
+    assert [model.sample["a"] for model in strategy.list_models(sort=False)] == [0, 2, 4, 6, 8]
 
     class AlwaysWrong(InTurn):
         def ask(self, n: int = 1) -> list[Sample]:
