@@ -80,7 +80,7 @@ def by_tpe(table: Table, seed: int, budget: int) -> list[float]:
     for _ in range(4 * budget):
         trial = study.ask()
         sample = {
-            d.label: trial.suggest_categorical(d.label, d.values_of(d.options()))
+            d.label: trial.suggest_categorical(d.label, d.values_of(d.options(1000)))
             for d in table.space.dimensions
         }
         seen.setdefault(table.space.key(sample), table.look_up(sample))

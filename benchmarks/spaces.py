@@ -13,7 +13,7 @@ import numpy as np
 from _common import Figures, format_table, parse_arguments, parser
 
 from nni_aiop.search_spaces import SPACES, get_space
-from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
+from nni_aiop.spaces import CodeSpace, Continuous, Nominal, Ordinal, Subset
 
 ASKED_SECONDS = 1.0
 
@@ -27,6 +27,17 @@ def wide() -> CodeSpace:
         ],
         name="100 dimensions by hand",
     )
+
+
+def mixed() -> CodeSpace:
+    """A hundred dimensions of every kind, 12 code columns for each subset."""
+    kinds = [
+        lambda i: Ordinal(f"c{i}", range(8, 136, 8)),
+        lambda i: Nominal(f"op{i}", tuple("abcde")),
+        lambda i: Continuous(f"lr{i}", 1e-5, 1.0, log=True),
+        lambda i: Subset(f"in{i}", tuple(range(12)), 3),
+    ]
+    return CodeSpace([kinds[i % 4](i) for i in range(100)], name="100 of every kind")
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
@@ -44,7 +55,7 @@ def main() -> None:
     n = 1_000 if options.quick else 10_000
     figures = Figures(quick=options.quick)
     rows: list[list[object]] = []
-    for space in [wide(), *map(get_space, SPACES)]:
+    for space in [wide(), mixed(), *map(get_space, SPACES)]:
         samples = space.sample(n, np.random.default_rng(0))
         codes = space.encode(samples)
         assert space.decode(codes) == samples

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from nni_aiop.errors import FileFormatError, SpaceError
+from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
 from nni_aiop.search._limits import check_limits, meets_limits, repair
 from nni_aiop.spaces import CodeSpace, Sample
 
@@ -89,8 +89,9 @@ class BaseSearch(ABC):
     ) -> None:
         self.space = space
         self.objectives = tuple(Objective.of(o) for o in objectives)
-        if not self.objectives:
-            raise ValueError("a search must have at least one objective, but got none.")
+        names = [o.metric for o in self.objectives]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"a search must have objectives that differ, but got {names}.")
         self.limits = check_limits(space, limits or {})
         self.seed = seed
         self._rng = np.random.default_rng(seed)
@@ -119,6 +120,7 @@ class BaseSearch(ABC):
         if n < 0:
             raise ValueError(f"n must not be negative, but got {n}.")
         out: list[Sample] = []
+        self._exhausted = False
         while len(out) < n and not self._exhausted:
             proposed = self._propose(n - len(out))
             self._exhausted = not proposed
@@ -144,12 +146,20 @@ class BaseSearch(ABC):
         key = self.space.key(sample)
         kept = self._finite(metrics)
         self._seen.add(key)
-        full = self._pending.pop(key, None) or self.space.complete(sample)
+        full = self._pending.pop(key, None) or self._normal(sample)
         if key not in self._records:
             self._records[key] = len(self._history)
             self._history.append((full, kept))
         elif kept is not None:
             self._history[self._records[key]] = (full, kept)
+
+    def _normal(self, sample: Mapping[str, Any]) -> Sample:
+        """The sample with inactive dimensions at their defaults: one architecture has one code.
+
+        Where a constraint reads inactive labels and refuses their defaults, the sample stays as is.
+        """
+        normal = self.space.complete(self.space.canonical(sample))
+        return normal if self.space.violation(normal) is None else self.space.complete(sample)
 
     def _finite(self, metrics: Mapping[str, float] | None) -> dict[str, float] | None:
         """The finite numbers of `metrics`, or None where an objective is not among them."""
@@ -203,32 +213,53 @@ class BaseSearch(ABC):
             key = self.space.keys(row[None])[0]
             if key not in self._seen and key not in taken:
                 taken.add(key)
-                # Inactive dimensions go to their defaults, so that one architecture has one code.
-                out.append(self.space.complete(self.space.canonical(sample)))
+                out.append(self._normal(sample))
         return out
 
     def _random_new(self, n: int) -> list[Sample]:
         """`n` new random samples within the limits; fewer when there are no more."""
         taken: set[str] = set()
         out: list[Sample] = []
+        small = self.space.size <= _LISTED
         for _ in range(_TRIES):
-            out += self._admit(self.space.sample(max(2 * n, 16), self._rng), n - len(out), taken)
+            try:
+                drawn = self.space.sample(max(2 * n, 16), self._rng)
+            except InfeasibleError:
+                if not small:
+                    raise
+                break
+            out += self._admit(drawn, n - len(out), taken)
             if len(out) == n:
                 return out
-        if self.space.size <= _LISTED:
+        if small:
             everything = self.space.from_points(
                 self._rng.permutation(self.space.enumerate_points(_LISTED))
             )
-            return out + self._admit(everything, n - len(out), taken)
-        for _ in range(
-            _TRIES * n if self.limits else 0
-        ):  # the limits leave too little to hit by chance
+            out += self._admit(everything, n - len(out), taken)
+            if out or self._seen or not self.limits:
+                return out
+        return out + self._repaired_new(n - len(out), taken)
+
+    def _repaired_new(self, n: int, taken: set[str]) -> list[Sample]:
+        """`n` new samples, repaired where the limits leave too little to hit by chance.
+
+        Raises:
+            InfeasibleError: No sample was ever found, and none of the draws can be repaired.
+        """
+        out: list[Sample] = []
+        problem: InfeasibleError | None = None
+        for _ in range(_TRIES * n if self.limits else 0):
             drawn = self.space.sample(1, self._rng)
-            out += self._admit(
-                repair(self.space, drawn, self.limits, self._rng), n - len(out), taken
-            )
+            try:
+                found = repair(self.space, drawn, self.limits, self._rng)
+            except InfeasibleError as err:
+                problem = err
+                continue
+            out += self._admit(found, n - len(out), taken)
             if len(out) == n:
                 break
+        if problem is not None and not (out or taken or self._seen):
+            raise problem
         return out
 
     def _state(self) -> dict[str, Any]:
@@ -250,19 +281,26 @@ class BaseSearch(ABC):
             "pending": [to_json(s) for s in self._pending.values()],
             "history": [[to_json(s), m] for s, m in self._history],
             "exhausted": self._exhausted,
+            "objectives": [[o.metric, o.direction, o.weight] for o in self.objectives],
+            "limits": self.limits,
             **self._state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume exactly where `state_dict` was taken.
+        """Resume exactly where `state_dict` was taken, with the options that it was taken with.
 
         Raises:
-            FileFormatError: The state is of another search, space or format, or incomplete.
+            FileFormatError: The state is of another search, space or format, was made for other
+                objectives or limits, or is incomplete.
         """
+        if not isinstance(state, dict):
+            raise FileFormatError(f"a search state must be a JSON object, but got {state!r:.80}.")
         expected = {
             "format": _FORMAT,
             "search": type(self).__name__,
             "space": self.space.fingerprint,
+            "objectives": [[o.metric, o.direction, o.weight] for o in self.objectives],
+            "limits": self.limits,
         }
         for field, value in expected.items():
             if state.get(field) != value:
@@ -280,7 +318,7 @@ class BaseSearch(ABC):
             rng.bit_generator.state = state["rng"]
             seed, exhausted = int(state["seed"]), bool(state["exhausted"])
             self._load_state(state)
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
             raise FileFormatError(
                 f"a search state must be complete, but reading it gave: {err!r}."
             ) from err

@@ -41,7 +41,7 @@ def excess(space: CodeSpace, points: Array, limits: Mapping[str, float]) -> Arra
         codes = space.encode_points(space.canonical_points(points))
         for name, limit in limits.items():
             ratio = np.maximum(ratio, space.cost(name, codes) / limit)
-    return ratio
+    return np.where(np.isnan(ratio), np.inf, ratio)  # an unknown cost is not within a limit
 
 
 def meets_limits(space: CodeSpace, points: Array, limits: Mapping[str, float]) -> NDArray[np.bool_]:

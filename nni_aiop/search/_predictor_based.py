@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,9 +239,13 @@ class PredictorSearch(BaseSearch):
             spreads = np.column_stack([spreads, np.zeros(len(spent))])
         return gains, spreads
 
+    #: Options that the state carries, so that a resumed search goes on with those it began with.
+    _kept: ClassVar[tuple[str, ...]] = ("budget", "rounds", "cost", "lam", "exploration", "pareto")
+
     def _state(self) -> dict[str, Any]:
         return {
-            "budget": self.budget,
+            "warmup": [self.warmup.fraction, self.warmup.count],
+            "options": {name: getattr(self, name) for name in self._kept},
             "round": self._round,
             "queue": [self.space.to_json(s) for s in self._queue],
         }
@@ -249,7 +253,9 @@ class PredictorSearch(BaseSearch):
     def _load_state(self, state: Mapping[str, Any]) -> None:
         self._queue = [self.space.from_json(s) for s in state["queue"]]
         self._round = int(state["round"])
-        self.budget = int(state["budget"])
+        self.warmup = RandomWarmup(*state["warmup"])
+        for name in self._kept:
+            setattr(self, name, state["options"][name])
 
 
 class NCPSearch(PredictorSearch):
@@ -266,8 +272,7 @@ class NCPSearch(PredictorSearch):
     terms are weighed against each other.
 
     Args:
-        starts: Number of starts of each round: the best results so far, their random neighbours,
-            random codes.
+        starts: Number of starts of each round: the best results so far, and random codes.
         steps: Iterations of propagation.
         lr: Learning rate of Adam in the standardised code.
         options: See `PredictorSearch`.
@@ -283,9 +288,13 @@ class NCPSearch(PredictorSearch):
         **options: Any,
     ) -> None:
         super().__init__(space, **options)
+        if starts < 1 or steps < 1:
+            raise ValueError(f"starts and steps must be at least 1, but got {starts}, {steps}.")
         self.starts = starts
         self.steps = steps
         self.lr = lr
+
+    _kept = (*PredictorSearch._kept, "starts", "steps", "lr")
 
     @property
     def _warps(self) -> bool:
@@ -332,6 +341,8 @@ class PredictorTopK(PredictorSearch):
     def __init__(self, space: CodeSpace, *, pool: int = 10_000, **options: Any) -> None:
         super().__init__(space, **{"rounds": 1, "exploration": 0.0, **options})
         self.pool = pool
+
+    _kept = (*PredictorSearch._kept, "pool")
 
     def _candidates(
         self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]

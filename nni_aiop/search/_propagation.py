@@ -29,10 +29,11 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 from torch.nn import functional as F
 
-from nni_aiop.errors import SpaceError
+from nni_aiop.errors import InfeasibleError, SpaceError
 from nni_aiop.search._limits import check_limits, repair
 from nni_aiop.spaces import CodeSpace, Ordinal, Sample
 
@@ -71,7 +72,12 @@ class Task:
     name: str = ""
 
     def __post_init__(self) -> None:
-        metrics = self.predictor.metrics_
+        metrics = getattr(self.predictor, "metrics_", None)
+        if metrics is None:
+            raise NotFittedError(
+                "a task's predictor must be fitted, "
+                f"but got an unfitted {type(self.predictor).__name__}."
+            )
         metric = self.metric or metrics[0]
         if metric not in metrics:
             raise SpaceError(f"a task's metric must be one of {metrics}, but got {metric!r}.")
@@ -304,15 +310,22 @@ class Propagation:
             points = flat[self.merit.ravel().argmax()][None]
         out: list[Sample] = []
         seen: set[str] = set()
+        problem: InfeasibleError | None = None
         for row in points:
-            sample = self.space.decode(self.space.encode_points(row[None]))[0]
-            sample = repair(self.space, [sample], self.limits)[0]
+            try:
+                sample = self.space.decode(self.space.encode_points(row[None]))[0]
+                sample = repair(self.space, [sample], self.limits)[0]
+            except InfeasibleError as err:
+                problem = err
+                continue
             key = self.space.key(sample)
             if key not in seen:
                 seen.add(key)
                 out.append(sample)
             if len(out) == n:
                 break
+        if problem is not None and not out:
+            raise problem
         return out
 
     def final(self) -> list[Sample]:
@@ -370,6 +383,7 @@ def propagate(
         limits: Hard upper limits on exact costs; what is returned never exceeds them.
 
     Raises:
+        ValueError: An option is not one of its choices.
         SpaceError: A start is not of the space, a cost is unknown, or winner-takes-all has no cost
             or no ordered
             dimension to edit.
@@ -384,27 +398,30 @@ def propagate(
     unknown = set(targets or {}) - {t.name for t in tasks} - ({cost} if cost else set())
     if unknown:
         raise SpaceError(f"targets must name tasks or the cost, but got {sorted(unknown)}.")
-    codes = torch.as_tensor(_starting_codes(space, starts), dtype=torch.float32)
+    _check_options(strategy, optimiser, rounding, steps)
+    # Codes are kept in double precision, in which continuous values keep their keys; predictors and
+    # gradients do with single.
+    codes = torch.as_tensor(_starting_codes(space, starts), dtype=torch.float64)
     if strategy == "winner-takes-all":
         if spent is None or not any(isinstance(d, Ordinal) for d in space.dimensions):
             raise SpaceError("winner-takes-all must have a cost and ordered dimensions (Eq. 4).")
-        codes = torch.as_tensor(space.snap(codes.numpy()), dtype=torch.float32)
+        codes = torch.as_tensor(space.snap(codes.numpy()))
 
     guards = {name: Cost.of(space, name, tasks) for name in limits}
-    std = torch.as_tensor(space.code_std, dtype=torch.float32)
+    std = torch.as_tensor(space.code_std)
     moment = torch.zeros_like(codes), torch.zeros_like(codes)
-    visited = [codes.numpy().astype(np.float64)]
+    visited = [codes.numpy()]
     at_rounded: list[dict[str, Tensor]] = []
     for step in range(1, steps + 1):
-        rounded = torch.as_tensor(space.snap(codes.numpy()), dtype=torch.float32)
+        rounded = torch.as_tensor(space.snap(codes.numpy()))
         here = rounded if rounding == "straight-through" else codes
-        leaf = here.detach().requires_grad_()
+        leaf = here.float().requires_grad_()
         loss, predicted = propagation_loss(tasks, leaf, cost=spent, lam=lam, targets=targets)
         loss = _hold_limits(loss, leaf, rounded, guards, limits)
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         if rounding == "straight-through":
             at_rounded.append({k: v.detach() for k, v in predicted.items()})
-        gradient = gradient * std  # of the standardised code
+        gradient = gradient.double() * std  # of the standardised code
         resting = _reached(tasks, spent, predicted, targets)
         if strategy == "winner-takes-all":
             assert spent is not None
@@ -414,9 +431,26 @@ def propagate(
             new = (codes - lr * std * direction).clamp(0.0, 1.0)
         codes = torch.where(resting[:, None], codes, new)
         if isinstance(rounding, int) and step % rounding == 0:
-            codes = torch.as_tensor(space.snap(codes.numpy()), dtype=torch.float32)
-        visited.append(codes.numpy().astype(np.float64))
+            codes = torch.as_tensor(space.snap(codes.numpy()))
+        visited.append(codes.numpy())
     return _collect(space, tasks, np.stack(visited), at_rounded, spent, lam, limits)
+
+
+def _check_options(strategy: str, optimiser: str, rounding: str | int, steps: int) -> None:
+    for name, value, choices in (
+        ("strategy", strategy, ("continuous", "winner-takes-all")),
+        ("optimiser", optimiser, ("sgd", "adam")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {choices}, but got {value!r}.")
+    if rounding not in ("end", "straight-through") and not (
+        isinstance(rounding, int) and rounding > 0
+    ):
+        raise ValueError(
+            f"rounding must be end, straight-through or a number of steps, but got {rounding!r}."
+        )
+    if steps < 0:
+        raise ValueError(f"steps must not be negative, but got {steps}.")
 
 
 def _starting_codes(
@@ -485,7 +519,7 @@ def _winner_step(space: CodeSpace, cost: Cost, codes: Tensor, gradient: Tensor) 
             by_dimension[:, j] = columns[:, 0]
     increase = relative_cost_increase(space, cost, points)
     edited = winner_takes_all(space, points, by_dimension, increase)
-    return torch.as_tensor(space.encode_points(edited), dtype=torch.float32)
+    return torch.as_tensor(space.encode_points(edited))
 
 
 def _collect(

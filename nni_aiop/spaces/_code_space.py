@@ -41,7 +41,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A rule that every valid sample keeps.
+    """A rule that every valid sample keeps; it should not depend on inactive labels.
 
     Args:
         name: The rule in words; it is quoted when a sample breaks it.
@@ -155,14 +155,17 @@ class CodeSpace:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the dimensions and conditions, by which files know their space again."""
+        """A hash of the definition, by which files know their space again."""
         content = [
-            [type(d).__name__, d.label, d.describe(), d.size if d.size != math.inf else None]
+            [type(d).__name__, d.label]
+            + [repr(getattr(d, a, None)) for a in ("values", "low", "high")]
             + [getattr(d, a, None) for a in ("scale", "log", "n_chosen")]
+            + [getattr(d, "ppf", None) is not None]
             for d in self.dimensions
         ]
         rules = {k: [[c.parent, repr(c.values)] for c in v] for k, v in self.conditions.items()}
-        text = json.dumps([content, rules], sort_keys=True)
+        rest = [self.activity is not None, [c.name for c in self.constraints]]
+        text = json.dumps([content, rules, rest, self.features is not None], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
@@ -259,7 +262,7 @@ class CodeSpace:
         """The valid sample whose code is nearest: grid points in the order of their distance."""
         options, distances = [], []
         for d in self.dimensions:
-            points = d.options()
+            points = d.near(code[self.columns[d.label]])
             gap = ((d.encode(points) - code[self.columns[d.label]]) ** 2).sum(axis=1)
             order = np.argsort(gap, kind="stable")
             options.append(points[order])
@@ -282,7 +285,7 @@ class CodeSpace:
                     heapq.heappush(heap, (further, (*ranks[:j], r, *ranks[j + 1 :]), j))
         raise InfeasibleError(
             f"a sample that keeps the constraints of {self.name} must be near the code, "
-            f"but none of the {_MAX_VISITS} nearest does."
+            f"but none of the {_MAX_VISITS} nearest (or of all, if fewer) does."
         )
 
     # --- activity, identity, validity -----------------------------------------------------------
@@ -344,7 +347,11 @@ class CodeSpace:
         ]
 
     def key(self, sample: Mapping[str, Value]) -> str:
-        """A text that two samples share exactly when their canonical samples are equal."""
+        """A text that two samples share exactly when their canonical samples are equal.
+
+        Continuous values come out of `decode` and `sample` with twelve digits, which survive being
+        encoded and decoded; a user's own value of more digits has another key until it is decoded.
+        """
         return self.keys(self.points([sample]))[0]
 
     def to_json(self, sample: Mapping[str, Value]) -> list[float | int | None]:
@@ -443,8 +450,13 @@ class CodeSpace:
                 f"a space must have at most {limit} points to be listed, "
                 f"but {self.name} has {self.size:.3g}."
             )
-        grids = np.meshgrid(*[d.options(limit) for d in self.dimensions], indexing="ij")
-        return np.stack([g.ravel() for g in grids], axis=1)
+        number = np.arange(self.size, dtype=np.int64)
+        columns = []
+        for d in reversed(self.dimensions):  # the last dimension is the digit that changes first
+            options = d.options(limit)
+            columns.append(options[number % len(options)])
+            number //= len(options)
+        return np.stack(columns[::-1], axis=1)
 
     def neighbours(self, sample: Mapping[str, Value]) -> list[Sample]:
         """Valid samples (every label) that differ in one active dimension, each architecture

@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -89,8 +90,12 @@ class Dimension(ABC):
         """Points one step away: the next values where ordered, every other value where not."""
 
     @abstractmethod
-    def options(self, limit: int = 1000) -> Array:
-        """All points (a grid of `limit` where there are more)."""
+    def options(self, limit: int) -> Array:
+        """All points in increasing order; about `limit` of them, evenly spread, if more."""
+
+    def near(self, code: Array, limit: int = 1000) -> Array:
+        """About `limit` points (all if fewer) among which is the nearest to a code (width,)."""
+        return self.options(limit)
 
     def describe(self) -> str:
         """The choices in a few words."""
@@ -98,7 +103,7 @@ class Dimension(ABC):
 
     def code_std(self) -> Array:
         """(width,) standard deviation of the code columns under uniform sampling."""
-        return np.asarray(self.encode(self.options()).std(axis=0))
+        return np.asarray(self.encode(self.options(1000)).std(axis=0))
 
     def points_of(self, values: Sequence[Value]) -> list[float]:
         """Points of many values at once.
@@ -163,9 +168,14 @@ class _Listed(Dimension):
     def random(self, n: int, rng: np.random.Generator) -> Array:
         return rng.integers(len(self.values), size=n).astype(np.float64)
 
-    def options(self, limit: int = 1000) -> Array:
+    def options(self, limit: int) -> Array:
         n = len(self.values)
         return np.unique(np.round(np.linspace(0, n - 1, min(n, limit))))
+
+    def near(self, code: Array, limit: int = 1000) -> Array:
+        centre = self.decode(code[None])[0]
+        around = np.arange(centre - limit // 2, centre + limit // 2)
+        return around[(around >= 0) & (around < len(self.values))]
 
     def describe(self) -> str:
         if len(self.values) <= 8:
@@ -196,10 +206,9 @@ class Ordinal(_Listed):
         if isinstance(self.values, range):
             increasing = self.values.step > 0
         else:
-            try:
-                increasing = all(a < b for a, b in zip(self.values, self.values[1:], strict=False))
-            except TypeError:
-                increasing = False
+            increasing = all(isinstance(v, Real) for v in self.values) and all(
+                a < b for a, b in pairwise(self.values)
+            )
         if not increasing:
             raise SpaceError(
                 f"the values of the ordinal {self.label!r} must be increasing numbers, "
@@ -275,6 +284,10 @@ class Nominal(_Listed):
     def default(self) -> float:
         return 0.0
 
+    def code_std(self) -> Array:
+        share = 1 / len(self.values)
+        return np.full(len(self.values), math.sqrt(share * (1 - share)))
+
     def encode(self, points: Array) -> Array:
         rows: Array = np.eye(len(self.values))[points.astype(np.int64)]
         return rows
@@ -296,7 +309,8 @@ class Continuous(Dimension):
         low: Smallest value (of the middle 99.9 % where `ppf` has infinite tails).
         high: Largest value, likewise.
         log: Whether the code is in proportion to the logarithm.
-        ppf: Quantile function from [0, 1] to the value, for other distributions.
+        ppf: Quantile function from [0, 1] to the value, for other distributions; of an array or
+            of a number.
         cdf: Its inverse; both or neither.
 
     Raises:
@@ -344,7 +358,7 @@ class Continuous(Dimension):
         if self.low == self.high:
             return np.full((len(points), 1), 0.5)
         if self.cdf is not None:
-            code = np.array([self.cdf(p) for p in points.tolist()], dtype=np.float64)
+            code = _over(self.cdf, points)
         elif self.log:
             code = np.log(points / self.low) / np.log(self.high / self.low)
         else:
@@ -354,7 +368,7 @@ class Continuous(Dimension):
     def decode(self, codes: Array) -> Array:
         c = np.clip(codes[:, 0], 0.0, 1.0)
         if self.ppf is not None:
-            value = np.array([self.ppf(x) for x in c.tolist()], dtype=np.float64)
+            value = _over(self.ppf, c)
         elif self.log:
             value = self.low * (self.high / self.low) ** c
         else:
@@ -371,11 +385,26 @@ class Continuous(Dimension):
         moved = np.array([[c] for c in (code - 0.05, code + 0.05) if 0.0 <= c <= 1.0])
         return self.decode(moved).tolist() if len(moved) else []
 
-    def options(self, limit: int = 1000) -> Array:
+    def options(self, limit: int) -> Array:
         return self.decode(np.linspace(0.0, 1.0, limit)[:, None])
+
+    def near(self, code: Array, limit: int = 1000) -> Array:
+        grid = np.append(np.linspace(0.0, 1.0, limit), np.clip(code, 0.0, 1.0))
+        return self.decode(grid[:, None])
 
     def describe(self) -> str:
         return f"[{self.low}, {self.high}]" + (" (log)" if self.log else "")
+
+
+def _over(function: Callable[[Any], Any], x: Array) -> Array:
+    """(n,) a function of each number, called once where it takes arrays."""
+    try:
+        out = np.asarray(function(x), dtype=np.float64)
+    except (TypeError, ValueError):
+        out = np.empty(0)
+    if out.shape == x.shape:
+        return out
+    return np.array([function(v) for v in x.tolist()], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -430,7 +459,22 @@ class Subset(_Listed):
         return [v for i, v in enumerate(self.values) if mask >> i & 1]
 
     def values_of(self, points: Array) -> list[Value]:
-        return [self.value(p) for p in points.tolist()]
+        masks = points.tolist()
+        chosen = {mask: self.value(mask) for mask in set(masks)}
+        return [chosen[mask].copy() for mask in masks]
+
+    def points_of(self, values: Sequence[Value]) -> list[float]:
+        known: dict[tuple[Value, ...], float] = {}
+        try:
+            chosen = [tuple(v) for v in values]
+            for key in set(chosen):
+                known[key] = self.point(key)
+            return [known[key] for key in chosen]
+        except (KeyError, TypeError, ValueError):
+            return super().points_of(values)  # which names the stranger, or knows lists as values
+
+    def near(self, code: Array, limit: int = 1000) -> Array:
+        return np.unique(np.append(self.options(limit), self.decode(code[None])))
 
     def _masks(self, chosen: NDArray[np.bool_]) -> Array:
         return np.asarray(chosen @ (2.0 ** np.arange(len(self.values))))
@@ -458,7 +502,7 @@ class Subset(_Listed):
         outside = [i for i in range(n) if not mask >> i & 1]
         return [float(mask ^ 1 << i ^ 1 << j) for i in inside for j in outside]
 
-    def options(self, limit: int = 1000) -> Array:
+    def options(self, limit: int) -> Array:
         if self.size <= limit:
             if self.n_chosen is None:
                 return np.arange(self.size, dtype=np.float64)

@@ -1,10 +1,14 @@
 """The equations of NCP (Ding et al. 2022) against numbers worked out by hand."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 
 from nni_aiop.errors import InfeasibleError, SpaceError
+from nni_aiop.predictors import make_predictor
 from nni_aiop.search import Task, propagate
 from nni_aiop.search._propagation import (
     Cost,
@@ -12,7 +16,8 @@ from nni_aiop.search._propagation import (
     relative_cost_increase,
     winner_takes_all,
 )
-from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
+from nni_aiop.search_spaces import get_space
+from nni_aiop.spaces import CodeSpace, Constraint, Continuous, Nominal, Ordinal
 
 
 class Linear:
@@ -210,6 +215,65 @@ def test_a_start_rests_when_it_has_reached_its_fixed_targets():
     assert 0.5 < run.codes[-1, 0, 0] < 0.75
 
 
+def test_the_defaults_are_the_papers():
+    # Section 4.1 and appendix E.1: b, n = 2; c, i, o = 64; lambda 0.5, learning rate 3, 70 steps.
+    space = get_space("multi_resolution")
+    predictor = Linear([0.01] * 27)
+    given = propagate(
+        space,
+        Task(predictor),
+        [{k: 64 if k[0] in "cio" else 2 for k in space.labels}],
+        cost="flops",
+        lam=0.5,
+        lr=3.0,
+        steps=70,
+        optimiser="sgd",
+        rounding="end",
+        strategy="continuous",
+    )
+    default = propagate(space, Task(predictor), cost="flops")
+    np.testing.assert_array_equal(default.codes, given.codes)
+
+
+def test_one_edit_of_the_winner_is_eight_channels_or_one_block():
+    space = get_space("multi_resolution")
+    run = propagate(
+        space, Task(Linear([0.5] * 27)), cost="flops", strategy="winner-takes-all", steps=40
+    )
+    way = space.from_points(run.points[:, 0])
+    edits = [
+        (label, abs(a[label] - b[label]))
+        for a, b in pairwise(way)
+        for label in space.labels
+        if a[label] != b[label]
+    ]
+    assert {k for label, k in edits if label[0] in "cio"} <= {8}
+    assert {k for label, k in edits if label[0] in "bn"} <= {1}
+    assert edits
+
+
+def test_a_continuous_value_keeps_its_key_on_the_way():
+    space = CodeSpace([Continuous("x", 1e-3, 1.0, log=True), Ordinal("a", range(5))])
+    samples = space.sample(20, np.random.default_rng(0))
+    run = propagate(space, Task(Linear([0.0, 0.1])), samples, steps=1)
+    assert space.keys(run.points[0]) == [space.key(s) for s in samples]
+
+
+def test_limits_and_constraints_together():
+    space = CodeSpace(
+        [Ordinal("a", range(5)), Ordinal("b", range(5))],
+        constraints=[Constraint("a is not 1", lambda s: s["a"] != 1)],
+        costs={"flops": lambda codes: 4 * (3 * codes[:, 0] + codes[:, 1])},
+    )
+    run = propagate(
+        space, Task(Linear([1.0, 1.0])), np.random.default_rng(0).random((30, 2)),
+        limits={"flops": 7.0}, steps=20,
+    )  # fmt: skip
+    for found in run.best(3):
+        assert space.violation(found) is None
+        assert 3 * found["a"] + found["b"] <= 7
+
+
 def test_a_given_code_can_be_the_start_of_a_transfer():
     run = propagate(grid_space(), Task(Linear([0.0, 1.0])), [{"a": 4, "b": 0}], steps=40)
     assert run.points[0, 0].tolist() == [4, 0]
@@ -253,6 +317,11 @@ def test_bad_arguments_get_one_sentence():
         propagate(space, task, [[np.nan, 0.0]])
     with pytest.raises(SpaceError, match="metric must be one of"):
         Task(Linear([1.0]), "top1")
+    with pytest.raises(NotFittedError, match="must be fitted"):
+        Task(make_predictor("gp", space, 0))
+    for option in ({"strategy": "x"}, {"optimiser": "x"}, {"rounding": 0}, {"rounding": "x"}):
+        with pytest.raises(ValueError, match="must be"):
+            propagate(space, task, **option)
 
 
 def test_a_batch_of_starts_equals_each_start_alone():
@@ -261,7 +330,7 @@ def test_a_batch_of_starts_equals_each_start_alone():
     together = propagate(space, task, starts, steps=8, optimiser="adam", lr=0.3)
     for i, start in enumerate(starts):
         alone = propagate(space, task, start[None], steps=8, optimiser="adam", lr=0.3)
-        np.testing.assert_array_equal(together.codes[:, i], alone.codes[:, 0])
+        np.testing.assert_allclose(together.codes[:, i], alone.codes[:, 0], atol=1e-6)
 
 
 def test_every_visited_architecture_carries_its_exact_cost_and_prediction():

@@ -170,6 +170,22 @@ class TestContract:
         s = space(constraints=[rule])
         assert all(rule.check(x) for x in run(make(s, seed=6), BUDGET))
 
+    def test_constraints_on_conditional_labels_are_kept(self, make):
+        # The default of width2, 16, is what the rule forbids: inactive, it keeps its drawn value.
+        rule = Constraint("width2 is not 16", lambda x: x["width2"] != 16)
+        s = space(constraints=[rule])
+        search = make(s, seed=6)
+        assert all(rule.check(x) for x in run(search, BUDGET))
+
+    def test_a_told_sample_is_kept_with_its_inactive_labels_at_their_defaults(self, make):
+        s = space()
+        search = make(s, seed=0)
+        (sample,) = s.sample(1, np.random.default_rng(0))
+        sample |= {"depth": 1, "width2": 64, "width3": 64}
+        search.tell(sample, evaluate(sample))
+        ((kept, _),) = search.history
+        assert (kept["width2"], kept["width3"]) == (16, 16)
+
     def test_results_that_were_not_asked_are_learned_from(self, make):
         s = space()
         search = make(s, seed=0)
@@ -200,7 +216,10 @@ class TestContract:
             {**state, "search": "Other"},
             {k: v for k, v in state.items() if k != "rng"},
             {**state, "history": [[[0], None]]},
+            {**state, "limits": {"flops": 1.5}},
+            {**state, "objectives": [["other", "maximize", 1.0]]},
             {},
+            [],
         ):
             with pytest.raises((FileFormatError, SpaceError)):
                 make(space()).load_state_dict(broken)
@@ -214,6 +233,33 @@ def test_a_small_space_is_exhausted_without_an_error(kind):
     assert len({s.key(x) for x in asked}) == len(asked) == 6
     assert search.exhausted
     assert search.ask(3) == []
+
+
+def test_a_needle_in_a_small_space_is_found_by_listing_it():
+    s = CodeSpace(
+        [Ordinal(f"a{i}", range(10)) for i in range(4)],
+        constraints=[Constraint("all nines", lambda x: set(x.values()) == {9})],
+    )
+    search = RandomSearch(s, seed=0)
+    assert search.ask(3) == [{f"a{i}": 9 for i in range(4)}]
+
+
+def test_a_space_of_many_fixed_dimensions_can_be_listed():
+    s = CodeSpace([*(Ordinal(f"f{i}", (1,)) for i in range(70)), Ordinal("a", (1, 2))])
+    assert [x["a"] for x in sorted(RandomSearch(s).ask(5), key=lambda x: x["a"])] == [1, 2]
+
+
+def test_a_resumed_search_goes_on_with_the_options_it_began_with():
+    first = NCPSearch(space(), budget=30, rounds=3, starts=16, steps=5, exploration=2.0)
+    run(first, 10)
+    other = NCPSearch(space(), budget=99, rounds=1)
+    other.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert (other.budget, other.rounds, other.starts, other.exploration) == (30, 3, 16, 2.0)
+
+
+def test_objectives_must_differ():
+    with pytest.raises(ValueError, match="objectives that differ"):
+        RandomSearch(space(), objectives=("a", "a"))
 
 
 @pytest.mark.parametrize("kind", ["evolution", "ncp"])

@@ -213,6 +213,31 @@ def test_a_definition_that_breaks_a_rule_is_refused(options, message):
 def test_fingerprint_tells_spaces_apart():
     assert mixed().fingerprint == mixed().fingerprint
     assert len({f().fingerprint for f in HAND_MADE.values()}) == len(HAND_MADE)
+    alike = [
+        CodeSpace([Ordinal("w", (1, 2, 3, 4, 5, 6, 7, 8, 256))]),
+        CodeSpace([Ordinal("w", (1, 2, 4, 8, 16, 32, 64, 128, 256))]),
+        CodeSpace([Ordinal("w", (1, 2, 4, 8, 16, 32, 64, 128, 256))], features=lambda c: c),
+    ]
+    assert len({s.fingerprint for s in alike}) == 3
+
+
+def test_the_nearest_valid_value_of_a_long_range_is_exact():
+    space = CodeSpace(
+        [Ordinal("n", range(100_000))], constraints=[Constraint("odd", lambda s: s["n"] % 2 == 1)]
+    )
+    assert space.decode([[50_000 / 99_999]])[0]["n"] in (49_999, 50_001)
+
+
+def test_ten_thousand_samples_of_subsets_and_quantiles_survive_a_batched_round_trip():
+    space = CodeSpace(
+        [
+            *(Subset(f"s{i}", tuple("abcdefgh"), 2 if i % 2 else None) for i in range(20)),
+            Continuous("q", 0.0, 4.0, ppf=lambda q: 4 * q**2, cdf=lambda x: (x / 4) ** 0.5),
+            Continuous("one", 0.0, 1.0, ppf=lambda q: min(q, 1.0), cdf=lambda x: min(x, 1.0)),
+        ]
+    )
+    samples = space.sample(1_000, np.random.default_rng(0))
+    assert space.decode(space.encode(samples)) == samples
 
 
 @pytest.mark.parametrize("data", [[0, 0], [9, 0, 0, 0.1, 3], [-1, 0, 0, 0.1, 3], [0, 0, 0, 0.1, 7]])

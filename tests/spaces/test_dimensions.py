@@ -52,7 +52,7 @@ def test_subset_of_a_given_size_takes_the_largest_codes():
     d = Subset("s", ("a", "b", "c"), 2)
     assert d.value(d.decode(np.array([[0.1, 0.9, 0.5]]))[0]) == ["b", "c"]
     assert d.size == 3
-    assert [d.value(p) for p in d.options().tolist()] == [["a", "b"], ["a", "c"], ["b", "c"]]
+    assert [d.value(p) for p in d.options(10).tolist()] == [["a", "b"], ["a", "c"], ["b", "c"]]
     assert [d.value(p) for p in d.neighbours(d.point(["a", "b"]))] == [["b", "c"], ["a", "c"]]
 
 
