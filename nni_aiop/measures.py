@@ -125,9 +125,9 @@ class FunctionMeasure:
         found = self.function(sample, **self.arguments)
         metrics = found if isinstance(found, Mapping) else {"default": found}
         if "default" not in metrics:
+            name = getattr(self.function, "__qualname__", repr(self.function))
             raise AiopError(
-                f"{self.function.__name__} must return a number or a dict with 'default', "
-                f"but returned {found!r}."
+                f"{name} must return a number or a dict with 'default', but returned {found!r}."
             )
         return metrics
 

@@ -6,9 +6,8 @@ is an NNI ModelSpace with the same labels in the same order (there when NNI is i
 
 from __future__ import annotations
 
-import importlib
-
-from nni_aiop.errors import MissingPackageError, SpaceError
+from nni_aiop.engines.nni_space import as_code_space
+from nni_aiop.errors import SpaceError
 from nni_aiop.spaces import CodeSpace
 
 __all__ = ["SPACES", "get_space"]
@@ -38,34 +37,10 @@ def get_space(name: str) -> CodeSpace:
         ('op_01', 'op_02', 'op_12', 'op_03', 'op_13', 'op_23')
     """
     if name in SPACES:
-        module_name, attribute = SPACES[name], "code_space"
-    elif ":" in name:
-        module_name, attribute = name.split(":", maxsplit=1)
-    else:
+        return as_code_space(f"{SPACES[name]}:code_space")
+    if ":" not in name:
         raise SpaceError(
             f"a space must be one of {', '.join(sorted(SPACES))} or module:attribute, "
             f"but got {name!r}."
         )
-    try:
-        found: object = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except MissingPackageError:
-        raise
-    except (ImportError, AttributeError, ValueError) as err:
-        raise SpaceError(f"a space must be importable, but got {name!r} ({err}).") from err
-    if callable(found) and not isinstance(found, CodeSpace):
-        found = found()
-    method = getattr(found, "code_space", None)
-    if callable(method):
-        found = method()
-    elif callable(getattr(found, "simplify", None)):
-        from nni_aiop.engines.nni_space import code_space_from_nni
-
-        found = code_space_from_nni(found)
-    if not isinstance(found, CodeSpace):
-        raise SpaceError(
-            f"{name!r} must lead to a CodeSpace, but gives an object of type "
-            f"{type(found).__name__}."
-        )
-    return found
+    return as_code_space(name)

@@ -6,13 +6,12 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from numbers import Real
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from nni_aiop.errors import AiopError, MissingPackageError
+from nni_aiop.engines._references import load_object
+from nni_aiop.errors import MissingPackageError
 
 __all__ = ["importing_nni", "load_object", "nni_log", "numbers"]
 
@@ -63,26 +62,6 @@ def nni_log(path: Path) -> Iterator[None]:
             nni_runtime_log.start_stdout_logging()
 
 
-def load_object(reference: str) -> Any:
-    """The object that `package.module:name` names (its parts may go deeper: `module:Class.method`).
-
-    Raises:
-        AiopError: The text has another form, or there is no such module or name.
-    """
-    module_name, colon, name = reference.partition(":")
-    if not (module_name and colon and name):
-        raise AiopError(f"a reference must read package.module:name, but got {reference!r}.")
-    try:
-        found: Any = _import(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as err:
-        if isinstance(err, MissingPackageError):
-            raise
-        raise AiopError(f"{reference!r} must name something importable, but: {err}.") from err
-    return found
-
-
 def numbers(metric: Any) -> dict[str, float]:
     """The numbers of a reported metric; a bare one is called `default`, as NNI calls it."""
     given = metric if isinstance(metric, Mapping) else {"default": metric}
@@ -94,9 +73,3 @@ def numbers(metric: Any) -> dict[str, float]:
         if isinstance(value, Real):
             out[str(name)] = float(value)
     return out
-
-
-def _import(name: str) -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*found to be not a nn.Module", module="nni")
-        return import_module(name)

@@ -7,15 +7,16 @@ writes them into every trial.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nni_aiop.benchmarks import load_table
-from nni_aiop.engines._nni import importing_nni, load_object
+from nni_aiop.engines._nni import importing_nni
+from nni_aiop.engines._references import load_object
 from nni_aiop.engines.nni_space import as_code_space
-from nni_aiop.errors import AiopError, SpaceError
+from nni_aiop.errors import SpaceError
+from nni_aiop.measures import FunctionMeasure, Measure, PredictedMeasure, TableMeasure
 from nni_aiop.spaces import CodeSpace, Sample, Subset, Value
 
 with importing_nni():
@@ -26,7 +27,7 @@ __all__ = ["PredictedEvaluator", "SampleEvaluator", "TableEvaluator"]
 
 
 class _ByTheSample(Evaluator):  # type: ignore[misc]
-    """Reports what `measure` says of a model's sample; a subclass supplies `measure`.
+    """Reports what a measure says of a model's sample; a subclass supplies how it is made.
 
     Args:
         space: Reference `module:attribute` to the CodeSpace or NNI ModelSpace that the samples are
@@ -37,22 +38,29 @@ class _ByTheSample(Evaluator):  # type: ignore[misc]
         self.space = space
         self._code_space: CodeSpace | None = None
 
-    def measure(self, sample: Sample) -> Mapping[str, float]:
-        """The metrics of a sample (every label), among them `default`."""
+    def make_measure(self) -> Measure:
+        """What `measure` is; it reads the files, and its errors are those of a wrong argument."""
         raise NotImplementedError
 
-    def load(self) -> None:
-        """Read what `measure` needs: a wrong file or name is known before the first trial."""
-        raise NotImplementedError
+    @cached_property
+    def measure(self) -> Measure:
+        """The metrics of a sample (every label), among them `default`.
+
+        Made when it is first needed. Whoever has made the same measure already may set it, so that
+        nothing is read twice.
+        """
+        return self.make_measure()
 
     def prepare(self, model: Any) -> None:
         """Get ready for models of a space; `run_nni` does so before it starts.
+
+        A wrong file or name is thus known before the first trial.
 
         Args:
             model: Any of NNI's spaces or models.
         """
         self.code_space(model)
-        self.load()
+        _ = self.measure
 
     def code_space(self, model: Any = None) -> CodeSpace:
         """The space of the samples; made once."""
@@ -99,12 +107,13 @@ def _own_sample(space: CodeSpace, sample: Mapping[str, Value]) -> Sample:
 
 @nni.trace
 class PredictedEvaluator(_ByTheSample):
-    """Reports what a saved predictor predicts, each metric with its std as `NAME_std`.
+    """Reports what a saved predictor predicts; see `PredictedMeasure`.
 
     Args:
         path: The predictor's file, of `CodePredictor.save`.
         metric: Which predicted metric is `default`; the first one by default.
-        space: See `TableEvaluator`.
+        space: Reference `module:attribute` to the CodeSpace or NNI ModelSpace that the samples are
+            of; by default that of the model that is run.
 
     Raises:
         FileFormatError: The file is damaged, or of a predictor of another space.
@@ -117,35 +126,21 @@ class PredictedEvaluator(_ByTheSample):
         self.path = Path(path)
         self.metric = metric
 
-    @cached_property
-    def _predictor(self) -> Any:
-        from nni_aiop.predictors import load_predictor
-
-        return load_predictor(self.path, self.code_space())
-
-    def measure(self, sample: Sample) -> dict[str, float]:
-        prediction = self._predictor.predict(self.code_space().encode([sample]))
-        found = {}
-        for j, name in enumerate(prediction.metrics):
-            found[name] = float(prediction.mean[0, j])
-            found[f"{name}_std"] = float(prediction.std[0, j])
-        default = _one_of(prediction.metrics, self.metric, self.path)
-        return {"default": found[default], **found}
-
-    def load(self) -> None:
-        _one_of(self._predictor.metrics_, self.metric, self.path)
+    def make_measure(self) -> Measure:
+        return PredictedMeasure(self.path, self.code_space(), self.metric)
 
 
 @nni.trace
 class TableEvaluator(_ByTheSample):
-    """Reports what a table of measured architectures has; an architecture that it lacks fails.
+    """Reports what a table of measured architectures has; see `TableMeasure`.
+
+    An architecture that the table lacks fails.
 
     Args:
         path: A benchmark's original file, or a CSV with a column for each label and metric, as the
             `history.csv` of a search; see `nni_aiop.benchmarks.load_table`.
         metric: Which column is `default`; the first metric by default.
-        space: Reference `module:attribute` to the CodeSpace or NNI ModelSpace that the samples are
-            of; by default that of the model that is run.
+        space: See `PredictedEvaluator`.
 
     Raises:
         FileFormatError: The table is damaged or of another space.
@@ -158,34 +153,18 @@ class TableEvaluator(_ByTheSample):
         self.path = Path(path)
         self.metric = metric
 
-    @cached_property
-    def _table(self) -> tuple[dict[str, int], dict[str, Any]]:
-        space = self.code_space()
-        codes, columns = load_table(self.path, space)
-        keys = space.keys(space.decode_points(codes))
-        return {key: row for row, key in enumerate(keys)}, columns
-
-    def measure(self, sample: Sample) -> dict[str, float]:
-        rows, columns = self._table
-        default = _one_of(columns, self.metric, self.path)
-        row = rows.get(self.code_space().key(sample))
-        if row is None:
-            raise SpaceError(f"{self.path} must hold the architecture, but lacks {sample}.")
-        found = {name: float(column[row]) for name, column in columns.items()}
-        return {"default": found[default], **found}
-
-    def load(self) -> None:
-        _one_of(self._table[1], self.metric, self.path)
+    def make_measure(self) -> Measure:
+        return TableMeasure(self.path, self.code_space(), self.metric)
 
 
 @nni.trace
 class SampleEvaluator(_ByTheSample):
-    """Reports what a function of the sample returns: a number, or a dict of metrics.
+    """Reports what a function of the sample returns, a number or a dict; see `FunctionMeasure`.
 
     Args:
         function: Reference `module:function`; it is called with the sample (every label) and
             `arguments`. The module is imported: name only modules that you trust.
-        space: See `TableEvaluator`.
+        space: See `PredictedEvaluator`.
         arguments: Scalars and texts for the function.
 
     Raises:
@@ -197,27 +176,5 @@ class SampleEvaluator(_ByTheSample):
         self.function = function
         self.arguments = arguments
 
-    @cached_property
-    def _called(self) -> Any:
-        return load_object(self.function)
-
-    def measure(self, sample: Sample) -> Mapping[str, float]:
-        found = self._called(sample, **self.arguments)
-        metrics: Mapping[str, float] = found if isinstance(found, Mapping) else {"default": found}
-        if "default" not in metrics:
-            raise AiopError(
-                f"{self.function} must return a number or a dict with 'default', "
-                f"but returned {found!r}."
-            )
-        return metrics
-
-    def load(self) -> None:
-        _ = self._called
-
-
-def _one_of(metrics: Iterable[str], wanted: str | None, path: Path) -> str:
-    """The wanted metric, or the first one."""
-    known = list(metrics)
-    if wanted is not None and wanted not in known:
-        raise AiopError(f"{path} must have the metric {wanted!r}, but has {', '.join(known)}.")
-    return known[0] if wanted is None else wanted
+    def make_measure(self) -> Measure:
+        return FunctionMeasure(load_object(self.function), **self.arguments)

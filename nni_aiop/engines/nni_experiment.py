@@ -21,8 +21,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from nni_aiop.engines._nni import importing_nni, load_object, nni_log
-from nni_aiop.engines.nni_strategy import Result, SearchStrategy
+from nni_aiop.engines._nni import importing_nni, nni_log
+from nni_aiop.engines._references import made
+from nni_aiop.engines._results import Result
+from nni_aiop.engines.nni_strategy import SearchStrategy
 from nni_aiop.errors import AiopError, SpaceError
 from nni_aiop.spaces import Sample
 
@@ -115,9 +117,7 @@ def run_nni(
 
 
 def _model_space(given: str | type | BaseModelSpace) -> BaseModelSpace:
-    found: Any = load_object(given) if isinstance(given, str) else given
-    if isinstance(found, type) or (callable(found) and not hasattr(found, "simplify")):
-        found = found()
+    found: Any = made(given)
     if not isinstance(found, BaseModelSpace):
         raise SpaceError(f"{given!r} must be an NNI ModelSpace, but is a {type(found).__name__}.")
     return found

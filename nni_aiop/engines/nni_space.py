@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import pairwise
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from nni_aiop.engines._nni import importing_nni, load_object
+from nni_aiop.engines._nni import importing_nni
 from nni_aiop.engines._nni_activity import activity_of, conditions_of
-from nni_aiop.errors import SpaceError
+from nni_aiop.engines._ordered import is_ordered
+from nni_aiop.engines._references import made
+from nni_aiop.errors import AiopError, MissingPackageError, SpaceError
 from nni_aiop.spaces import (
     CodeSpace,
     Constraint,
@@ -36,18 +36,30 @@ def as_code_space(given: Any) -> CodeSpace:
     """The CodeSpace that is meant by a CodeSpace, an NNI space, or a reference to either.
 
     Args:
-        given: A CodeSpace, any of NNI's spaces, a class or function that makes one of these without
-            arguments, or the text `module:attribute` that leads to one of these. The module is
-            imported: name only modules that you trust.
+        given: A CodeSpace, any of NNI's spaces, what has a method `code_space()`, a class or
+            function that makes one of these without arguments, or the text `module:attribute` that
+            leads to one of these. The module is imported: name only modules that you trust.
 
     Raises:
-        AiopError: The reference leads nowhere.
-        SpaceError: What is given is no space.
+        SpaceError: The reference leads nowhere, or what is given is no space.
+        MissingPackageError: The space needs a package that is not installed.
     """
-    found = load_object(given) if isinstance(given, str) else given
-    if isinstance(found, type) or (callable(found) and not hasattr(found, "simplify")):
-        found = found()
-    return found if isinstance(found, CodeSpace) else code_space_from_nni(found)
+    try:
+        found = made(given)
+    except MissingPackageError:
+        raise
+    except AiopError as err:
+        raise SpaceError(str(err)) from err
+    if hasattr(found, "simplify"):
+        return code_space_from_nni(found)
+    if callable(getattr(found, "code_space", None)):
+        found = found.code_space()
+    if not isinstance(found, CodeSpace):
+        raise SpaceError(
+            f"{given!r} must lead to a CodeSpace, but gives an object of type "
+            f"{type(found).__name__}."
+        )
+    return found
 
 
 def code_space_from_nni(space: Any) -> CodeSpace:
@@ -135,17 +147,11 @@ def _dimension(mutable: Any, candidates: Collection[str]) -> Iterator[Dimension]
         )
 
 
-def _is_number(value: Value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 def categorical(label: str, values: Sequence[Value], *, is_layer_choice: bool) -> Dimension:
     """One of several values: ordinal where they are sorted numbers and mean what they say."""
-    if not is_layer_choice and len(values) > 1 and all(_is_number(v) for v in values):
-        if all(a < b for a, b in pairwise(values)):
-            return Ordinal(label, tuple(values))
-        if all(a > b for a, b in pairwise(values)):
-            return Ordinal(label, tuple(reversed(values)))
+    for ordered in (tuple(values), tuple(reversed(values))):
+        if not is_layer_choice and is_ordered(ordered):
+            return Ordinal(label, ordered)
     return Nominal(label, tuple(values))
 
 

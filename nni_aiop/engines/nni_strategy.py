@@ -17,7 +17,6 @@ What NNI 3.0 leaves to a strategy, and where it is handled here:
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import threading
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from nni_aiop.engines._nni import importing_nni, numbers
+from nni_aiop.engines._results import Result, recorded
+from nni_aiop.engines._state import read_state, write_state
 from nni_aiop.engines.nni_space import code_space_from_nni
 from nni_aiop.errors import AiopError, FileFormatError
 from nni_aiop.search import Objective, Search
@@ -40,12 +41,9 @@ with importing_nni():
     from nni.nas.strategy import Strategy
     from nni.nas.strategy.base import StrategyStatus
 
-__all__ = ["Result", "SearchStrategy"]
+__all__ = ["SearchStrategy"]
 
 _logger = logging.getLogger(__name__)
-
-#: A sample (every label) and its metrics; None where the evaluation failed.
-Result = tuple[Sample, dict[str, float] | None]
 
 _FORMAT = 1
 _POLL = 0.5  # seconds between looks for a free worker, which NNI does not announce
@@ -131,10 +129,8 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
         else:
             self.space_ = code_space_from_nni(model_space)
             self.search_ = self.search(self.space_)
-        if self.state is not None:
-            self.state.parent.mkdir(parents=True, exist_ok=True)
-            if self.state.exists():
-                self.load_state_dict(_read_state(self.state))
+        if self.state is not None and self.state.exists():
+            self.load_state_dict(read_state(self.state))
         engine.register_model_event_callback(ModelEventType.FinalMetric, self._on_final)
         engine.register_model_event_callback(ModelEventType.TrainingEnd, self._on_end)
         return model_space
@@ -216,13 +212,14 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
         Raises:
             FileFormatError: The state is of another search, space or version.
         """
-        if state_dict.get("format") != _FORMAT or "search" not in state_dict:
+        given, state = state_dict.get("format"), state_dict.get("search")
+        if given != _FORMAT or not isinstance(state, Mapping):
             raise FileFormatError(
-                f"a strategy's state must have format {_FORMAT}, "
-                f"but got {state_dict.get('format')!r}."
+                f"a strategy's state must have format {_FORMAT} and the search's state as a "
+                f"mapping, but got format {given!r} and {state!r:.80}."
             )
         with self._changed:
-            self.search_.load_state_dict(state_dict["search"])
+            self.search_.load_state_dict(state)
 
     # --- asking, submitting, waiting ------------------------------------------------------------
 
@@ -326,27 +323,15 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
                 self._unsettled.pop(key, None)
             self.search_.tell(sample, metrics)
             self._results.append((sample, metrics))
+            result = recorded(self.search_, (sample, metrics))
             self._save()
         if self.on_result is not None:
-            self.on_result(sample, metrics)
+            self.on_result(*result)
 
     def _save(self) -> None:
         if self.state is not None:
-            # A rename survives a SIGKILL. A flush to the disk would cost more than many a look-up.
-            draft = self.state.with_name(f".{self.state.name}.{os.getpid()}.tmp")
-            draft.write_text(json.dumps(self.state_dict()), encoding="utf-8")
-            os.replace(draft, self.state)
+            write_state(self.state, self.state_dict())
 
     def _merit(self, metrics: Mapping[str, float]) -> float:
         objectives = getattr(self.search_, "objectives", (Objective("default"),))
         return sum(o.weight * o.sign * metrics[o.metric] for o in objectives)
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as err:
-        raise FileFormatError(f"{path} must be a strategy's state, but is not: {err}.") from err
-    if not isinstance(state, dict):
-        raise FileFormatError(f"{path} must be a strategy's state, but is {type(state).__name__}.")
-    return state

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,6 +27,7 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial, FrozenTrial
 
+from nni_aiop.engines._ordered import is_number, is_ordered
 from nni_aiop.errors import SpaceError
 from nni_aiop.spaces import (
     CodeSpace,
@@ -81,7 +82,7 @@ class Parameter:
                 if _same(choice, value):
                     return choice
             raise LookupError(value)
-        if not _is_number(value):
+        if not is_number(value):
             raise LookupError(value)
         return nearest(distribution, float(value))
 
@@ -101,10 +102,6 @@ class Parameter:
             return self.distribution._contains(self.distribution.to_internal_repr(param))
         except (ValueError, TypeError):
             return False
-
-
-def _is_number(value: Value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _plain(value: Value) -> Value:
@@ -137,12 +134,12 @@ def nearest(distribution: BaseDistribution, number: float) -> float | int:
 def _natural(dimension: Dimension, param: Any) -> Value:
     """The value that a parameter spells out itself."""
     if isinstance(dimension, Continuous):
-        if not _is_number(param) or not dimension.low <= param <= dimension.high:
+        if not is_number(param) or not dimension.low <= param <= dimension.high:
             raise LookupError(param)
         return float(param)
     values: Sequence[Value] = getattr(dimension, "values", ())
     if isinstance(dimension, Ordinal):
-        if not _is_number(param) or math.isnan(param):
+        if not is_number(param) or math.isnan(param):
             raise LookupError(param)
         if isinstance(values, range):
             index = round((param - values.start) / values.step)
@@ -242,18 +239,9 @@ def _nominal(d: Nominal) -> Parameter:
     plain = plain and not any(isinstance(v, float) and math.isnan(v) for v in values)
     if plain and len(set(values)) == len(values):
         # Increasing numbers would be read back as ordinal.
-        choices = values[::-1] if _is_ordered(values) else values
+        choices = values[::-1] if is_ordered(values) else values
         return Parameter(d, CategoricalDistribution(choices), _as_is, lambda p: _natural(d, p))
     return _listed(d, [str(i) for i in range(len(values))], [float(i) for i in range(len(values))])
-
-
-def _is_ordered(values: Sequence[Value]) -> bool:
-    """Whether choices would be taken for an ordinal when they are read back."""
-    return (
-        len(values) > 1
-        and all(_is_number(v) and math.isfinite(v) for v in values)
-        and all(a < b for a, b in pairwise(values))
-    )
 
 
 def _listed(d: Dimension, names: list[str], points: list[float]) -> Parameter:
@@ -390,7 +378,7 @@ def code_space_from_distributions(
 def _dimension(label: str, distribution: BaseDistribution) -> Dimension:
     if isinstance(distribution, CategoricalDistribution):
         choices = tuple(_plain(c) for c in distribution.choices)
-        return Ordinal(label, choices) if _is_ordered(choices) else Nominal(label, choices)
+        return Ordinal(label, choices) if is_ordered(choices) else Nominal(label, choices)
     if isinstance(distribution, IntDistribution):
         values = range(distribution.low, distribution.high + 1, distribution.step)
         if not distribution.log:

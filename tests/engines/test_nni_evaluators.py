@@ -12,13 +12,14 @@ import pytest
 
 pytest.importorskip("nni", reason="NNI is not installed")
 
+import nni_aiop.measures
 from nni_aiop.engines._nni import importing_nni
 from nni_aiop.engines.nni_evaluators import _own_sample
 from nni_aiop.engines.nni_experiment import run_nni
 from nni_aiop.engines.nni_space import code_space_from_nni
 from nni_aiop.errors import AiopError, FileFormatError, SpaceError
 from nni_aiop.evaluators import PredictedEvaluator, SampleEvaluator, TableEvaluator
-from nni_aiop.spaces import Sample
+from nni_aiop.spaces import CodeSpace, Sample
 from nni_aiop.strategies import RandomSearch
 
 with importing_nni():
@@ -74,6 +75,26 @@ def test_a_table_answers_and_what_it_lacks_fails(toy: Any, tmp_path: Path) -> No
             }
     assert {m is None for _, m in results} == {True, False}
     assert "must hold the architecture, but lacks" in (tmp_path / "out" / "nni.log").read_text()
+
+
+def test_a_table_is_read_once(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = code_space_from_nni(toy.Toy())
+    path = write_table(tmp_path / "t.csv", toy, space.from_points(space.enumerate_points()))
+    read: list[Path] = []
+
+    def load_table(path: Path, space: CodeSpace) -> Any:
+        read.append(path)
+        return load(path, space)
+
+    load = nni_aiop.measures.load_table
+    monkeypatch.setattr(nni_aiop.measures, "load_table", load_table)
+    results = run(toy.Toy, TableEvaluator(str(path)), tmp_path / "1")
+    assert read == [path]
+    # A measure that is there already is taken as it is.
+    evaluator = TableEvaluator(str(path))
+    evaluator.measure = nni_aiop.measures.TableMeasure(path, space)
+    assert run(toy.Toy, evaluator, tmp_path / "2") == results
+    assert read == [path] * 2
 
 
 def test_another_metric_of_a_table(toy: Any, tmp_path: Path) -> None:

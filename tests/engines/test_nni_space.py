@@ -11,7 +11,7 @@ pytest.importorskip("nni", reason="NNI is not installed")
 from nni_aiop.engines._nni import importing_nni
 from nni_aiop.engines._nni_activity import activity_of
 from nni_aiop.engines.nni_space import as_code_space, code_space_from_nni
-from nni_aiop.errors import AiopError, SpaceError
+from nni_aiop.errors import SpaceError
 from nni_aiop.spaces import CodeSpace, Continuous, Nominal, Ordinal, Sample, Subset
 
 with importing_nni():
@@ -332,7 +332,9 @@ def test_references() -> None:
     assert isinstance(space, CodeSpace)
     assert as_code_space(space) is space
     assert as_code_space(Nested).labels == as_code_space(Nested()).labels
-    with pytest.raises(AiopError, match=r"package\.module:name"):
+    with pytest.raises(SpaceError, match=r"package\.module:name"):
         as_code_space("nonsense")
-    with pytest.raises(AiopError, match="must name something importable"):
+    with pytest.raises(SpaceError, match=r"must lead to a CodeSpace, but gives .* type int"):
+        as_code_space(7)
+    with pytest.raises(SpaceError, match="must name something importable"):
         as_code_space("nni_aiop.spaces:Missing")

@@ -134,9 +134,12 @@ def test_failed_and_silent_trials_are_told() -> None:
 
 
 def test_nan_is_no_result_of_ours() -> None:
-    results = run(RandomSearch(seed=0), mode="nan").results
+    seen: list[Any] = []
+    strategy = RandomSearch(seed=0, on_result=lambda s, m: seen.append((s, m)))
+    results = run(strategy, mode="nan").results
     assert all((m is None) == (s["a"] % 2 == 1) for s, m in results)
     assert any(m is None for _, m in results)
+    assert seen == results
 
 
 def test_an_exception_of_a_trial_reaches_the_user_where_nni_is_told_to_stop() -> None:
@@ -257,6 +260,10 @@ def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
     for content in ("{", "[]", '{"format": 99, "search": {}}'):
         path.write_text(content)
         with pytest.raises(FileFormatError, match=r"strategy's state must|must be a strategy's"):
+            run(RandomSearch(state=path))
+    for search in ("[]", "null", "7", '"RandomSearch"', "{}"):
+        path.write_text(f'{{"format": 1, "search": {search}}}')
+        with pytest.raises(FileFormatError):
             run(RandomSearch(state=path))
 
 
