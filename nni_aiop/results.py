@@ -11,7 +11,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nni_aiop.errors import FileFormatError, SpaceError
+from nni_aiop.spaces import Continuous, Nominal, Subset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 
     from nni_aiop.predictors import Prediction
     from nni_aiop.search import Objective
-    from nni_aiop.spaces import CodeSpace, Sample
+    from nni_aiop.spaces import CodeSpace, Dimension, Sample, Value
 
 __all__ = [
     "SearchResults",
+    "check_names",
     "draw_prediction",
     "new_figure",
     "pareto_front",
@@ -106,6 +108,20 @@ def pareto_front(values: ArrayLike) -> NDArray[np.bool_]:
     return front
 
 
+def check_names(space: CodeSpace, metrics: Iterable[str] = ()) -> None:
+    """Refuse names that would share a column of `history.csv` with a dimension.
+
+    Raises:
+        SpaceError: A metric, or an exact cost of the space, is named as a dimension.
+    """
+    for name in (*metrics, *space.costs):
+        if name in space.labels:
+            raise SpaceError(
+                "a metric or a cost must not be named as a dimension of the space, "
+                f"but got {name!r}."
+            )
+
+
 @dataclass(frozen=True)
 class SearchResults:
     """The evaluations of one search, ready to be saved and drawn.
@@ -128,10 +144,14 @@ class SearchResults:
 
     @cached_property
     def costs(self) -> dict[str, NDArray[np.float64]]:
-        """(n,) exact costs of every evaluated sample, by the name of the cost."""
+        """(n,) exact costs of every evaluated sample, by the name of the cost.
+
+        What is inactive stands at its default, as it does in what a search proposes.
+        """
         if not self.history:
             return {name: np.empty(0) for name in self.space.costs}
-        codes = self.space.encode([self.space.complete(sample) for sample, _ in self.history])
+        points = self.space.canonical_points(self.space.points([s for s, _ in self.history]))
+        codes = self.space.encode(self.space.from_points(points))
         return {name: self.space.cost(name, codes) for name in self.space.costs}
 
     @cached_property
@@ -222,28 +242,18 @@ class SearchResults:
         return out
 
     def _csv(self) -> str:
+        check_names(self.space, self.metrics)
         costs = {name: column for name, column in self.costs.items() if name not in self.metrics}
-        clash = set(self.space.labels) & {*self.metrics, *costs}
-        if clash:
-            raise SpaceError(
-                "a metric or a cost must not be named as a dimension of the space, "
-                f"but got {sorted(clash)[0]!r}."
-            )
+        numbered = "number" not in {*self.space.labels, *self.metrics, *costs}
+        cells = {d.label: _Cells(d) for d in self.space.dimensions}
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["number", *self.space.labels, *self.metrics, *costs])
+        rows.writerow([*["number"] * numbered, *cells, *self.metrics, *costs])
         for i, (sample, _) in enumerate(self.history):
             active = self.space.canonical(sample)
-            rows.writerow(
-                [
-                    i,
-                    *(
-                        _cell(active[label]) if label in active else ""
-                        for label in self.space.labels
-                    ),
-                    *(_cell(column[i]) for column in (*self.metrics.values(), *costs.values())),
-                ]
-            )
+            shown = [cells[k].text(active[k]) if k in active else "" for k in cells]
+            measured = [_cell(column[i]) for column in (*self.metrics.values(), *costs.values())]
+            rows.writerow([*[i] * numbered, *shown, *measured])
         return text.getvalue()
 
     def draw(
@@ -338,6 +348,77 @@ def _cell(value: Any) -> str:
     return json.dumps(_plain(value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+class _Cells:
+    """How the values of one dimension are written into the cells of a CSV, and read from them."""
+
+    def __init__(self, dimension: Dimension) -> None:
+        self.dimension = dimension
+        values: Sequence[Value] = getattr(dimension, "values", ())
+        self._is_range = isinstance(values, range)
+        self._values = () if self._is_range else values  # a range may be too long to be listed
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """The text of each listed value: its `repr` where plain texts are equal or empty."""
+        show = _json if isinstance(self.dimension, Subset) else _cell
+        texts = [show(v) for v in self._values]
+        if len(set(texts)) < len(texts) or "" in texts:
+            texts = [show(repr(v)) for v in self._values]
+        return texts
+
+    @cached_property
+    def _value_of(self) -> dict[str, Value]:
+        return dict(zip(self._texts, self._values, strict=True))
+
+    def text(self, value: Value) -> str:
+        """The cell of a value."""
+        if isinstance(self.dimension, Subset):
+            mask = int(self.dimension.point(value))
+            return f"[{', '.join(t for i, t in enumerate(self._texts) if mask >> i & 1)}]"
+        if isinstance(self.dimension, Nominal):
+            return self._texts[int(self.dimension.point(value))]
+        return _cell(value)
+
+    def value(self, text: str) -> Value:
+        """The value that a cell shows.
+
+        Raises:
+            FileFormatError: The dimension has no such value.
+        """
+        try:
+            value = self._parse(text)
+            self.dimension.point(value)
+        except (KeyError, TypeError, ValueError) as err:
+            raise FileFormatError(
+                f"{self.dimension.label!r} must be one of {self.dimension.describe()}, "
+                f"but got {text!r}."
+            ) from err
+        return value
+
+    def _parse(self, text: str) -> Value:
+        if isinstance(self.dimension, Subset):
+            return [self._value_of[_json(v)] for v in json.loads(text)]
+        if text in self._value_of:
+            return self._value_of[text]
+        if not isinstance(self.dimension, Nominal):
+            number = float(text)
+            if number.is_integer() and not isinstance(self.dimension, Continuous):
+                return int(text if text.isdecimal() else number)
+            if self._is_range:  # it would look through all its numbers for this one
+                raise ValueError(text)
+            return number
+        data = json.loads(text)  # written by hand: 1.0 for 1, [1,2] for (1, 2)
+        return next(
+            v
+            for v in self._values
+            if _plain(v) == data and isinstance(v, bool) == isinstance(data, bool)
+        )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value))
+
+
 def read_history(
     path: Path | str, space: CodeSpace, metrics: Sequence[str] = ()
 ) -> tuple[list[Sample], dict[str, NDArray[np.float64]]]:
@@ -364,11 +445,15 @@ def read_history(
             f"{path} must hold a heading and at least one row, but has {len(rows)} rows."
         )
     heading, rows = rows[0], rows[1:]
-    wanted = list(metrics) or [c for c in heading if c not in (*space.labels, "number")]
+    if len(set(heading)) < len(heading):
+        raise FileFormatError(f"{path} must name each column differently, but has {heading}.")
+    numbered = heading[0] == "number" and "number" not in space.labels  # as `history.csv`
+    wanted = list(metrics) or [c for c in heading[numbered:] if c not in space.labels]
     for column in (*space.labels, *wanted):
         if column not in heading:
             raise FileFormatError(f"{path} must have a column {column!r}, but has {heading}.")
     where = {column: heading.index(column) for column in heading}
+    cells = {d.label: _Cells(d) for d in space.dimensions}
     samples: list[Sample] = []
     columns: dict[str, list[float]] = {name: [] for name in wanted}
     for number, row in enumerate(rows, start=2):
@@ -376,10 +461,11 @@ def read_history(
             raise FileFormatError(
                 f"{path}, line {number}: a row must have {len(heading)} cells, but got {len(row)}."
             )
-        sample = {
-            d.label: _value(d, row[where[d.label]]) for d in space.dimensions if row[where[d.label]]
-        }
-        problem = space.violation(sample)
+        try:
+            sample = {k: cells[k].value(row[where[k]]) for k in cells if row[where[k]]}
+            problem = space.violation(sample)
+        except FileFormatError as err:
+            problem = str(err)
         if problem is not None:
             raise FileFormatError(f"{path}, line {number}: {problem}")
         samples.append(sample)
@@ -388,21 +474,6 @@ def read_history(
                 _number(row[where[name]], f"{path}, line {number}, column {name!r}")
             )
     return samples, {name: np.array(column) for name, column in columns.items()}
-
-
-def _value(dimension: Any, text: str) -> Any:
-    """The dimension's value that the cell shows, or else the text, for the space to refuse."""
-    values = getattr(dimension, "values", ())
-    for value in values:
-        if str(value) == text:
-            return value
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return text
-    if isinstance(data, list) or not values:
-        return data
-    return next((v for v in values if v == data and isinstance(v, (int, float))), text)
 
 
 def _number(text: str, where: str) -> float:

@@ -9,17 +9,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nni_aiop.errors import FileFormatError, SpaceError
 from nni_aiop.results import (
     SearchResults,
+    check_names,
     pareto_front,
     read_history,
     write_atomically,
     write_json,
 )
 from nni_aiop.search import Objective
-from nni_aiop.spaces import CodeSpace, Condition, Continuous, Nominal, Ordinal, Sample, Subset
+from nni_aiop.spaces import (
+    CodeSpace,
+    Condition,
+    Continuous,
+    Dimension,
+    Nominal,
+    Ordinal,
+    Sample,
+    Subset,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -105,9 +116,80 @@ def test_a_metric_must_not_be_named_as_a_dimension(space: CodeSpace, tmp_path: P
         results.save(tmp_path)
 
 
+def test_names_are_checked_before_there_is_a_result(space: CodeSpace) -> None:
+    check_names(space, ["accuracy"])
+    with pytest.raises(SpaceError, match="'rate'"):
+        check_names(space, ["accuracy", "rate"])
+
+
+def comes_back(space: CodeSpace, samples: list[Sample], folder: Path, metric: str = "y") -> None:
+    history = [(sample, {metric: float(i)}) for i, sample in enumerate(samples)]
+    SearchResults(space, history, [Objective(metric)]).save(folder)
+    read, metrics = read_history(folder / "history.csv", space)
+    assert [space.complete(sample) for sample in read] == samples
+    assert metrics[metric].tolist() == list(range(len(samples)))
+
+
+def test_a_dimension_or_a_metric_may_be_called_number(tmp_path: Path) -> None:
+    space = CodeSpace([Ordinal("number", (5, 6, 7)), Nominal("op", "ab")])
+    comes_back(space, space.sample(6, np.random.default_rng(0)), tmp_path / "a")
+    other = CodeSpace([Ordinal("depth", (5, 6, 7))])
+    comes_back(other, [{"depth": 7}, {"depth": 5}], tmp_path / "b", metric="number")
+
+
+@pytest.mark.parametrize(
+    "dimension",
+    [
+        Nominal("x", ((1, 2), (1,), ())),
+        Nominal("x", (1, "1", "a,b")),
+        Nominal("x", (None, "None", True, "")),
+        Nominal("x", (True, 1, 1.0)),
+        Nominal("x", (0.1, "nan", 3)),
+        Ordinal("x", (0.5, 1, 2.5)),
+        Ordinal("x", (False, True)),
+        Ordinal("x", range(1, 10**9)),
+        Continuous("x", 1, 5),
+        Subset("x", ((1, 2), "a", None, "(1, 2)"), None),
+        Subset("x", (1, "1", True), 2),
+        Subset("x", ((1, 2), [1, 2]), None),
+    ],
+)
+def test_every_value_comes_back(dimension: Dimension, tmp_path: Path) -> None:
+    space = CodeSpace([dimension])
+    points = dimension.options(5)
+    samples = space.from_points(points[:, None])
+    comes_back(space, samples, tmp_path)
+    read, _ = read_history(tmp_path / "history.csv", space)
+    assert [repr(sample) for sample in read] == [repr(sample) for sample in samples]
+
+
+@pytest.mark.parametrize("text", ["0.5", "abc", "1e99", "nan", "-3"])
+def test_a_stranger_in_a_long_range_is_refused_at_once(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"n,y\n{text},1\n")
+    with pytest.raises(FileFormatError, match="line 2: 'n' must be one of"):
+        read_history(tmp_path / "a.csv", CodeSpace([Ordinal("n", range(1, 10**9))]))
+
+
+def test_values_written_by_hand_are_read(tmp_path: Path) -> None:
+    space = CodeSpace([Nominal("a", (1, 2)), Nominal("b", ((1, 2), ())), Ordinal("c", range(9))])
+    (tmp_path / "a.csv").write_text('a,b,c,y\n1.0,"[1,2]",8.0,3\n')
+    assert read_history(tmp_path / "a.csv", space)[0] == [{"a": 1, "b": (1, 2), "c": 8}]
+
+
+def test_costs_are_those_of_the_canonical_sample(space: CodeSpace) -> None:
+    dear = CodeSpace(
+        space.dimensions,
+        conditions={"op": Condition("depth", (2, 4))},
+        costs={"flops": lambda codes: codes[:, 1:4] @ torch.tensor([1.0, 2, 3], dtype=codes.dtype)},
+    )
+    full = dear.from_points([[0, 2, 0.1, 1]])  # depth 1: op is inactive, but given
+    assert SearchResults(dear, [(full[0], None)], [Objective("y")]).costs["flops"].tolist() == [1]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("depth,op,rate,inputs,y,y\n1,,0.1,[],1,2\n", "must name each column differently"),
         ("", "a heading and at least one row"),
         ("depth,op,rate,accuracy\n1,,0.1,2\n", "must have a column 'inputs'"),
         ("depth,op,rate,inputs,accuracy\n1,,0.1\n", "line 2: a row must have 5 cells"),

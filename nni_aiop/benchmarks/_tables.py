@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -61,8 +62,10 @@ def _multi_resolution(path: Path, space: CodeSpace) -> Table:
 
 
 def _is_nas_bench_201(path: Path) -> bool:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return "in16_val_ncp" in file.readline()
+    """Whether a CSV is the published table: a search's history has its metrics, not its costs."""
+    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+        heading = next(csv.reader([file.readline()]), [])
+    return {"params_c100_m", "flops_c100_m"} <= set(heading)
 
 
 def _nasbench201(path: Path, space: CodeSpace) -> Table:

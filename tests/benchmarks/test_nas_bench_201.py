@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nni_aiop.benchmarks import NASBench201, load_nas_bench_201, load_nas_bench_201_csv
+from nni_aiop.benchmarks import (
+    NASBench201,
+    load_nas_bench_201,
+    load_nas_bench_201_csv,
+    load_table,
+)
 from nni_aiop.benchmarks.nas_bench_201 import EDGES, OPERATIONS
 from nni_aiop.errors import FileFormatError
+from nni_aiop.results import SearchResults
+from nni_aiop.search import Objective
+from nni_aiop.search_spaces import get_space
 
 
 def code(*chosen: int) -> Any:
@@ -209,3 +217,15 @@ def test_truncations_and_mutations_of_the_published_pickle(data_dir: Path, tmp_p
         except FileFormatError:
             continue
         assert (table.embedding.reshape(-1, 6, 5).sum(2) == 1).all()
+
+
+def test_a_history_with_published_metrics_is_no_published_table(tmp_path: Path) -> None:
+    space = get_space("nasbench201")
+    samples = space.sample(3, np.random.default_rng(0))
+    history = [(sample, {"in16_val_ncp": float(i)}) for i, sample in enumerate(samples)]
+    SearchResults(space, history, [Objective("in16_val_ncp")]).save(tmp_path)
+    codes, metrics = load_table(tmp_path / "history.csv", space, ["in16_val_ncp"])
+    np.testing.assert_array_equal(codes, space.encode(samples))
+    assert metrics["in16_val_ncp"].tolist() == [0, 1, 2]
+    (tmp_path / "published.csv").write_bytes(csv_text(HEADER, LINES))
+    assert len(load_table(tmp_path / "published.csv", space)[0]) == len(LINES)
