@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nni_aiop.spaces import Sample
@@ -12,16 +13,21 @@ __all__ = ["Result", "recorded"]
 Result = tuple[Sample, dict[str, float] | None]
 
 
-def recorded(search: Any, result: Result) -> Result:
-    """A result as the search that was told it keeps it: None where, say, an objective was NaN.
+def recorded(search: Any, results: Sequence[Result]) -> list[Result]:
+    """Results as the search that was told them keeps them: None where, say, an objective was NaN.
 
-    A search that keeps no history takes it as it is.
+    A search that keeps no history takes them as they are.
     """
-    sample, metrics = result
     history = getattr(search, "history", None)
     if not history:
-        return result
+        return list(results)
     key = search.space.key
-    own = key(sample)
-    # The newest stand last, and this one is among them.
-    return sample, next((kept for s, kept in reversed(history) if key(s) == own), metrics)
+    keys = [key(sample) for sample, _ in results]
+    wanted = set(keys)
+    kept: dict[str, dict[str, float] | None] = {}
+    for sample, metrics in reversed(history):  # mostly the newest is wanted
+        if len(kept) == len(wanted):
+            break
+        if (own := key(sample)) in wanted:
+            kept[own] = metrics
+    return [(s, kept.get(k, m)) for k, (s, m) in zip(keys, results, strict=True)]

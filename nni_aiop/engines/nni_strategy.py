@@ -323,7 +323,7 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
                 self._unsettled.pop(key, None)
             self.search_.tell(sample, metrics)
             self._results.append((sample, metrics))
-            result = recorded(self.search_, (sample, metrics))
+            (result,) = recorded(self.search_, [(sample, metrics)])
             self._save()
         if self.on_result is not None:
             self.on_result(*result)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,18 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nni_aiop.engines.optuna_sampler import METRICS, SearchSampler
+from nni_aiop.engines._results import Result, recorded
+from nni_aiop.engines.optuna_sampler import METRICS, SearchSampler, repeated
 from nni_aiop.engines.optuna_space import sample_of, suggest
-from nni_aiop.errors import AiopError
+from nni_aiop.errors import AiopError, FileFormatError, SpaceError
 from nni_aiop.search import Objective, Search
 from nni_aiop.spaces import CodeSpace, Sample
 
-__all__ = ["EvaluationError", "Result", "open_storage", "run_optuna"]
+__all__ = ["EvaluationError", "open_storage", "run_optuna"]
 
-#: A sample (every label) and its metrics; None where the evaluation failed.
-Result = tuple[Sample, dict[str, float] | None]
-
-_WORKER = "worker"
+_WORKER = "worker"  # user attribute of a trial: the process that runs it
+_SEARCH = "nni_aiop:search"  # of a study: whose it is
+_BEGINNING = "nni_aiop:beginning"  # of a study: the search's state before the first trial
 
 
 class EvaluationError(AiopError):
@@ -50,7 +52,8 @@ def run_optuna(
     Asking and telling alternate as they do on NNI's sequential engine, so that the same search with
     the same seed proposes the same. With a storage the run can be killed and called again with the
     same arguments and a search at its beginning: what is finished is not evaluated again, what was
-    under way in a process of this machine that is gone is evaluated first.
+    under way in a process of this machine that is gone is evaluated first. It goes on with the
+    options that the search had at first, such as a budget.
 
     Args:
         space: The search's space.
@@ -59,23 +62,28 @@ def run_optuna(
         search: What proposes.
         max_trials: Number of evaluations, those of earlier runs on the storage included.
         storage: None for memory, a path for a journal file, a URL for a database, or Optuna's own.
-        study_name: The study in the storage; the name of the space by default.
+        study_name: The study in the storage; by default a name that only searches of the same
+            class, seed, objectives and limits on the same space share.
         n_jobs: Number of threads; with one the run is reproducible.
         on_result: Called after each evaluation of this run.
 
     Raises:
-        ValueError: The storage's study has other objectives than the search.
+        FileFormatError: The storage's study is of another search.
+        ValueError: It is another program's, with other directions than the search's objectives.
         InfeasibleError: No sample meets the search's limits.
     """
     objectives = getattr(search, "objectives", None) or (Objective("default"),)
+    names = [o.metric for o in objectives]
     sampler = SearchSampler(search)
+    identity = _identity(space, search)
     study = optuna.create_study(
         storage=open_storage(storage),
-        study_name=study_name or space.name,
+        study_name=study_name or _name_of(space, identity),
         sampler=sampler,
         directions=[o.direction for o in objectives],
         load_if_exists=True,
     )
+    _claim(study, identity, search)
     _run_abandoned_again(study)
     sampler.catch_up(study)
     reporting = threading.Lock()
@@ -86,19 +94,19 @@ def run_optuna(
         sample = space.complete(suggest(trial, space))
         try:
             metrics = {str(k): float(v) for k, v in evaluate(sample).items()}
-            values = [metrics[o.metric] for o in objectives]
+            values = [metrics[name] for name in names]
         except Exception as err:
             raise EvaluationError(f"evaluating {sample} failed: {err!r}.") from err
         trial.set_user_attr(METRICS, metrics)
         return values
 
     def report(study: Study, trial: FrozenTrial) -> None:
-        result = _result(trial, space)
+        result = _result(trial, space, names)
         if on_result is not None and result is not None:
             with reporting:
-                on_result(*result)
+                on_result(*recorded(sampler.catch_up(study), [result])[0])
 
-    missing = max_trials - len(_results(study, space))
+    missing = max_trials - len(_results(study, space, names))
     if missing > 0:
         study.optimize(
             objective,
@@ -107,8 +115,7 @@ def run_optuna(
             catch=(EvaluationError,),
             callbacks=[report],
         )
-    sampler.catch_up(study)
-    return _results(study, space)
+    return recorded(sampler.catch_up(study), _results(study, space, names))
 
 
 def open_storage(storage: str | Path | BaseStorage | None) -> str | BaseStorage | None:
@@ -118,21 +125,68 @@ def open_storage(storage: str | Path | BaseStorage | None) -> str | BaseStorage 
     return storage
 
 
-def _results(study: Study, space: CodeSpace) -> list[Result]:
+def _identity(space: CodeSpace, search: Search) -> dict[str, Any]:
+    """What two searches share that may go on with each other's results."""
+    objectives = getattr(search, "objectives", None) or (Objective("default"),)
+    return {
+        "space": space.fingerprint,
+        "search": type(search).__name__,
+        "seed": getattr(search, "seed", None),
+        "objectives": [[o.metric, o.direction, o.weight] for o in objectives],
+        "limits": dict(getattr(search, "limits", {})),
+    }
+
+
+def _name_of(space: CodeSpace, identity: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return f"{space.name}-{digest[:12]}"
+
+
+def _claim(study: Study, identity: dict[str, Any], search: Search) -> None:
+    """Make the study this search's, or else bring the search to the study's beginning.
+
+    Raises:
+        FileFormatError: The study is of another search.
+    """
+    owner = study.user_attrs.get(_SEARCH)
+    if owner is None:
+        study.set_user_attr(_BEGINNING, search.state_dict())
+        study.set_user_attr(_SEARCH, identity)
+        return
+    for name, own in identity.items():
+        if owner.get(name) != own:
+            raise FileFormatError(
+                f"the study {study.study_name!r} must be of a search with {name} = {own!r}, "
+                f"but has {owner.get(name)!r}."
+            )
+    search.load_state_dict(study.user_attrs[_BEGINNING])
+
+
+def _results(study: Study, space: CodeSpace, names: Sequence[str]) -> list[Result]:
     trials = study.get_trials(deepcopy=False)
-    again = {n for t in trials for n in t.system_attrs.get("retry_history", ())}
-    results = [_result(t, space) for t in trials if t.number not in again]
+    again = repeated(trials)
+    results = [_result(t, space, names) for t in trials if t.number not in again]
     return [r for r in results if r is not None]
 
 
-def _result(trial: FrozenTrial, space: CodeSpace) -> Result | None:
-    """None for a trial that is not finished, and for the one that found the space exhausted."""
-    if not trial.state.is_finished() or not trial.params:
+def _result(trial: FrozenTrial, space: CodeSpace, names: Sequence[str]) -> Result | None:
+    """None for a trial that is not finished, or is of no architecture of the space.
+
+    The one that found the space exhausted has none; another program's may have others.
+    """
+    if not trial.state.is_finished() or not trial.params.keys() & set(space.labels):
         return None
-    sample = space.complete(sample_of(trial, space))
+    try:
+        sample = space.complete(sample_of(trial, space))
+    except SpaceError:
+        return None
     if trial.state != TrialState.COMPLETE:
         return sample, None
-    return sample, dict(trial.user_attrs[METRICS])
+    metrics = trial.user_attrs.get(METRICS)
+    return sample, {
+        **(metrics if isinstance(metrics, dict) else {}),
+        **dict(zip(names, trial.values, strict=True)),
+    }
 
 
 def _run_abandoned_again(study: Study) -> None:

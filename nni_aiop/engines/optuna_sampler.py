@@ -41,9 +41,10 @@ from nni_aiop.engines._optuna_learner import SpaceLearner
 from nni_aiop.engines.optuna_space import Parameter, nearest, parameters_of
 from nni_aiop.errors import InfeasibleError
 from nni_aiop.search import Objective, Search
+from nni_aiop.search._limits import meets_limits
 from nni_aiop.spaces import CodeSpace, Sample
 
-__all__ = ["METRICS", "SearchFactory", "SearchSampler"]
+__all__ = ["METRICS", "SearchFactory", "SearchSampler", "repeated"]
 
 SearchFactory = Callable[..., Search]
 
@@ -51,7 +52,8 @@ SearchFactory = Callable[..., Search]
 METRICS = "metrics"
 
 _CLAIM = "nni_aiop:claim"
-_PATIENCE = 100  # proposals tried before a partly fixed trial may repeat an architecture
+_DRAWN = 100  # random completions of a partly fixed trial that are looked at together
+_PATIENCE = 10  # such draws before it may repeat an architecture, or exceed a limit
 _SHUFFLED = 1_024  # choices up to this number are shuffled, more are drawn
 
 
@@ -327,7 +329,7 @@ class _Session:
 
         False where asking gives another proposal than it gave, as it does after a parallel run.
         """
-        again = _run_again(trials)
+        again = repeated(trials)
         for trial in trials:
             if trial.state == TrialState.COMPLETE:
                 self._learnt.add(trial.number)
@@ -342,7 +344,7 @@ class _Session:
 
     def tell(self, trials: Sequence[FrozenTrial]) -> None:
         """Tell what has finished since, in the order of the trials' numbers."""
-        again = _run_again(trials)
+        again = repeated(trials)
         for trial in trials:
             self._tell(trial, again)
 
@@ -437,7 +439,7 @@ class _Session:
             return self._proposal(facts)
         for attempt in itertools.count(1):
             taken = self._taken(trials, trial)
-            chosen = self._next(taken, facts)
+            chosen = self._next(taken, facts, trial.number)
             if chosen is None:
                 if not taken:
                     raise InfeasibleError(
@@ -470,27 +472,50 @@ class _Session:
     def _proposal(self, sample: Sample) -> _Proposal:
         return _Proposal(self.space.canonical(sample), self.parameters)
 
-    def _next(self, taken: set[str], facts: Sample) -> tuple[Sample, Sample] | None:
-        """What was asked, and the same with the facts, which nobody has; None: exhausted.
-
-        Where facts fix a part, which may leave nothing new, it may be something that is taken.
-        """
+    def _next(self, taken: set[str], facts: Sample, number: int) -> tuple[Sample, Sample] | None:
+        """What was asked, and the same with the facts, which nobody has; None: exhausted."""
         fixed = any(self.parameters[label].dimension.size > 1 for label in facts)
-        for tries, asked in enumerate(itertools.chain(list(self._passed.values()), self._ask())):
-            sample = self.space.canonical({**asked, **facts})
+        for asked in itertools.chain(list(self._passed.values()), self._ask()):
+            sample = self._completed(asked, facts, taken, number) if fixed else asked
             key = self.space.key(asked)
-            if self.space.key(sample) not in taken or (fixed and tries >= _PATIENCE):
+            if fixed or key not in taken:
                 self._passed.pop(key, None)
-                return asked, sample
+                return asked, self.space.canonical(sample)
             self._passed[key] = asked
         return None
+
+    def _completed(self, asked: Sample, facts: Sample, taken: set[str], number: int) -> Sample:
+        """The facts with the rest of what was asked, or else with a random rest.
+
+        It is valid, within the limits and new; where no such rest turns up, the facts are the
+        user's order: it may be taken by another trial, else exceed a limit, else be invalid.
+        """
+        merged = {**asked, **facts}
+        limits = getattr(self.search, "limits", {})
+        rng = np.random.default_rng(number)
+        repeating: Sample = {}
+        exceeding: Sample = {}
+        drawn = [merged]
+        for _ in range(_PATIENCE + 1):
+            valid = [s for s in drawn if self.space.violation(s) is None]
+            within = meets_limits(self.space, self.space.points(valid), limits) if valid else ()
+            for sample, ok in zip(valid, within, strict=True):
+                if not ok:
+                    exceeding = exceeding or sample
+                elif self.space.key(sample) in taken:
+                    repeating = repeating or sample
+                else:
+                    return sample
+            with contextlib.suppress(InfeasibleError):  # nothing valid is found by chance
+                drawn = [{**s, **facts} for s in self.space.sample(_DRAWN, rng)]
+        return repeating or exceeding or merged
 
     def _ask(self) -> Iterator[Sample]:
         while asked := self.search.ask(1):
             yield asked[0]
 
 
-def _run_again(trials: Sequence[FrozenTrial]) -> set[int]:
+def repeated(trials: Sequence[FrozenTrial]) -> set[int]:
     """Numbers of the trials that failed with their worker and that another trial repeats."""
     return {n for t in trials for n in t.system_attrs.get("retry_history", ())}
 

@@ -11,9 +11,9 @@ from typing import Any
 import optuna
 import pytest
 
-from nni_aiop.engines.optuna_experiment import run_optuna
-from nni_aiop.errors import InfeasibleError
-from nni_aiop.search import Objective, RandomSearch, RegularizedEvolution
+from nni_aiop.engines.optuna_experiment import open_storage, run_optuna
+from nni_aiop.errors import FileFormatError, InfeasibleError
+from nni_aiop.search import NCPSearch, Objective, RandomSearch, RegularizedEvolution
 from nni_aiop.spaces import CodeSpace, Condition, Continuous, Nominal, Ordinal, Sample
 
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
@@ -80,12 +80,15 @@ def test_failures_are_results_without_metrics() -> None:
         if sample["depth"] == 2:
             raise MemoryError("too deep")
         if sample["depth"] == 3:
-            return {"default": float("nan")}
+            return {"default": float("inf") if sample["rate"] > 0.01 else float("nan")}
         return {"flops": 1.0} if sample["depth"] == 4 else evaluate(sample)
 
-    own = RandomSearch(space(), seed=0)
-    found = run_optuna(space(), troubled, own, max_trials=20)
-    assert len(found) == len(own.history) == 20
+    own, seen = RandomSearch(space(), seed=0), list[Any]()
+    found = run_optuna(
+        space(), troubled, own, max_trials=20, on_result=lambda s, m: seen.append((s, m))
+    )
+    assert found == seen == own.history
+    assert len(found) == 20
     assert {s["depth"] for s, m in found if m is None} == {2, 3, 4}
     assert {s["depth"] for s, m in found if m is not None} == {1}
 
@@ -111,11 +114,62 @@ def test_what_is_wrong_with_the_search_is_raised(tmp_path: Path) -> None:
     with pytest.raises(InfeasibleError):
         limited = RandomSearch(costly, limits={"flops": 1.0})
         run_optuna(costly, lambda s: {"default": 1.0}, limited, max_trials=2)
+
+
+def test_two_experiments_on_one_storage_do_not_meet(tmp_path: Path) -> None:
     storage = tmp_path / "s.journal"
-    run_optuna(space(), evaluate, search(), max_trials=1, storage=storage)
-    other = search(objectives=[Objective("default", "minimize")])
+    first = run_optuna(space(), evaluate, search(), max_trials=3, storage=storage)
+    for other in (
+        search(objectives=[Objective("default", "minimize")]),
+        RegularizedEvolution(space(), population=5, tournament=2, seed=4),
+        RandomSearch(space(), seed=3),
+    ):
+        found = run_optuna(space(), evaluate, other, max_trials=2, storage=storage)
+        assert len(found) == len(other.history) == 2
+    assert run_optuna(space(), evaluate, search(), max_trials=3, storage=storage) == first
+
+
+def test_a_study_of_another_search_is_refused(tmp_path: Path) -> None:
+    storage = tmp_path / "s.journal"
+    run_optuna(space(), evaluate, search(), max_trials=1, storage=storage, study_name="s")
+    for other, text in (
+        (search(objectives=[Objective("default", "minimize")]), "objectives"),
+        (RegularizedEvolution(space(), population=5, tournament=2, seed=4), "seed = 4"),
+        (RandomSearch(space(), seed=3), "search = 'RandomSearch', but has 'RegularizedEvolution'"),
+    ):
+        with pytest.raises(FileFormatError, match=text):
+            run_optuna(space(), evaluate, other, max_trials=2, storage=storage, study_name="s")
+    optuna.create_study(storage=open_storage(storage), study_name="t", direction="minimize")
     with pytest.raises(ValueError, match="directions must be those"):
-        run_optuna(space(), evaluate, other, max_trials=2, storage=storage)
+        run_optuna(space(), evaluate, search(), max_trials=2, storage=storage, study_name="t")
+
+
+def test_trials_of_another_program_are_results_where_they_are_of_the_space(tmp_path: Path) -> None:
+    storage = tmp_path / "s.journal"
+    study = optuna.create_study(storage=open_storage(storage), study_name="s", direction="maximize")
+    legal = {"depth": optuna.distributions.IntDistribution(1, 4)}
+    other = {"depth": optuna.distributions.IntDistribution(1, 9)}
+    study.add_trial(optuna.create_trial(params={"depth": 2}, distributions=legal, value=5.0))
+    study.add_trial(optuna.create_trial(params={"depth": 9}, distributions=other, value=7.0))
+    study.add_trial(optuna.create_trial(value=9.0))
+    found = run_optuna(space(), evaluate, search(), max_trials=3, storage=storage, study_name="s")
+    assert len(found) == 3
+    assert found[0][0]["depth"] == 2
+    assert found[0][1] == {"default": 5.0}
+
+
+def test_a_larger_number_of_trials_goes_on_with_the_first_plan(tmp_path: Path) -> None:
+    """As an experiment file does whose maxTrialNumber, which is the budget, was raised."""
+    storage = tmp_path / "s.journal"
+
+    def ncp(budget: int) -> NCPSearch:
+        return NCPSearch(space(), budget=budget, starts=4, steps=2, seed=0)
+
+    run_optuna(space(), evaluate, ncp(10), max_trials=5, storage=storage)
+    longer = ncp(30)
+    found = run_optuna(space(), evaluate, longer, max_trials=8, storage=storage)
+    assert longer.budget == 10
+    assert found == run_optuna(space(), evaluate, ncp(10), max_trials=8)
 
 
 def test_an_interrupt_leaves_the_storage_in_order(tmp_path: Path) -> None:
