@@ -6,9 +6,7 @@ NNI's manager gives a tuner ten seconds from its start to its first word, so not
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nni_aiop.engines._nni import importing_nni, numbers
+from nni_aiop.engines._state import read_state, write_state
 from nni_aiop.engines.nni_json import code_space_from_json, nest, unnest
 from nni_aiop.errors import SpaceError
 from nni_aiop.spaces import CodeSpace, Sample
@@ -73,7 +72,7 @@ class SearchTuner(Tuner):  # type: ignore[misc]
             self.space_ = code_space_from_json(search_space)
             self.search_ = self.search(self.space_)
             if self._resumes and self._state is not None and self._state.exists():
-                self.search_.load_state_dict(json.loads(self._state.read_text(encoding="utf-8")))
+                self.search_.load_state_dict(read_state(self._state))
                 self._resumes = False
             for sample, metrics in results:
                 self._tell(sample, metrics)
@@ -143,9 +142,7 @@ class SearchTuner(Tuner):  # type: ignore[misc]
 
     def _save(self) -> None:
         if self._state is not None:
-            draft = self._state.with_suffix(".tmp")
-            draft.write_text(json.dumps(self.search_.state_dict()), encoding="utf-8")
-            os.replace(draft, self._state)
+            write_state(self._state, self.search_.state_dict())
 
 
 class NCPTuner(SearchTuner):
@@ -155,13 +152,10 @@ class NCPTuner(SearchTuner):
 
     Args:
         optimize_mode: Whether more of `default` is better, or less.
-        budget: Number of trials that warm-up and rounds are planned for.
-        warmup: Share of the budget that is random.
-        rounds: Number of fits within the budget.
+        warmup: Share of the budget that is random, where it is not to be that of `NCPSearch`.
         objectives: From metrics of the final result to "maximize" or "minimize", instead of
             `optimize_mode`.
-        seed: Of every random choice.
-        options: Further arguments of `NCPSearch`.
+        options: Further arguments of `NCPSearch`, `budget` and `seed` above all; see `NCPOptions`.
 
     Raises:
         ValueError: An argument is illegal; raised when NNI tells the search space.
@@ -171,35 +165,24 @@ class NCPTuner(SearchTuner):
         self,
         optimize_mode: Literal["maximize", "minimize"] = "maximize",
         *,
-        budget: int = 100,
-        warmup: float = 0.3,
-        rounds: int = 6,
+        warmup: float | None = None,
         objectives: Mapping[str, Literal["maximize", "minimize"]] | None = None,
-        seed: int = 0,
         **options: Any,
     ) -> None:
         wanted = objectives or {"default": optimize_mode}
-        super().__init__(
-            partial(
-                _ncp,
-                objectives=dict(wanted),
-                budget=budget,
-                warmup=warmup,
-                rounds=rounds,
-                seed=seed,
-                **options,
-            )
-        )
+        super().__init__(partial(_ncp, objectives=dict(wanted), warmup=warmup, **options))
 
 
 def _ncp(
     space: CodeSpace,
     *,
     objectives: Mapping[str, Literal["maximize", "minimize"]],
-    warmup: float,
+    warmup: float | None,
     **options: Any,
 ) -> NCPSearch:
     from nni_aiop.search import NCPSearch, Objective, RandomWarmup
 
     named = tuple(Objective(name, direction) for name, direction in objectives.items())
-    return NCPSearch(space, objectives=named, warmup=RandomWarmup(warmup), **options)
+    if warmup is not None:
+        options["warmup"] = RandomWarmup(warmup)
+    return NCPSearch(space, objectives=named, **options)

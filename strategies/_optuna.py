@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.errors import SpaceError
-from nni_aiop.search import NCPSearch, Objective, RandomWarmup
+from nni_aiop.search import NCPSearch, Objective
 from nni_aiop.spaces import CodeSpace
+from nni_aiop.strategies._options import NCPOptions
 
 if TYPE_CHECKING:
-    from nni_aiop.predictors import CodePredictor
+    from typing_extensions import Unpack
 
 __all__ = ["NCPSampler", "SearchSampler"]
 
@@ -28,20 +29,13 @@ class NCPSampler(SearchSampler):
 
     Args:
         space: A CodeSpace, an NNI ModelSpace, or None to learn it from completed trials.
-        budget: Number of trials that warm-up and rounds are planned for; a longer study goes on in
-            rounds of the same size.
-        warmup: Random trials before the first fit; three in ten of the budget by default.
-        rounds: Number of fits within the budget.
-        cost: A cost to hold down: an exact one of the space, or else a metric that the objective
-            leaves in the user attribute `metrics` of its trial.
-        lam: Weight of the standardised cost (lambda of Eq. 3).
-        limits: Hard upper limits on the space's exact costs.
         weights: Weights of the objectives (below Eq. 7); equal ones by default.
         pareto: Spread the proposals over the Pareto front; by default where there are several
             objectives and no weights.
         seed: Of every random choice; None for a fresh one.
-        predictor: From a space and a seed to an unfitted predictor.
-        options: Further arguments of `NCPSearch`.
+        options: Further arguments of `NCPSearch`, `budget` above all; see `NCPOptions`. A cost that
+            the space does not have is a metric that the objective leaves in the user attribute
+            `metrics` of its trial.
 
     Raises:
         SpaceError: Limits are given without a space, or name a cost that it does not have.
@@ -59,31 +53,18 @@ class NCPSampler(SearchSampler):
         self,
         space: Any = None,
         *,
-        budget: int = 100,
-        warmup: RandomWarmup | None = None,
-        rounds: int = 12,
-        cost: str | None = None,
-        lam: float = 0.5,
-        limits: Mapping[str, float] | None = None,
         weights: Sequence[float] | None = None,
         pareto: bool | None = None,
         seed: int | None = None,
-        predictor: Callable[[CodeSpace, int], CodePredictor] | None = None,
-        **options: Any,
+        **options: Unpack[NCPOptions],
     ) -> None:
+        limits = options.get("limits")
         if space is None and limits:
             raise SpaceError(f"limits need a space that knows its costs, but got {dict(limits)}.")
         make: Callable[..., NCPSearch] = partial(
             _search,
             weights=None if weights is None else tuple(weights),
             pareto=pareto,
-            budget=budget,
-            warmup=warmup or RandomWarmup(),
-            rounds=rounds,
-            cost=cost,
-            lam=lam,
-            limits=limits,
-            predictor=predictor,
             **options,
         )
         super().__init__(make, space, seed=seed)

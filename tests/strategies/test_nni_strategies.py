@@ -10,16 +10,21 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 pytest.importorskip("nni", reason="NNI is not installed")
 
 from nni_aiop.engines._nni import importing_nni
+from nni_aiop.engines.nni_space import code_space_from_nni
+from nni_aiop.engines.optuna_space import sample_of, suggest
 from nni_aiop.errors import AiopError, FileFormatError
-from nni_aiop.search import Objective, RandomWarmup
+from nni_aiop.search import NCPSearch, Objective, RandomWarmup
 from nni_aiop.spaces import CodeSpace, Ordinal, Sample
 from nni_aiop.strategies import (
     NCP,
+    NCPSampler,
+    NCPTuner,
     PredictorTopK,
     RandomSearch,
     RegularizedEvolution,
@@ -316,6 +321,35 @@ def test_ncp_keeps_limits_and_weighs_several_metrics() -> None:
     found = [s for s, _ in strategy.results]
     assert len(found) == 16
     assert codes.cost("flops", codes.encode(found)).max() <= limit
+
+
+@pytest.mark.parametrize("options", [{}, {"objectives": ["default", "size"]}])
+def test_every_front_end_has_the_searchs_defaults(options: dict[str, Any]) -> None:
+    """NCP, NCPSampler, NCPTuner and NCPSearch, told no more than a budget, are the same search."""
+    space = code_space_from_nni(toy.Toy())
+    own = NCPSearch(space, budget=40, seed=0, **options)
+    for _ in range(14):  # twelve to warm up, and two of the first round
+        (sample,) = own.ask(1)
+        own.tell(sample, toy.score(sample))
+    strategy = NCP(budget=40, seed=0, **options)
+    assert run(strategy, 14).results == own.history
+    names = options.get("objectives", ["default"])
+    # NCPSampler spreads over the Pareto front where there are several objectives, unless told.
+    sampler = NCPSampler(space, budget=40, seed=0, weights=[1.0] * len(names))
+    study = optuna.create_study(directions=["maximize"] * len(names), sampler=sampler)
+
+    def objective(trial: optuna.Trial) -> list[float]:
+        metrics = toy.score(suggest(trial, space))
+        return [metrics[name] for name in names]
+
+    study.optimize(objective, n_trials=14)
+    assert [sample_of(t, space) for t in study.trials] == [s for s, _ in own.history]
+    tuner = NCPTuner(budget=40, seed=0, objectives=dict.fromkeys(names, "maximize"))
+    tuner.update_search_space({"a": {"_type": "choice", "_value": [1, 2]}})
+    for made in (strategy.search_, tuner.search_, sampler.catch_up(study)):
+        assert made._kept == own._kept
+        for name in (*own._kept, "seed", "warmup", "limits"):
+            assert getattr(made, name) == getattr(own, name), name
 
 
 def test_callbacks_are_taken_off_the_engine() -> None:

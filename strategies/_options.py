@@ -1,0 +1,45 @@
+"""The arguments of `NCPSearch` that its front ends pass on; what is left out has its default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from nni_aiop.predictors import CodePredictor
+    from nni_aiop.search import RandomWarmup
+    from nni_aiop.spaces import CodeSpace
+
+__all__ = ["NCPOptions"]
+
+
+class NCPOptions(TypedDict, total=False):
+    """Arguments of `NCPSearch` beside the space, the objectives, the seed and `pareto`.
+
+    Args:
+        budget: Number of evaluations that warm-up and rounds are planned for; a longer search goes
+            on in rounds of the same size.
+        warmup: Random architectures before the first fit.
+        rounds: Number of fits within the budget.
+        cost: A cost to hold down: an exact one of the space, or else a metric that is reported.
+        lam: Weight of the standardised cost (lambda of Eq. 3).
+        limits: Hard upper limits on the space's exact costs: no architecture above one is ever
+            evaluated.
+        exploration: How many predicted standard deviations a candidate's merit gains.
+        predictor: From a space and a seed to an unfitted predictor.
+        starts: Number of starts of each round.
+        steps: Iterations of propagation.
+        lr: Learning rate in the standardised code.
+    """
+
+    budget: int
+    warmup: RandomWarmup
+    rounds: int
+    cost: str | None
+    lam: float
+    limits: Mapping[str, float] | None
+    exploration: float
+    predictor: Callable[[CodeSpace, int], CodePredictor] | None
+    starts: int
+    steps: int
+    lr: float
