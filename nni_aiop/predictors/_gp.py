@@ -202,26 +202,28 @@ def _fit_one(
         rows: Indices of those that choose the hyperparameters.
         steps: Evaluations of the posterior density.
     """
-    n = len(x)
+    n, p = x.shape
     prior = np.array([0.0, *expected, np.log(0.1)])
     theta = prior
     weights = torch.ones_like(y)
     if not y.any():
         return theta, np.zeros(n), weights.numpy(), np.ones(())
-    for budget in (steps, steps // 3):
+    for budget in (steps, *[steps // 3] * 4):
         theta = _maximise(theta, x[rows], y[rows], weights[rows], budget, prior)
         _, z = _leave_one_out(theta, x, y, weights)
         # By their quantile, errors are measured in a unit that the outliers did not stretch.
         unit = min(1.0, torch.quantile(z.abs(), 0.8).item() / _Z80)
         outliers = (z / (_OUTLIER * unit)).square().clamp_min(1.0)
-        if torch.equal(outliers, weights):
-            break
+        settled = bool(((outliers < 2 * weights) & (weights < 2 * outliers)).all())
         weights = outliers
+        if settled:
+            break
     alpha, z = _leave_one_out(theta, x, y, weights)
     found = torch.quantile(z.abs(), 0.8).item() / _Z80
-    # A quantile of few errors says little, and hyperparameters fit few rows too well: the first
-    # counts by their number, the second widens as Akaike's final prediction error does.
-    inflation = np.clip(found, 0.5, 2.0) ** (n / (n + 50)) * np.sqrt(1 + 25 / n)
+    # A quantile of few errors says little: it counts by their number. And hyperparameters fit few
+    # rows too well: the std widens as in Akaike's final prediction error; of a parameter, which the
+    # prior holds, a third counts (by cross-validation of the coverage).
+    inflation = np.clip(found, 0.5, 2.0) ** (n / (n + 50)) * np.sqrt(1 + min(p, n) / (3 * n))
     return theta, alpha.numpy(), weights.numpy(), np.asarray(inflation)
 
 

@@ -1,0 +1,160 @@
+"""The Gaussian process against numbers worked by hand, and what it promises beyond the contract."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nni_aiop.predictors import NCPMLP, CodeGP, load_predictor
+from nni_aiop.predictors._gp import _correlation, _leave_one_out, _Mean, _square_distance
+from nni_aiop.predictors.metrics import coverage, mae
+from nni_aiop.spaces import CodeSpace, Continuous
+
+LINE = CodeSpace([Continuous("x", 0.0, 1.0)], name="line")
+CUBE = CodeSpace([Continuous(name, 0.0, 1.0) for name in "abc"], name="cube")
+
+
+def smooth(codes: np.ndarray) -> np.ndarray:
+    return np.sin(3 * codes[:, 0]) + codes[:, 1] ** 2 - 0.5 * codes[:, 0] * codes[:, 2]
+
+
+def matern(distance: float) -> float:
+    r = math.sqrt(5) * distance
+    return (1 + r + r**2 / 3) * math.exp(-r)
+
+
+def test_kernel_is_matern_with_nu_five_halves() -> None:
+    a, b = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.6, 0.8]])
+    found = _correlation(_square_distance(a, b).double())
+    torch.testing.assert_close(
+        found, torch.tensor([[1.0, matern(5.0), matern(1.0)]], dtype=torch.float64)
+    )
+
+
+def test_prediction_is_the_posterior_of_its_hyperparameters() -> None:
+    # Two rows: K = [[v + s2, v c], [v c, v + s2]] is inverted by hand.
+    fit = CodeGP(LINE).fit([[0.0], [1.0]], {"y": [10.0, 14.0]})
+    log_v, log_l, log_s2 = fit._theta[0]
+    v, s2 = math.exp(log_v), math.exp(log_s2) + 1e-6
+    # Rows stand at -1 and 1 once they are standardised; so do their targets.
+    across, half = v * matern(2 / math.exp(log_l)), v * matern(1 / math.exp(log_l))
+    slope = 1 / (v + s2 - across)
+    prediction = fit.predict([[0.0], [0.5], [1.0]])
+    expected = [12 - 2 * slope * (v - across), 12.0, 12 + 2 * slope * (v - across)]
+    np.testing.assert_allclose(prediction.mean[:, 0], expected, rtol=1e-9)
+    variance = v - 2 * half**2 / (v + s2 + across) + s2
+    std = 2 * float(fit._inflation[0]) * math.sqrt(variance)
+    assert prediction.std[1, 0] == pytest.approx(std, rel=1e-6)
+
+
+def test_leave_one_out_is_a_fit_without_the_row() -> None:
+    rng = np.random.default_rng(0)
+    x, y = torch.as_tensor(rng.normal(size=(6, 2))), torch.as_tensor(rng.normal(size=6))
+    weights = torch.tensor([1.0, 4.0, 1.0, 1.0, 2.0, 1.0], dtype=torch.float64)
+    theta = np.log([1.5, 0.8, 1.3, 0.2])
+    v, s2 = 1.5, 0.2 + 1e-6
+    _, z = _leave_one_out(theta, x, y, weights)
+    scaled = x / torch.tensor([0.8, 1.3], dtype=torch.float64)
+    k = v * _correlation(_square_distance(scaled, scaled))
+    for i in range(6):
+        rest = [j for j in range(6) if j != i]
+        noisy = k[rest][:, rest] + torch.diag(0.2 * weights[rest] + 1e-6)
+        gain = torch.linalg.solve(noisy, k[rest, i])
+        error = y[i] - gain @ y[rest]
+        std = torch.sqrt(v - gain @ k[rest, i] + s2)
+        assert float(z[i]) == pytest.approx(float(error / std), rel=1e-6)
+
+
+def test_own_gradient_of_the_mean_is_right() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b, alpha = (
+        torch.randn(shape, dtype=torch.float64, generator=generator)
+        for shape in ((4, 3), (6, 3), (6,))
+    )
+    a.requires_grad_()
+    torch.testing.assert_close(
+        _Mean.apply(a, b, alpha), _correlation(_square_distance(a, b)) @ alpha
+    )
+    assert torch.autograd.gradcheck(lambda t: _Mean.apply(t, b, alpha), a)
+    # At a row itself the kernel is flat, not undefined.
+    (at_row,) = torch.autograd.grad(_Mean.apply(a, a.detach()[:1], alpha[:1])[0], a)
+    assert torch.equal(at_row, torch.zeros_like(a))
+
+
+def test_std_is_differentiable() -> None:
+    codes = np.random.default_rng(0).random((30, 3))
+    fit = CodeGP(CUBE).fit(codes, {"y": smooth(codes)})
+    x = torch.rand(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda c: fit.forward_with_std(c)[1], x.requires_grad_())
+
+
+@pytest.mark.parametrize("n", [40, 300])
+def test_intervals_hold_what_they_promise(n: int) -> None:
+    rng = np.random.default_rng(1)
+    shares = []
+    for seed in range(8):
+        codes = rng.random((n + 500, 3))
+        y = smooth(codes) + 0.1 * rng.normal(size=len(codes))
+        prediction = CodeGP(CUBE, seed=seed).fit(codes[:n], {"y": y[:n]}).predict(codes[n:])
+        low, high = prediction.interval(0.8)
+        shares.append(coverage(y[n:], low[:, 0], high[:, 0]))
+    assert 0.75 <= np.mean(shares) <= 0.85
+
+
+def test_outliers_do_little_harm() -> None:
+    rng = np.random.default_rng(2)
+    codes = rng.random((300, 3))
+    y = smooth(codes) + 0.02 * rng.normal(size=300)
+    broken = y[:100].copy()
+    broken[:5] -= 20
+    errors = []
+    for targets in (y[:100], broken):
+        fit = CodeGP(CUBE).fit(codes[:100], {"y": targets})
+        errors.append(mae(y[100:], fit.predict(codes[100:]).mean[:, 0]))
+    assert (fit._weights[0, :5] > 10).all()
+    assert errors[1] < 0.25 * y.std()
+
+
+def test_rows_beyond_the_subset_are_learned_from() -> None:
+    codes = np.random.default_rng(3).random((200, 3))
+    few = CodeGP(CUBE, rows=20).fit(codes, {"y": smooth(codes)})
+    test = np.random.default_rng(4).random((100, 3))
+    alone = CodeGP(CUBE).fit(codes[:20], {"y": smooth(codes[:20])})
+    errors = [mae(smooth(test), fit.predict(test).mean[:, 0]) for fit in (few, alone)]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_features_are_read() -> None:
+    def wave(codes: torch.Tensor) -> torch.Tensor:
+        return torch.sin(40 * codes[:, :1])
+
+    knowing = CodeSpace([Continuous("x", 0.0, 1.0)], features=wave)
+    codes = np.random.default_rng(0).random((60, 1))
+    y = np.sin(40 * codes[:, 0])
+    test = np.random.default_rng(1).random((60, 1))
+    fit = CodeGP(knowing).fit(codes[:25], {"y": y[:25]})
+    assert mae(np.sin(40 * test[:, 0]), fit.predict(test).mean[:, 0]) < 0.05
+
+
+def test_published_layers() -> None:
+    """E.1: 256 shared, 128 for each metric, and one output; with batch normalisation."""
+    rng = np.random.default_rng(0)
+    codes = rng.random((129, 3))  # a batch of 128, and one row that must not stand alone
+    fit = NCPMLP(CUBE, epochs=2).fit(codes, {"a": rng.random(129), "b": rng.random(129)})
+    learned = sum(p.numel() for p in fit._nets[torch.float32].parameters())
+    trunk = 2 * 3 + (3 * 256 + 256) + 2 * 256
+    head = (256 * 128 + 128) + 2 * 128 + (128 + 1)
+    assert learned == trunk + 2 * head
+
+
+def test_options_travel_with_the_file(tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).random((20, 3))
+    fit = NCPMLP(CUBE, shared=8, separate=4, epochs=3, seed=7).fit(codes, {"y": smooth(codes)})
+    fit.save(tmp_path / "p")
+    again = load_predictor(tmp_path / "p", CUBE)
+    assert isinstance(again, NCPMLP)
+    assert (again.shared, again.separate, again.epochs, again.seed) == (8, 4, 3, 7)
