@@ -161,6 +161,10 @@ def test_resume(checkpoint: Path) -> None:
     other.load_checkpoint()
     with pytest.raises(FileFormatError, match="search"):
         other.update_search_space(SPACE)
+    for junk in ("{", "[]", "{}"):
+        (checkpoint / "nni_aiop.json").write_text(junk)
+        with pytest.raises(FileFormatError):
+            other.update_search_space(SPACE)
 
 
 def test_it_starts_within_nnis_ten_seconds() -> None:
@@ -173,33 +177,53 @@ def test_it_starts_within_nnis_ten_seconds() -> None:
     assert done.stdout.strip() == "set()", done.stderr
 
 
+def nnictl(home: Path, *arguments: str) -> str:
+    """What nnictl says, with its files in the folder `home`."""
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "NNI_CONFIG_DIR": str(home / "config"),  # else that of the virtual environment
+        "PYTHONPATH": str(ROOT),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "nni.tools.nnictl.nnictl", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.stdout + done.stderr
+
+
 @pytest.mark.slow
-def test_nnictl_create(tmp_path: Path) -> None:
+def test_the_tuner_can_be_registered_and_taken_out_again(tmp_path: Path) -> None:
+    assert "NCP" not in nnictl(tmp_path, "algo", "list")
+    said = nnictl(tmp_path, "algo", "register", "--meta", str(EXAMPLE / "ncp_tuner.yml"))
+    assert "NCP registered" in said
+    shown = nnictl(tmp_path, "algo", "show", "NCP")
+    assert '"className": "nni_aiop.strategies.NCPTuner"' in shown
+    assert "NCP unregistered" in nnictl(tmp_path, "algo", "unregister", "NCP")
+    assert "NCP" not in nnictl(tmp_path, "algo", "list")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("registered", [False, True])
+def test_nnictl_create(tmp_path: Path, registered: bool) -> None:
     folder = tmp_path / "example"
     shutil.copytree(EXAMPLE, folder)
     config = (folder / "config.yml").read_text().replace("maxTrialNumber: 24", "maxTrialNumber: 4")
-    (folder / "config.yml").write_text(config.replace("budget: 24", "budget: 4"))
+    config = config.replace("budget: 24", "budget: 4")
+    if registered:
+        named = "  className: nni_aiop.strategies.NCPTuner\n  codeDirectory: .\n"
+        assert named in config
+        config = config.replace(named, "  name: NCP\n")
+    (folder / "config.yml").write_text(config)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     home = tmp_path / "home"
     home.mkdir()
-    environment = {
-        **os.environ,
-        "HOME": str(home),
-        "PYTHONPATH": str(ROOT),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-    }
-
-    def nnictl(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "nni.tools.nnictl.nnictl", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return done.stdout + done.stderr
 
     def results() -> list[dict[str, Any]]:
         import requests
@@ -207,14 +231,16 @@ def test_nnictl_create(tmp_path: Path) -> None:
         jobs = requests.get(f"http://localhost:{port}/api/v1/nni/trial-jobs", timeout=20).json()
         return [job for job in jobs if job["status"] == "SUCCEEDED" and "finalMetricData" in job]
 
-    out = nnictl("create", "--config", str(folder / "config.yml"), "--port", str(port))
+    if registered:
+        nnictl(home, "algo", "register", "--meta", str(folder / "ncp_tuner.yml"))
+    out = nnictl(home, "create", "--config", str(folder / "config.yml"), "--port", str(port))
     try:
         deadline = time.monotonic() + 240
         while len(results()) < 4:
             assert time.monotonic() < deadline, out
             time.sleep(2)
     finally:
-        nnictl("stop", "--all")
+        nnictl(home, "stop", "--all")
     # NNI links its latest experiment beside it.
     (state,) = {p.resolve() for p in home.glob("nni-experiments/*/checkpoint/nni_aiop.json")}
     history = json.loads(state.read_text())["history"]
