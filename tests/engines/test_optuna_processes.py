@@ -15,8 +15,9 @@ from optuna.trial import TrialState
 from nni_aiop.engines.optuna_experiment import open_storage
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import sample_of
-from nni_aiop.search import RandomSearch
+from nni_aiop.search import BaseSearch, RandomSearch
 from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
+from nni_aiop.strategies import NCPSampler
 
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
 
@@ -28,19 +29,21 @@ from nni_aiop.engines.optuna_experiment import open_storage
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.search import RandomSearch
 from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
+from nni_aiop.strategies import NCPSampler
 warnings.simplefilter("ignore")
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-url, n_trials, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+url, n_trials, mode, search = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 space = CodeSpace(
     [Ordinal("depth", range(1, 9)), Nominal("op", ("conv", "pool", "skip", "none"))]
 )
 storage = open_storage(url)
 if mode == "heartbeat":
     storage = optuna.storages.RDBStorage(url, heartbeat_interval=1, grace_period=2)
+known = None if mode == "define-by-run" else space
 sampler = (
-    SearchSampler(RandomSearch, seed=0)
-    if mode == "define-by-run"
-    else SearchSampler(RandomSearch(space, seed=0))
+    NCPSampler(known, budget=8, rounds=3, starts=8, steps=3, seed=0)
+    if search == "ncp"
+    else SearchSampler(RandomSearch, known, seed=0)
 )
 study = optuna.load_study(study_name="s", storage=storage, sampler=sampler)
 print("ready", flush=True)
@@ -63,9 +66,16 @@ def objective(trial: optuna.Trial) -> float:
     return depth + len(trial.suggest_categorical("op", ["conv", "pool", "skip", "none"]))
 
 
-def start_worker(url: str, n_trials: int, mode: str) -> "subprocess.Popen[str]":
+def sampler_of(search: str) -> SearchSampler:
+    """As the workers have it."""
+    if search == "ncp":
+        return NCPSampler(SPACE, budget=8, rounds=3, starts=8, steps=3, seed=0)
+    return SearchSampler(RandomSearch, SPACE, seed=0)
+
+
+def start_worker(url: str, n_trials: int, mode: str, search: str) -> "subprocess.Popen[str]":
     """A process that says ready, and goes on when it reads a line."""
-    command = [sys.executable, "-c", WORKER, url, str(n_trials), mode]
+    command = [sys.executable, "-c", WORKER, url, str(n_trials), mode, search]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -85,11 +95,18 @@ def keys(study: optuna.Study) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["given", pytest.param("define-by-run", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_two_processes_with_one_seed_never_meet(tmp_path: Path, kind: str, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "search"), [("journal", "random"), ("sqlite", "random"), ("journal", "ncp")]
+)
+def test_two_processes_with_one_seed_never_meet(
+    tmp_path: Path, kind: str, search: str, mode: str
+) -> None:
     url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else str(tmp_path / "s.journal")
     study = optuna.create_study(storage=open_storage(url), study_name="s", direction="maximize")
-    with start_worker(url, 12, mode) as one, start_worker(url, 12, mode) as two:
+    with (
+        start_worker(url, 12, mode, search) as one,
+        start_worker(url, 12, mode, search) as two,
+    ):
         assert [line_of(one), line_of(two)] == ["ready", "ready"]
         go(one)
         go(two)
@@ -99,7 +116,8 @@ def test_two_processes_with_one_seed_never_meet(tmp_path: Path, kind: str, mode:
     assert len(set(keys(study))) == 24
 
 
-def test_a_killed_workers_trial_is_run_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("search", ["random", "ncp"])
+def test_a_killed_workers_trial_is_run_again(tmp_path: Path, search: str) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -109,11 +127,11 @@ def test_a_killed_workers_trial_is_run_again(tmp_path: Path) -> None:
             grace_period=2,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
         )
-    sampler = SearchSampler(RandomSearch(SPACE, seed=0))
+    sampler = sampler_of(search)
     study = optuna.create_study(
         storage=storage, study_name="s", direction="maximize", sampler=sampler
     )
-    with start_worker(url, 5, "heartbeat") as worker:
+    with start_worker(url, 5, "heartbeat", search) as worker:
         assert line_of(worker) == "ready"
         go(worker)
         assert line_of(worker) == "stuck"
@@ -128,12 +146,10 @@ def test_a_killed_workers_trial_is_run_again(tmp_path: Path) -> None:
     assert len(set(keys(study))) == 7
 
     # Nothing is lost: the same as a run that nobody killed.
-    whole = optuna.create_study(
-        direction="maximize", sampler=SearchSampler(RandomSearch(SPACE, seed=0))
-    )
+    whole = optuna.create_study(direction="maximize", sampler=sampler_of(search))
     whole.optimize(objective, n_trials=7)
     assert [k for i, k in enumerate(keys(study)) if i != 2] == keys(whole)
-    search = sampler.catch_up(study)
-    assert isinstance(search, RandomSearch)
-    assert len(search.history) == 7
-    assert all(metrics is not None for _, metrics in search.history)
+    told = sampler.catch_up(study)
+    assert isinstance(told, BaseSearch)
+    assert len(told.history) == 7
+    assert all(metrics is not None for _, metrics in told.history)
