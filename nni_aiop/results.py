@@ -447,7 +447,7 @@ def read_history(
     heading, rows = rows[0], rows[1:]
     if len(set(heading)) < len(heading):
         raise FileFormatError(f"{path} must name each column differently, but has {heading}.")
-    numbered = heading[0] == "number" and "number" not in space.labels  # as `history.csv`
+    numbered = heading[:1] == ["number"] and "number" not in space.labels  # as `history.csv`
     wanted = list(metrics) or [c for c in heading[numbered:] if c not in space.labels]
     for column in (*space.labels, *wanted):
         if column not in heading:

@@ -9,14 +9,21 @@ import numpy as np
 
 from nni_aiop.cli._app import BadInput, bad_input
 from nni_aiop.engines._nni import load_object
+from nni_aiop.errors import AiopError
 from nni_aiop.measures import FunctionMeasure, Measure, PredictedMeasure, TableMeasure
-from nni_aiop.spaces import CodeSpace
+from nni_aiop.results import check_names
+from nni_aiop.spaces import CodeSpace, Sample
 
+_DIGITS = ("val_accuracy", "test_accuracy", "flops", "params")
 _TRIED = 200  # random samples of which a table must hold one
 
 
 def make_measure(
-    name: str | None, space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str] = ()
+    name: str | None,
+    space: CodeSpace,
+    arguments: Mapping[str, Any],
+    metrics: Sequence[str] = (),
+    cost: str | None = None,
 ) -> Measure:
     """The function from a sample to its metrics, among them `default`, that a name stands for.
 
@@ -25,7 +32,9 @@ def make_measure(
         space: Where the samples come from.
         arguments: `path` and `metric` (which one is `default`) of the table or the predictor;
             `epochs` and `seed` of digits; any of a function.
-        metrics: Which ones there must be; the first is `default` unless the arguments name it.
+        metrics: Which ones there must be; the first is `default` unless the arguments name it. Of
+            a function they are not known before it is called: see `check_result`.
+        cost: What is to be held down: an exact cost of the space, or else a metric.
 
     Raises:
         BadInput: The name or an argument is unknown, or does not suit the space.
@@ -49,16 +58,96 @@ def make_measure(
         if "path" in known and "path" not in arguments:
             raise BadInput(f"the evaluator {name} needs the path of a file, but got none.")
         with bad_input():
-            return make(space, arguments, metrics)
+            measure, known = make(space, arguments, metrics)
+        check_names(space, known)
+        for wanted in metrics:
+            if wanted not in known:
+                raise BadInput(f"a metric must be one of {', '.join(known)}, but got {wanted!r}.")
+        costs = dict.fromkeys([*space.costs, *known])
+        if cost is not None and cost not in costs:
+            raise BadInput(f"a cost must be one of {', '.join(costs)}, but got {cost!r}.")
+        return measure
     if ":" in name:
+        check_names(space)
         return FunctionMeasure(_function(name), **arguments)
     raise BadInput(
         f"an evaluator must be one of {', '.join(_MEASURES)} or module:function, but got {name!r}."
     )
 
 
-def make_nni_evaluator(name: str, space: CodeSpace, arguments: Mapping[str, Any]) -> Any:
-    """The same as an NNI Evaluator, checked at the door as `make_measure` does.
+def check_result(
+    space: CodeSpace, metrics: Mapping[str, float], wanted: Sequence[str], cost: str | None
+) -> None:
+    """Refuse a result that the search could not learn from, or that its files could not hold.
+
+    Args:
+        space: Where the sample comes from.
+        metrics: What a measure told of it.
+        wanted: The metrics of the objectives.
+        cost: What is to be held down: an exact cost of the space, or else a metric.
+
+    Raises:
+        BadInput: A metric is missing.
+        SpaceError: A metric is named as a dimension.
+    """
+    check_names(space, metrics)
+    learned = [] if cost is None or cost in space.costs else [cost]
+    for name in (*wanted, *learned):
+        if name not in metrics:
+            raise BadInput(
+                f"the evaluator must tell the metric {name!r}, but tells {', '.join(metrics)}."
+            )
+
+
+class FirstResult:
+    """A measure inside of an engine, which takes every exception for a failed evaluation.
+
+    Where the first result is not what the search needs, it would fail to the end: the problem is
+    kept and raised where the engine lets it pass, before the result is reported.
+
+    Args:
+        measure: What is called.
+        check: Raises where metrics are not what the search needs.
+    """
+
+    def __init__(self, measure: Measure, check: Callable[[Mapping[str, float]], None]) -> None:
+        self._measure = measure
+        self._check = check
+        self._succeeded = not isinstance(measure, FunctionMeasure)  # others are known at the door
+        self._problem: AiopError | None = None
+
+    def __call__(self, sample: Sample) -> Mapping[str, float]:
+        try:
+            metrics = self._measure(sample)
+        except AiopError as err:
+            if not self._succeeded:
+                self._problem = err
+            raise
+        if not self._succeeded:
+            try:
+                self._check(metrics)
+                self._succeeded = True
+            except AiopError as err:  # not raised here: an engine would log it as a failure
+                self._problem = err
+        return metrics
+
+    def before(
+        self, on_result: Callable[[Sample, dict[str, float] | None], None]
+    ) -> Callable[[Sample, dict[str, float] | None], None]:
+        """The same function of a result, which first raises what was wrong."""
+
+        def report(sample: Sample, metrics: dict[str, float] | None) -> None:
+            if self._problem is not None:
+                raise self._problem
+            on_result(sample, metrics)
+
+        return report
+
+
+def make_nni_evaluator(
+    name: str, space: CodeSpace, arguments: Mapping[str, Any], cost: str | None = None
+) -> tuple[Any, Measure]:
+    """The same as an NNI Evaluator, and as the measure that `make_measure` made of it.
 
     Raises:
         BadInput: The name or an argument is unknown, or does not suit the space.
@@ -66,17 +155,20 @@ def make_nni_evaluator(name: str, space: CodeSpace, arguments: Mapping[str, Any]
     """
     from nni_aiop import evaluators
 
-    make_measure(name, space, arguments)
+    measure = make_measure(name, space, arguments, cost=cost)
     if name == "digits":
-        return evaluators.DigitsEvaluator(**arguments)
+        return evaluators.DigitsEvaluator(**arguments), measure
     if name == "table":
-        return evaluators.TableEvaluator(**arguments)
-    if name == "predictor":
-        return evaluators.PredictedEvaluator(**arguments)
-    return evaluators.SampleEvaluator(name, **arguments)
+        evaluator = evaluators.TableEvaluator(**arguments)
+    elif name == "predictor":
+        evaluator = evaluators.PredictedEvaluator(**arguments)
+    else:
+        evaluator = evaluators.SampleEvaluator(name, **arguments)
+    evaluator.measure = measure
+    return evaluator, measure
 
 
-def _digits(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> Measure:
+def _digits(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> _Known:
     from nni_aiop.search_spaces import digits
 
     if space.fingerprint != digits.code_space().fingerprint:
@@ -85,29 +177,32 @@ def _digits(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[st
     if epochs < 1:
         raise BadInput(f"epochs must be at least 1, but got {epochs}.")
     seed = int(arguments.get("seed", 0))
-    return FunctionMeasure(digits.train_and_evaluate, epochs=epochs, seed=seed)
+    measure = FunctionMeasure(digits.train_and_evaluate, epochs=epochs, seed=seed)
+    return measure, ("default", *_DIGITS)
 
 
-def _table(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> Measure:
+def _table(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> _Known:
     path = arguments["path"]
     table = TableMeasure(path, space, _default(arguments, metrics))
-    _check(metrics, table.metrics, path)
     if not any(s in table for s in space.sample(_TRIED, np.random.default_rng(0))):
         raise BadInput(
             f"a table to search must hold a good part of {space.name}, but {path} has {len(table)} "
             f"of {space.size:.3g} points: train a predictor on it and search with that."
         )
-    return table
+    return table, ("default", *table.metrics)
 
 
-def _predictor(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> Measure:
+def _predictor(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> _Known:
     path = arguments["path"]
     predictor = PredictedMeasure(path, space, _default(arguments, metrics))
-    _check(metrics, predictor.metrics, path)
-    return predictor
+    deviations = (f"{name}_std" for name in predictor.metrics)
+    return predictor, ("default", *predictor.metrics, *deviations)
 
 
-_Make = Callable[[CodeSpace, Mapping[str, Any], Sequence[str]], Measure]
+_Known = tuple[Measure, tuple[str, ...]]
+"""A measure, and the metrics that it tells."""
+
+_Make = Callable[[CodeSpace, Mapping[str, Any], Sequence[str]], _Known]
 _MEASURES: dict[str, tuple[_Make, tuple[str, ...]]] = {
     "digits": (_digits, ("epochs", "seed")),
     "table": (_table, ("path", "metric")),
@@ -118,12 +213,6 @@ _MEASURES: dict[str, tuple[_Make, tuple[str, ...]]] = {
 def _default(arguments: Mapping[str, Any], metrics: Sequence[str]) -> str | None:
     named = arguments.get("metric")
     return str(named) if named is not None else metrics[0] if metrics else None
-
-
-def _check(metrics: Sequence[str], known: Sequence[str], path: object) -> None:
-    for name in metrics:
-        if name not in known:
-            raise BadInput(f"{path} must have the metric {name!r}, but has {', '.join(known)}.")
 
 
 def _function(reference: str) -> Callable[..., float | Mapping[str, float]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +35,9 @@ class TrainingService(_Strict):
     """NNI's trainingService: on this machine."""
 
     platform: Literal["local"] = "local"
+    useActiveGpu: bool | None = None
+    maxTrialNumberPerGpu: int | None = Field(default=None, ge=1)
+    gpuIndices: list[int] | int | str | None = None
 
 
 class ExecutionEngine(_Strict):
@@ -40,16 +46,28 @@ class ExecutionEngine(_Strict):
     name: Literal["sequential", "ts"] = "sequential"
 
 
+WITHOUT_EFFECT = (
+    "maxExperimentDuration",
+    "maxTrialDuration",
+    "experimentWorkingDirectory",
+    "logLevel",
+    "debug",
+)
+"""Fields of NNI's that are read and change nothing."""
+
+
 class Experiment(_Strict):
     """One experiment file.
 
-    The names in camel case are NNI's (`NasExperimentConfig`); the others are ours.
+    The names in camel case are NNI's (`NasExperimentConfig`); the others are ours. Those of
+    `WITHOUT_EFFECT` are read, so that files of NNI's need no editing, and told of.
     """
 
     experimentType: Literal["nas"] = "nas"
     experimentName: str = ""
     trialConcurrency: int = Field(1, ge=1)
     maxTrialNumber: int = Field(ge=1)
+    trialGpuNumber: int | None = Field(None, ge=0)
     trainingService: TrainingService = TrainingService()
     executionEngine: ExecutionEngine = ExecutionEngine()
 
@@ -62,17 +80,78 @@ class Experiment(_Strict):
     storage: str | None = None
     port: int | None = Field(None, ge=1, le=65535)
 
+    maxExperimentDuration: str | int | None = None
+    maxTrialDuration: str | int | None = None
+    experimentWorkingDirectory: str | None = None
+    logLevel: str | None = None
+    debug: bool | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The experiment in plain JSON, without the password of its storage."""
+        record = self.model_dump(mode="json")
+        if self.storage is not None:
+            storage = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", self.storage)
+            record["storage"] = re.sub(r"(?i)(password=)[^&]*", r"\1***", storage)
+        return record
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two runs of one experiment have in common, in plain JSON."""
+        may_differ = {"out", "maxTrialNumber", "port", "engine", *WITHOUT_EFFECT}
+        return {name: value for name, value in self.record.items() if name not in may_differ}
+
+    @property
+    def study_name(self) -> str | None:
+        """In a storage, which others may share, a name that only the same experiment has."""
+        if self.storage is None:
+            return None
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return f"{self.experimentName or self.space} {digest[:8]}"
+
+    @property
+    def service(self) -> dict[str, Any]:
+        """What the file says of NNI's training service, by NNI's names in Python."""
+        given = {
+            "trial_gpu_number": self.trialGpuNumber,
+            "use_active_gpu": self.trainingService.useActiveGpu,
+            "max_trial_number_per_gpu": self.trainingService.maxTrialNumberPerGpu,
+            "gpu_indices": self.trainingService.gpuIndices,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def without_effect(self, engine: str) -> list[str]:
+        """The fields of the file that change nothing on an engine, nni or optuna."""
+        fields = [name for name in WITHOUT_EFFECT if getattr(self, name) is not None]
+        if engine == "nni" and self.storage is not None:
+            fields.append("storage")
+        if engine == "optuna" or self.executionEngine.name == "sequential":
+            fields += ["trialGpuNumber"] * (self.trialGpuNumber is not None)
+            service = self.trainingService.model_dump(exclude={"platform"}, exclude_none=True)
+            fields += [f"trainingService.{name}" for name in service]
+        return fields
+
     @field_validator("evaluator", "strategy", "executionEngine", mode="before")
     @classmethod
     def _name_alone(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _one_at_a_time(self) -> Experiment:
+    def _fits_together(self) -> Experiment:
         if self.executionEngine.name == "sequential" and self.trialConcurrency > 1:
             raise ValueError(
                 "trialConcurrency must be 1 on the sequential engine, "
                 f"but got {self.trialConcurrency}"
+            )
+        if self.trialGpuNumber and self.trainingService.useActiveGpu is None:
+            raise ValueError(
+                "trainingService.useActiveGpu must be true or false beside trialGpuNumber, "
+                "but is missing"
+            )
+        if self.trainingService.maxTrialNumberPerGpu is not None and not self.trialGpuNumber:
+            raise ValueError(
+                "trainingService.maxTrialNumberPerGpu must stand beside a trialGpuNumber, "
+                "but that is missing"
             )
         return self
 

@@ -68,13 +68,15 @@ def parse_limits(given: Sequence[str]) -> dict[str, float]:
 
 def parse_objectives(given: Sequence[str]) -> list[Objective]:
     """Objectives from texts such as `accuracy` or `latency:minimize`."""
-    objectives = []
+    objectives: list[Objective] = []
     for text in given:
         metric, _, direction = text.partition(":")
         if not metric or direction not in ("", "maximize", "minimize"):
             raise BadInput(
                 f"a metric must read NAME, NAME:maximize or NAME:minimize, but got {text!r}."
             )
+        if metric in (o.metric for o in objectives):
+            raise BadInput(f"each metric must be given once, but got {metric!r} twice.")
         objectives.append(Objective(metric, "minimize" if direction == "minimize" else "maximize"))
     return objectives
 

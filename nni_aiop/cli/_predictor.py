@@ -60,6 +60,7 @@ def train(
 
     from nni_aiop.benchmarks import load_table
     from nni_aiop.cli._inputs import load_space
+    from nni_aiop.cli._progress import Spinner
     from nni_aiop.predictors import PREDICTORS, make_predictor
 
     if model not in PREDICTORS:
@@ -72,8 +73,13 @@ def train(
     rows = np.random.default_rng(seed).permutation(len(codes))
     held = round(holdout * len(rows))
     kept_out, fitted = rows[:held], rows[held:]
+    if held:
+        _complete(
+            {name: column[kept_out] for name, column in targets.items()},
+            "rows held out (--holdout)",
+        )
     typer.echo(f"Fitting {len(fitted)} architectures, {held} held out: {', '.join(targets)}")
-    with bad_input():
+    with bad_input(), Spinner(f"Fitting {model}"):
         fit = make_predictor(model, code_space, seed).fit(
             codes[fitted], {name: column[fitted] for name, column in targets.items()}
         )
@@ -108,6 +114,18 @@ def evaluate(
     _measure(fit, codes, targets, out)
 
 
+def _complete(targets: dict[str, NDArray[np.float64]], rows: str) -> NDArray[np.bool_]:
+    """(n,) True where every metric is known; it takes two such rows to measure a predictor."""
+    import numpy as np
+
+    known = np.asarray(np.all([np.isfinite(column) for column in targets.values()], axis=0))
+    if known.sum() < 2:
+        raise BadInput(
+            f"at least 2 {rows} must have every metric, but {known.sum()} of {len(known)} have."
+        )
+    return known
+
+
 def _measure(
     fit: CodePredictor,
     codes: NDArray[np.float64],
@@ -115,14 +133,10 @@ def _measure(
     out: Path,
 ) -> None:
     """Print and write how well a predictor does on (n, width) codes with (n,) measured targets."""
-    import numpy as np
-
     from nni_aiop.predictors.metrics import coverage, mae, spearman
     from nni_aiop.results import draw_prediction, write_atomically, write_json
 
-    known = np.all([np.isfinite(column) for column in targets.values()], axis=0)
-    if known.sum() < 2:
-        raise BadInput(f"at least 2 rows must have every metric, but {known.sum()} have.")
+    known = _complete(targets, "rows")
     codes = codes[known]
     targets = {name: column[known] for name, column in targets.items()}
     prediction = fit.predict(codes)

@@ -24,7 +24,10 @@ _NNI_SPACES = {
     "multi_resolution": "nni_aiop.search_spaces.multi_resolution:MultiResolutionSpace",
     "nasbench201": "nni_aiop.search_spaces.nasbench201:NASBench201Space",
 }
-_STATE_FILES = ("experiment.json", "state.json", "optuna.journal", "optuna.journal.lock")
+_STATE_FILES = {
+    "nni": ("state.json",),
+    "optuna": ("optuna.journal", "optuna.journal.lock"),
+}
 
 
 def run(
@@ -37,14 +40,24 @@ def run(
         Path | None, typer.Option(help="Folder of the results; out/NAME-OF-THE-FILE by default.")
     ] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew instead of going on with an earlier run.")
+        bool,
+        typer.Option(
+            "--restart",
+            help="Begin anew instead of going on with an earlier run, whose state is deleted: in "
+            "the folder, and of this experiment in the file's storage.",
+        ),
     ] = False,
 ) -> None:
     """Run an experiment file and write results.json, history.csv and search.png.
 
-    The file has the fields of NNI's NAS experiments and a few of ours. It runs on NNI, or on
-    Optuna where NNI is not installed, with the same proposals for the same seed. A run that was
-    interrupted goes on when it is started again.
+    It runs on NNI, or on Optuna where NNI is not installed, with the same proposals for the same
+    seed. A run that was interrupted goes on when it is started again.
+
+    The file has these of NNI's fields for a NAS experiment: experimentType, experimentName,
+    trialConcurrency, maxTrialNumber, trialGpuNumber, executionEngine, and trainingService with
+    platform, useActiveGpu, maxTrialNumberPerGpu and gpuIndices. maxExperimentDuration,
+    maxTrialDuration, experimentWorkingDirectory, logLevel and debug are read and change nothing.
+    Ours are space, evaluator, strategy, engine, seed, out, port, and storage: a URL for Optuna.
 
     \b
     An experiment file
@@ -72,6 +85,9 @@ def run(
     folder = out or experiment.out or Path("out") / file.stem
     import_from(str(file.resolve().parent))
     name = _engine(experiment)
+    idle = experiment.without_effect(name)
+    if idle:
+        typer.echo(f"Without effect here: {', '.join(idle)}.")
     space = load_space(experiment.space)
 
     def new_search() -> BaseSearch:
@@ -90,7 +106,7 @@ def run(
         start = (_prepare_nni if name == "nni" else _prepare_optuna)(
             experiment, space, search, folder
         )
-    _claim(folder, experiment, restart)
+    _claim(folder, experiment, name, restart)
     progress = _Progress(search)
 
     def results() -> SearchResults:
@@ -99,7 +115,7 @@ def run(
             progress.history(),
             search.objectives,
             limits=search.limits,
-            settings={**experiment.model_dump(mode="json"), "engine": name},
+            settings={**experiment.record, "engine": name},
         )
 
     with Bar(experiment.maxTrialNumber, lambda: results().save(folder)) as bar:
@@ -149,32 +165,60 @@ def _engine(experiment: Experiment) -> str:
     return "nni"
 
 
-def _claim(folder: Path, experiment: Experiment, restart: bool) -> None:
+def _claim(folder: Path, experiment: Experiment, engine: str, restart: bool) -> None:
     """Make the folder this experiment's: go on with an earlier run of the same one, no other.
 
     Raises:
-        BadInput: The folder holds the run of another experiment.
+        BadInput: The folder holds the run of another experiment or engine, or what another program
+            left there.
     """
     from nni_aiop.results import write_json
 
-    if restart:
-        for name in _STATE_FILES:
-            (folder / name).unlink(missing_ok=True)
-    same = experiment.model_dump(mode="json", exclude={"engine", "out", "maxTrialNumber", "port"})
     path = folder / "experiment.json"
+    states = [name for names in _STATE_FILES.values() for name in names]
+    if restart:
+        for name in (path.name, *states):
+            (folder / name).unlink(missing_ok=True)
+        if engine == "optuna" and experiment.storage is not None:
+            _delete_study(experiment)
+    same = {**experiment.identity, "engine": engine}
     if path.exists():
         try:
             earlier = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             earlier = None
+        if isinstance(earlier, dict) and {**earlier, "engine": engine} == same != earlier:
+            raise BadInput(
+                f"a run must go on with the engine that it began with, but {folder} holds one of "
+                f"{earlier.get('engine')}, not of {engine}: say --engine, take another --out, or "
+                "--restart to begin anew."
+            )
         if earlier != same:
             raise BadInput(
                 f"{folder} must be empty or hold a run of the same experiment, but holds another: "
                 "take another --out, or --restart to begin anew."
             )
         typer.echo(f"Going on with the run in {folder} (--restart begins anew).")
-    else:
-        write_json(path, same)
+        return
+    left = [name for name in states if (folder / name).exists()]
+    if left:
+        raise BadInput(
+            f"{folder} must be empty or hold a run of the same experiment, but holds {left[0]} of "
+            "another program: take another --out, or --restart to begin anew."
+        )
+    write_json(path, same)
+
+
+def _delete_study(experiment: Experiment) -> None:
+    """Delete the experiment's study, and no other, from its storage, if it is there."""
+    import optuna
+
+    from nni_aiop.engines.optuna_experiment import open_storage
+
+    storage = open_storage(experiment.storage)
+    name = experiment.study_name
+    if storage is not None and name is not None and name in optuna.get_all_study_names(storage):
+        optuna.delete_study(study_name=name, storage=storage)
 
 
 Start = Callable[[Callable[["Sample", "dict[str, float] | None"], None]], object]
@@ -186,11 +230,15 @@ def _prepare_optuna(
 ) -> Start:
     import optuna
 
-    from nni_aiop.cli._evaluators import make_measure
+    from nni_aiop.cli._evaluators import FirstResult, check_result, make_measure
     from nni_aiop.engines.optuna_experiment import run_optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    measure = make_measure(experiment.evaluator.name, space, experiment.evaluator.arguments)
+    cost = experiment.strategy.arguments.get("cost")
+    measure = FirstResult(
+        make_measure(experiment.evaluator.name, space, experiment.evaluator.arguments, cost=cost),
+        lambda metrics: check_result(space, metrics, [o.metric for o in search.objectives], cost),
+    )
 
     def start(on_result: Callable[[Sample, dict[str, float] | None], None]) -> None:
         run_optuna(
@@ -199,8 +247,9 @@ def _prepare_optuna(
             search,
             max_trials=experiment.maxTrialNumber,
             storage=experiment.storage or folder / "optuna.journal",
+            study_name=experiment.study_name,
             n_jobs=experiment.trialConcurrency,
-            on_result=on_result,
+            on_result=measure.before(on_result),
         )
 
     return start
@@ -209,11 +258,21 @@ def _prepare_optuna(
 def _prepare_nni(
     experiment: Experiment, space: CodeSpace, search: BaseSearch, folder: Path
 ) -> Start:
-    from nni_aiop.cli._evaluators import make_nni_evaluator
+    from nni_aiop.cli._evaluators import FirstResult, check_result, make_nni_evaluator
     from nni_aiop.engines.nni_experiment import run_nni
     from nni_aiop.engines.nni_strategy import SearchStrategy
 
-    evaluator = make_nni_evaluator(experiment.evaluator.name, space, experiment.evaluator.arguments)
+    cost = experiment.strategy.arguments.get("cost")
+    evaluator, measure = make_nni_evaluator(
+        experiment.evaluator.name, space, experiment.evaluator.arguments, cost
+    )
+    sequential = experiment.executionEngine.name == "sequential"
+    first = FirstResult(
+        measure,
+        lambda metrics: check_result(space, metrics, [o.metric for o in search.objectives], cost),
+    )
+    if sequential and hasattr(evaluator, "measure"):
+        evaluator.measure = first  # the trials of the training service measure elsewhere
 
     def start(on_result: Callable[[Sample, dict[str, float] | None], None]) -> None:
         run_nni(
@@ -225,7 +284,8 @@ def _prepare_nni(
             concurrency=experiment.trialConcurrency,
             out_dir=folder,
             port=experiment.port,
-            on_result=on_result,
+            training_service=experiment.service,
+            on_result=first.before(on_result),
         )
 
     return start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,8 @@ def search(
 ) -> None:
     """Search a space and write results.json, history.csv and search.png.
 
-    Ctrl-C ends a search early and leaves the results so far.
+    Ctrl-C ends a search early and leaves the results so far. An evaluation that fails is counted
+    and left behind, unless none has succeeded before it.
 
     \b
     Examples
@@ -58,7 +60,7 @@ def search(
       nni-aiop search multi_resolution --predictor out/predictor/predictor.safetensors \\
           --limit flops=3e9 --budget 200
     """
-    from nni_aiop.cli._evaluators import make_measure
+    from nni_aiop.cli._evaluators import check_result, make_measure
     from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
     from nni_aiop.cli._progress import evaluate_all, report
     from nni_aiop.results import SearchResults
@@ -85,6 +87,7 @@ def search(
         code_space,
         {} if path is None else {"path": path},
         [o.metric for o in objectives if o.metric != "default"],
+        cost,
     )
     out.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -107,5 +110,8 @@ def search(
             cost=cost if cost in code_space.costs else None,
         )
 
-    evaluate_all(searcher, measure, budget, lambda: results().save(out))
+    def check(metrics: Mapping[str, float]) -> None:
+        check_result(code_space, metrics, [o.metric for o in objectives], cost)
+
+    evaluate_all(searcher, measure, budget, lambda: results().save(out), check)
     report(results(), out)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib
+import io
 import json
 import signal
 import subprocess
@@ -16,6 +18,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nni_aiop.cli import app
+from nni_aiop.cli._app import BadInput
+from nni_aiop.cli._progress import Spinner
 from nni_aiop.results import SearchResults
 from nni_aiop.search import Objective
 from nni_aiop.search_spaces import get_space
@@ -155,6 +159,9 @@ def test_search_looks_a_table_up(data_dir: Path, tmp_path: Path) -> None:
     best = read(tmp_path)["best"]["metrics"]["Acc"]
     assert best == max(float(row["Acc"]) for row in rows(tmp_path))
     assert 30 < best <= 47.34
+    for option, name in (("--metric", "accuracy"), ("--cost", "flop")):
+        said = refuse("search", "nasbench201", "--table", path, option, name)
+        assert f"{name!r}" in said and "Acc" in said
 
 
 def test_ctrl_c_leaves_the_results_so_far(own: Path) -> None:
@@ -214,6 +221,11 @@ def test_a_predictor_leads_a_search(own: Path, measured: Path) -> None:
         *("--metric", "default", "--budget", 20, "--out", own / "s"),
     )
     assert len(rows(own / "s")) == 20
+    said = refuse(
+        *("search", "own:space", "--predictor", own / "p" / "predictor.safetensors"),
+        *("--cost", "flop", "--out", own / "s"),
+    )
+    assert "a cost must be one of flops, default, default_std, but got 'flop'" in said
 
 
 def test_predictor_learns_a_published_table(data_dir: Path, tmp_path: Path) -> None:
@@ -248,6 +260,10 @@ FEW = ("search", "digits", "--budget", "1", "--out", "o")
         ((*FEW, "--limit", "watts=3"), "a limit must name an exact cost"),
         ((*FEW, "--limit", "flops=10", "--search", "random"), "flops <= 10"),
         ((*FEW, "--metric", ":minimize"), "a metric must read NAME"),
+        ((*FEW, "--metric", "accuracy"), "must be one of default, val_accuracy, test_accuracy"),
+        ((*FEW, "--metric", "a", "--metric", "a"), "each metric must be given once, but got 'a'"),
+        ((*FEW, "--metric", "a", "--metric", "a:minimize"), "each metric must be given once"),
+        ((*FEW, "--cost", "flop"), "a cost must be one of flops, params"),
         ((*FEW, "--cost", "flops", "--search", "random"), "a cost to weigh needs one of ncp"),
         ((*FEW, "--cost", "flops", "--lam", "-1"), "lam must not be negative"),
         ((*FEW, "--table", "no.csv"), "no.csv must be usable, but is not: No such file"),
@@ -293,7 +309,114 @@ def test_a_table_of_a_corner_of_the_space_is_refused(data_dir: Path, own: Path) 
     assert "train a predictor" in refuse("search", "multi_resolution", "--table", path)
 
 
-def test_a_failing_function_is_no_bad_input(own: Path) -> None:
-    (own / "broken.py").write_text("def f(sample):\n    raise RuntimeError('mine')\n")
-    result = invoke("search", "own:space", "--evaluator", "broken:f", "--out", own / "o")
-    assert isinstance(result.exception, RuntimeError)
+# --- evaluators that fail or do not tell what is asked -------------------------------
+
+FLAKY = """
+import own
+calls = []
+
+def fails_at(n):
+    def f(sample):
+        calls.append(sample)
+        if len(calls) == n:
+            raise RuntimeError("mine")
+        return own.measure(sample)
+    return f
+
+first, third = fails_at(1), fails_at(3)
+
+def depth(sample):
+    calls.append(sample)
+    return {"default": 1.0, "depth": 2.0}
+
+def sometimes(sample):
+    calls.append(sample)
+    return {"default": float(len(calls)), **({"x": 1.0} if len(calls) != 2 else {})}
+"""
+
+
+@pytest.fixture
+def flaky(own: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module `flaky`, whose list `calls` holds the samples that were evaluated."""
+    (own / "flaky.py").write_text(FLAKY)
+    monkeypatch.syspath_prepend(str(own))
+    monkeypatch.delitem(sys.modules, "flaky", raising=False)
+    return importlib.import_module("flaky")
+
+
+def flaky_search(function: str, *arguments: object) -> tuple[object, ...]:
+    search = ("search", "own:space", "--search", "random", "--budget", 6, "--out", "o")
+    return *search, "--evaluator", f"flaky:{function}", *arguments
+
+
+def test_an_evaluation_that_fails_first_ends_the_search(flaky: Any) -> None:
+    said = refuse(*flaky_search("first"))
+    assert "the first evaluation ended with RuntimeError('mine')" in said
+    assert not Path("o/history.csv").exists()
+
+
+def test_an_evaluation_that_fails_later_is_counted(flaky: Any) -> None:
+    assert "Evaluations that failed: 1 of 6" in succeed(*flaky_search("third"))
+    assert [row["default"] == "" for row in rows(Path("o"))] == [i == 2 for i in range(6)]
+    assert read(Path("o"))["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("third", "--metric", "accuracy"),
+            "must tell the metric 'accuracy', but tells default, x",
+        ),
+        (("third", "--search", "ncp", "--cost", "watts"), "must tell the metric 'watts'"),
+        (("depth",), "must not be named as a dimension of the space, but got 'depth'"),
+    ],
+)
+def test_a_function_that_does_not_tell_what_is_asked_ends_the_search_at_once(
+    flaky: Any, arguments: Sequence[str], sentence: str
+) -> None:
+    assert sentence in refuse(*flaky_search(*arguments))
+    assert len(flaky.calls) == 1
+
+
+def test_a_metric_that_is_missing_later_is_a_failure(flaky: Any) -> None:
+    succeed(*flaky_search("sometimes", "--metric", "x"))
+    assert read(Path("o"))["failed"] == 1
+
+
+def test_digits_tells_the_metrics_that_the_command_line_knows() -> None:
+    from nni_aiop.cli._evaluators import make_measure
+
+    space = get_space("digits")
+    found = make_measure("digits", space, {"epochs": 1})(space.from_points([[0] * 14])[0])
+    with pytest.raises(BadInput) as caught:
+        make_measure("digits", space, {}, ["accuracy"])
+    assert f"one of {', '.join(found)}, but got 'accuracy'" in str(caught.value)
+
+
+# --- long work shows that it goes on ------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_spinner_turns_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nni_aiop.cli._progress._TURN", 0.01)
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        with Spinner("Fitting gp", stream):
+            time.sleep(0.1)
+    assert terminal.getvalue().count("Fitting gp: 00:00") > 2
+    assert file.getvalue() == ""
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_too_few_held_out_rows_are_told_before_the_fit(own: Path, count: int) -> None:
+    lines = [f"{1 + i % 8},8,a,{i}" for i in range(count)]
+    (own / "t.csv").write_text("\n".join(["depth,width,op,y", *lines, ""]))
+    arguments = ("predictor", "train", "t.csv", "--space", "own:space", "--out", "p")
+    assert "at least 2 rows held out (--holdout) must have every metric" in refuse(*arguments)
+    assert not (own / "p" / "predictor.safetensors").exists()
+    succeed(*arguments, "--holdout", 0)

@@ -17,6 +17,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from nni_aiop.cli import app
+from nni_aiop.cli._experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +31,9 @@ def measure(sample, pause=0.0, calls=None):
             print(sorted(sample.items()), file=file)
     time.sleep(pause)
     return {"default": sample["width_1"] - 2.0 * sample["depth_1"] + sample["width_2"] / 3}
+
+def nameless(sample):
+    return {"accuracy": 1.0}
 """
 
 BLOCK_NNI = """
@@ -178,6 +182,141 @@ def test_a_folder_belongs_to_one_experiment(folder: Path) -> None:
     assert len(rows(folder / "out")) == 2
 
 
+def refuse(*arguments: object) -> str:
+    """The one sentence with which the command refuses."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_a_run_goes_on_with_its_engine_only(folder: Path) -> None:
+    pytest.importorskip("nni")
+    file = write(folder, strategy="random", maxTrialNumber=3)
+    succeed(file, "--engine", "optuna", "--out", "o")
+    said = refuse(file, "--engine", "nni", "--out", "o")
+    assert "o holds one of optuna, not of nni" in said
+    assert "Going on" in succeed(file, "--engine", "optuna", "--out", "o")
+    assert "Going on" not in succeed(file, "--engine", "nni", "--restart", "--out", "o")
+    assert "o holds one of nni, not of optuna" in refuse(file, "--engine", "optuna", "--out", "o")
+
+
+@pytest.mark.parametrize("name", ["state.json", "optuna.journal"])
+def test_the_state_of_another_program_is_refused(folder: Path, name: str) -> None:
+    file = write(folder, strategy="random", maxTrialNumber=2)
+    (folder / "o").mkdir()
+    (folder / "o" / name).write_text("{}")
+    assert f"o must be empty or hold a run of the same experiment, but holds {name}" in refuse(
+        file, "--engine", "optuna", "--out", "o"
+    )
+    assert (folder / "o" / name).read_text() == "{}"
+    succeed(file, "--engine", "optuna", "--restart", "--out", "o")
+
+
+def test_restart_deletes_this_experiments_study_in_the_storage(folder: Path) -> None:
+    calls = folder / "calls.txt"
+    measure = {"name": "quick:measure", "calls": str(calls)}
+
+    def run(seed: int, *arguments: object) -> int:
+        """The number of evaluations that a run made."""
+        calls.write_text("")
+        file = write(
+            folder,
+            evaluator=measure,
+            strategy="random",
+            maxTrialNumber=3,
+            storage="sqlite:///studies.db",
+        )
+        succeed(file, "--engine", "optuna", "--seed", seed, "--out", f"o{seed}", *arguments)
+        return len(calls.read_text().splitlines())
+
+    assert run(1) == 3
+    assert run(2) == 3, "another experiment has another study in the same storage"
+    assert run(1) == 0
+    assert run(1, "--restart") == 3
+    assert run(2) == 0
+
+
+def test_no_password_of_a_storage_is_written() -> None:
+    for url, shown in (
+        ("postgresql://me:s:e/c@ret@host/db", "postgresql://me:***@host/db"),
+        ("mysql://me@host/db?Password=secret&x=1", "mysql://me@host/db?Password=***&x=1"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+        ("studies.journal", "studies.journal"),
+    ):
+        experiment = Experiment(**EXPERIMENT, storage=url)
+        assert (experiment.record["storage"], experiment.identity["storage"]) == (shown, shown)
+
+
+def test_what_is_written_of_a_storage_has_no_password(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nni_aiop.engines.optuna_experiment as engine
+
+    monkeypatch.setattr(engine, "open_storage", lambda storage: None)
+    file = write(
+        folder, strategy="random", maxTrialNumber=2, storage="postgresql://me:secret@host/db"
+    )
+    succeed(file, "--engine", "optuna", "--out", "o")
+    for name in ("experiment.json", "results.json"):
+        assert "me:***@host" in (folder / "o" / name).read_text()
+        assert "secret" not in (folder / "o" / name).read_text()
+
+
+COMMON = {
+    "trialGpuNumber": 1,
+    "maxExperimentDuration": "1h",
+    "debug": False,
+    "trainingService": {"platform": "local", "useActiveGpu": True, "gpuIndices": [0]},
+}
+
+
+def test_common_fields_of_nni_without_effect_are_told(folder: Path) -> None:
+    file = write(folder, strategy="random", maxTrialNumber=2, **COMMON)
+    assert (
+        "Without effect here: maxExperimentDuration, debug, trialGpuNumber, "
+        "trainingService.useActiveGpu, trainingService.gpuIndices."
+        in succeed(file, "--engine", "optuna", "--out", "o")
+    )
+
+
+def test_fields_of_the_training_service_reach_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nni")
+    import nni_aiop.engines.nni_experiment as engine
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(engine, "run_nni", lambda *a, **options: given.update(options))
+    file = write(folder, strategy="random", executionEngine="ts", **COMMON)
+    said = succeed(file, "--engine", "nni", "--out", "o")
+    assert "Without effect here: maxExperimentDuration, debug." in said
+    assert given["training_service"] == {
+        "trial_gpu_number": 1,
+        "use_active_gpu": True,
+        "gpu_indices": [0],
+    }
+
+
+@pytest.mark.parametrize("engine", ["nni", "optuna"])
+def test_a_first_result_that_does_not_do_ends_a_run(folder: Path, engine: str) -> None:
+    if engine == "nni":
+        pytest.importorskip("nni")
+    calls = folder / "calls.txt"
+    file = write(
+        folder,
+        evaluator={"name": "quick:measure", "calls": str(calls)},
+        strategy={"name": "ncp", "rounds": 2, "warmup": 6, "cost": "flop"},
+    )
+    assert "must tell the metric 'flop'" in refuse(file, "--engine", engine, "--out", "o")
+    assert len(calls.read_text().splitlines()) == 1
+    file = write(folder, evaluator="quick:nameless", strategy="random")
+    result = invoke(file, "--engine", engine, "--restart", "--out", "o")
+    assert result.exit_code == 2
+    said = result.stderr.splitlines()[-1]  # below Optuna's own word on a failed trial
+    assert said.startswith("nni-aiop: nameless must return a number or a dict with 'default'")
+
+
 def test_results_go_beside_the_name_of_the_file(folder: Path) -> None:
     succeed(write(folder, strategy="random", maxTrialNumber=2, engine="optuna"))
     assert len(rows(folder / "out" / "experiment")) == 2
@@ -205,6 +344,12 @@ def test_results_go_beside_the_name_of_the_file(folder: Path) -> None:
         ({"strategy": "tpe"}, "a search must be one of"),
         ({"strategy": {"name": "random", "rounds": 2}}, "'rounds'"),
         ({"strategy": {"name": "ncp", "warmup": 1.5}}, "fraction must lie in (0, 1)"),
+        (
+            {"strategy": {"name": "ncp", "cost": "flop"}, "evaluator": "digits"},
+            "a cost must be one of flops, params",
+        ),
+        ({"trialGpuNumber": 1}, "trainingService.useActiveGpu must be true or false"),
+        ({"trainingService": {"maxTrialNumberPerGpu": 2}}, "must stand beside a trialGpuNumber"),
         ({"strategy": {"name": "ncp", "limits": {"watts": 1}}}, "watts"),
         ({"strategy": {"name": "ncp", "limits": {"flops": 1}}}, "flops <= 1"),
     ],
