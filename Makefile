@@ -7,7 +7,7 @@
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
-EXTRAS ?= nni,dev,test
+EXTRAS ?= nni,benchmarks,dev,test
 JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed

@@ -1,0 +1,48 @@
+"""Every benchmark script runs with --quick, prints a table and writes its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(p.name for p in (ROOT / "benchmarks").glob("[!_]*.py"))
+PATIENCE = 900.0  # seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_runs_quickly(name: str, data_dir: Path, tmp_path: Path) -> None:
+    source = (ROOT / "benchmarks" / name).read_text()
+    for package in ("thop", "joblib"):
+        if package in source:
+            pytest.importorskip(package)
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "benchmarks" / name), "--quick"),
+            *("--data", str(data_dir), "--out", str(tmp_path)),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    (heading,) = (i for i, line in enumerate(lines) if line.split() == FIGURES)
+    assert set(lines[heading + 1]) == {"-", " "}
+    assert lines[-1] == "A quick run: these figures prove nothing."
+    figures = json.loads((tmp_path / "results.json").read_text())
+    assert len(figures) == len(lines) - heading - 3
+    for figure in figures.values():
+        assert {"value", "asked", "holds"} <= set(figure)
+        assert figure["holds"] is None
+
+
+FIGURES = ["figure", "value", "asked", "holds"]
