@@ -53,7 +53,7 @@ def run_optuna(
     the same seed proposes the same. With a storage the run can be killed and called again with the
     same arguments and a search at its beginning: what is finished is not evaluated again, what was
     under way in a process of this machine that is gone is evaluated first. It goes on with the
-    options that the search had at first, such as a budget.
+    budget that the search had at first.
 
     Args:
         space: The search's space.
@@ -63,7 +63,8 @@ def run_optuna(
         max_trials: Number of evaluations, those of earlier runs on the storage included.
         storage: None for memory, a path for a journal file, a URL for a database, or Optuna's own.
         study_name: The study in the storage; by default a name that only searches of the same
-            class, seed, objectives and limits on the same space share.
+            class, seed, objectives, limits and options on the same space share. Give one where
+            the same search is run with several `evaluate` on one storage.
         n_jobs: Number of threads; with one the run is reproducible.
         on_result: Called after each evaluation of this run.
 
@@ -128,12 +129,15 @@ def open_storage(storage: str | Path | BaseStorage | None) -> str | BaseStorage 
 def _identity(space: CodeSpace, search: Search) -> dict[str, Any]:
     """What two searches share that may go on with each other's results."""
     objectives = getattr(search, "objectives", None) or (Objective("default"),)
+    options = dict(search.state_dict().get("options", {}))
+    options.pop("budget", None)  # a run that is made longer is still the same run
     return {
         "space": space.fingerprint,
         "search": type(search).__name__,
         "seed": getattr(search, "seed", None),
         "objectives": [[o.metric, o.direction, o.weight] for o in objectives],
         "limits": dict(getattr(search, "limits", {})),
+        "options": options,
     }
 
 

@@ -123,6 +123,8 @@ def test_two_experiments_on_one_storage_do_not_meet(tmp_path: Path) -> None:
         search(objectives=[Objective("default", "minimize")]),
         RegularizedEvolution(space(), population=5, tournament=2, seed=4),
         RandomSearch(space(), seed=3),
+        NCPSearch(space(), cost="flops", lam=1.0, seed=3),
+        NCPSearch(space(), cost="flops", lam=2.0, seed=3),
     ):
         found = run_optuna(space(), evaluate, other, max_trials=2, storage=storage)
         assert len(found) == len(other.history) == 2
