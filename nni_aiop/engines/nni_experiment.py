@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from nni_aiop.spaces import Sample
 
 with importing_nni():
     import nni.trial
-    from nni.experiment import rest
+    from nni.experiment import launcher, rest
     from nni.nas.evaluator import Evaluator
     from nni.nas.execution import SequentialExecutionEngine
     from nni.nas.experiment import NasExperiment, NasExperimentConfig
@@ -43,6 +44,7 @@ __all__ = ["run_nni"]
 _logger = logging.getLogger(__name__)
 
 _PATIENCE = 20.0  # seconds that NNI's manager gets to stop by itself
+_STARTING = 60  # seconds that it gets to answer for the first time
 
 
 def run_nni(
@@ -145,9 +147,14 @@ class _Experiment(NasExperiment):  # type: ignore[misc]
         # Trials inherit the manager's environment: what is importable here is importable there.
         before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join(p or os.getcwd() for p in sys.path)
+        # NNI takes a manager that does not answer within three seconds for dead, and kills it: on a
+        # busy machine none would ever start.
+        check = launcher._check_rest_server
+        launcher._check_rest_server = partial(check, retry=_STARTING)
         try:
             super()._start_nni_manager(*args, **kwargs)
         finally:
+            launcher._check_rest_server = check
             if before is None:
                 del os.environ["PYTHONPATH"]
             else:
