@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, pairwise
 from numbers import Real
+from operator import index
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,10 @@ def _lookup(values: Sequence[Value]) -> Callable[[Value], int]:
     """A function from a value to its index; it raises KeyError, TypeError or ValueError for a
     stranger."""
     if isinstance(values, range):
-        return values.index
+        # range.index finds an int by arithmetic, but looks for anything else one by one.
+        return lambda value: values.index(
+            int(value) if isinstance(value, float) and value.is_integer() else index(value)
+        )
     try:
         table = {v: i for i, v in enumerate(values)}
     except TypeError:  # unhashable values, such as lists

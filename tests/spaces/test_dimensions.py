@@ -29,6 +29,10 @@ def test_a_long_range_costs_no_memory():
     d = Ordinal("n", range(1, 10**9))
     assert d.point(500) == 499
     assert d.value(d.decode(d.encode(np.array([123456.0])))[0]) == 123457
+    assert d.points_of([7.0, np.int64(8)]) == [6, 7]
+    for stranger in (0.5, "7", None):
+        with pytest.raises(SpaceError, match="'n' must be one of"):
+            d.points_of([stranger])
 
 
 @pytest.mark.parametrize("values", [(3, 1), (1, 1), ("a", "b", 3), ()])
