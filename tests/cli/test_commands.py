@@ -165,7 +165,7 @@ def test_search_looks_a_table_up(data_dir: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_the_results_so_far(own: Path) -> None:
-    (own / "slow.py").write_text("import own\ndef f(s): return own.measure(s, pause=0.05)\n")
+    (own / "slow.py").write_text("import own\ndef f(s): return own.measure(s, pause=0.5)\n")
     arguments = ["search", "own:space", "--evaluator", "slow:f", "--search", "random"]
     process = subprocess.Popen(
         [*COMMAND, *arguments, "--budget", "400", "--out", "o"], stderr=subprocess.PIPE, text=True
