@@ -41,9 +41,9 @@ class CodeGP(CodePredictor):
 
     Its inputs are the code and `space.features`. Hyperparameters maximise the posterior density
     (the marginal likelihood times weak priors) on a random subset of rows and are then refined on
-    all, from which it predicts. Rows with a leave-one-out error beyond three standard deviations get a larger noise. The
-    predicted standard deviation is scaled so that 80 % of the leave-one-out errors lie within
-    their 80 % intervals, and a little wider where rows are few.
+    all, from which it predicts. Rows with a leave-one-out error beyond three standard deviations
+    get a larger noise. The predicted standard deviation is scaled so that 80 % of the leave-one-out
+    errors lie within their 80 % intervals, and a little wider where rows are few.
 
     Args:
         space: Whose codes it reads.
