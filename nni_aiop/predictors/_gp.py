@@ -158,6 +158,12 @@ class CodeGP(CodePredictor):
         self._spread, self._theta = tensors["input_spread"], tensors["theta"]
         self._alpha, self._weights = tensors["alpha"], tensors["weights"]
         self._inflation = tensors["inflation"]
+        width = self._inputs(torch.zeros(1, self.space.width, dtype=torch.float64)).shape[1]
+        if self._x.shape[1] != width:
+            raise ValueError(
+                f"codes and features must have {self._x.shape[1]} columns as at the fit, "
+                f"but {self.space.name} now has {width}"
+            )
         self._prepare()
 
 

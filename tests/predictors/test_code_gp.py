@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nni_aiop.errors import FileFormatError
 from nni_aiop.predictors import NCPMLP, CodeGP, load_predictor
 from nni_aiop.predictors._gp import _correlation, _leave_one_out, _Mean, _square_distance
 from nni_aiop.predictors.metrics import coverage, mae
@@ -158,3 +159,10 @@ def test_options_travel_with_the_file(tmp_path: Path) -> None:
     again = load_predictor(tmp_path / "p", CUBE)
     assert isinstance(again, NCPMLP)
     assert (again.shared, again.separate, again.epochs, again.seed) == (8, 4, 3, 7)
+
+
+def test_a_space_with_other_features_is_refused(tmp_path: Path) -> None:
+    knowing = CodeSpace(LINE.dimensions, name="line", features=lambda codes: codes.square())
+    CodeGP(knowing).fit([[0.0], [0.5], [1.0]], {"y": [1.0, 2.0, 4.0]}).save(tmp_path / "p")
+    with pytest.raises(FileFormatError, match="must have 2 columns as at the fit"):
+        load_predictor(tmp_path / "p", LINE)
