@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +163,10 @@ def test_options_travel_with_the_file(tmp_path: Path) -> None:
 
 
 def test_a_space_with_other_features_is_refused(tmp_path: Path) -> None:
-    knowing = CodeSpace(LINE.dimensions, name="line", features=lambda codes: codes.square())
-    CodeGP(knowing).fit([[0.0], [0.5], [1.0]], {"y": [1.0, 2.0, 4.0]}).save(tmp_path / "p")
+    def knowing(features: Callable[[torch.Tensor], torch.Tensor]) -> CodeSpace:
+        return CodeSpace(LINE.dimensions, name="line", features=features)
+
+    fit = CodeGP(knowing(torch.square)).fit([[0.0], [0.5], [1.0]], {"y": [1.0, 2.0, 4.0]})
+    fit.save(tmp_path / "p")
     with pytest.raises(FileFormatError, match="must have 2 columns as at the fit"):
-        load_predictor(tmp_path / "p", LINE)
+        load_predictor(tmp_path / "p", knowing(lambda codes: torch.cat([codes, codes.exp()], 1)))
