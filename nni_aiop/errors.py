@@ -8,6 +8,7 @@ from types import ModuleType
 __all__ = [
     "AiopError",
     "FileFormatError",
+    "GraphError",
     "InfeasibleError",
     "MissingPackageError",
     "SpaceError",
@@ -25,6 +26,10 @@ class SpaceError(AiopError, ValueError):
 
 class FileFormatError(AiopError, ValueError):
     """A file is refused: truncated, of another version, or with content that is not admitted."""
+
+
+class GraphError(AiopError, ValueError):
+    """A network cannot be read as a compute graph, or a compute graph breaks a rule."""
 
 
 class InfeasibleError(AiopError, ValueError):
