@@ -14,6 +14,7 @@ __all__ = ["SPACES", "get_space"]
 
 SPACES: dict[str, str] = {
     "digits": "nni_aiop.search_spaces.digits",
+    "mobilenetv3": "nni_aiop.search_spaces.mobilenetv3",
     "multi_resolution": "nni_aiop.search_spaces.multi_resolution",
     "nasbench201": "nni_aiop.search_spaces.nasbench201",
 }

@@ -1,0 +1,54 @@
+"""The once-for-all MobileNetV3 space (Cai et al., ICLR 2020) that PNAG searches.
+
+Five units, each 2 to 4 inverted residual blocks deep, each block with a kernel of 3, 5 or 7 and an
+expansion of 3, 4 or 6; two width multipliers and any image size. `MobileNetV3Net` (which needs
+PyTorch) and `MobileNetV3Space` (an NNI ModelSpace, which needs NNI) are imported when they are
+first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nni_aiop.search_spaces.mobilenetv3._codes import (
+    DEPTHS,
+    EXPANSIONS,
+    KERNELS,
+    LABELS,
+    Resolution,
+    arch_string,
+    from_arch_string,
+)
+from nni_aiop.search_spaces.mobilenetv3._costs import macs, params
+from nni_aiop.search_spaces.mobilenetv3._features import features
+from nni_aiop.search_spaces.mobilenetv3._skeleton import UNITS, WIDTHS
+from nni_aiop.search_spaces.mobilenetv3._space import code_space
+
+if TYPE_CHECKING:
+    from nni_aiop.search_spaces.mobilenetv3._network import MobileNetV3Net as MobileNetV3Net
+    from nni_aiop.search_spaces.mobilenetv3._nni import MobileNetV3Space as MobileNetV3Space
+
+__all__ = [
+    "DEPTHS",
+    "EXPANSIONS",
+    "KERNELS",
+    "LABELS",
+    "UNITS",
+    "WIDTHS",
+    "Resolution",
+    "arch_string",
+    "code_space",
+    "features",
+    "from_arch_string",
+    "macs",
+    "params",
+]
+
+_LAZY = {"MobileNetV3Net": "_network", "MobileNetV3Space": "_nni"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,66 @@
+"""The engine-free code space of the once-for-all MobileNetV3 networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nni_aiop.search_spaces.mobilenetv3._codes import (
+    Resolution,
+    conditions,
+    dimensions,
+    sizes_of,
+)
+from nni_aiop.search_spaces.mobilenetv3._costs import macs, params
+from nni_aiop.search_spaces.mobilenetv3._features import features
+from nni_aiop.search_spaces.mobilenetv3._skeleton import skeleton
+from nni_aiop.spaces import CodeSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["code_space"]
+
+
+def code_space(
+    *, width: float = 1.0, resolution: Resolution = 224, n_classes: int = 1000
+) -> CodeSpace:
+    """The space as 45 ordinal dimensions, with exact costs and features.
+
+    Its costs are `params` (a number) and `macs` (multiply-adds of one image). The kernel and the
+    expansion of a position that its unit's depth does not reach are inactive.
+
+    Args:
+        width: Width multiplier, 1.0 or 1.2.
+        resolution: Side of the square image in pixels; where several increasing ones, it is
+            chosen too, by a first dimension `r`.
+        n_classes: Outputs of the classifier.
+
+    Raises:
+        ValueError: The width or the resolution is wrong.
+
+    Example:
+        >>> space = code_space(width=1.2)
+        >>> len(space.labels), len(space.conditions)
+        (45, 20)
+        >>> code_space(resolution=range(128, 225, 4)).labels[:3]
+        ('r', 'd1', 'd2')
+    """
+    skeleton(width)
+    sizes_of(resolution)
+
+    def count_params(codes: Tensor) -> Tensor:
+        return params(codes, width=width, resolution=resolution, n_classes=n_classes)
+
+    def count_macs(codes: Tensor) -> Tensor:
+        return macs(codes, width=width, resolution=resolution, n_classes=n_classes)
+
+    def describe(codes: Tensor) -> Tensor:
+        return features(codes, width=width, resolution=resolution)
+
+    return CodeSpace(
+        dimensions(resolution),
+        name="mobilenetv3",
+        conditions=conditions(),
+        costs={"params": count_params, "macs": count_macs},
+        features=describe,
+    )
