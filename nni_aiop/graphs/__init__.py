@@ -1,0 +1,31 @@
+"""Compute graphs: any PyTorch or ONNX network as a graph of atomic operations, with exact costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nni_aiop.graphs._graph import ComputeGraph, Node
+from nni_aiop.graphs._vocabulary import ACTIVATIONS, COMMUTATIVE, OPERATIONS, OTHER
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs._recorder import from_module as from_module
+
+__all__ = [
+    "ACTIVATIONS",
+    "COMMUTATIVE",
+    "OPERATIONS",
+    "OTHER",
+    "ComputeGraph",
+    "Node",
+    "from_module",
+]
+
+_LAZY = {"from_module": "_recorder"}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

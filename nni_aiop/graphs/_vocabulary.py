@@ -1,0 +1,115 @@
+"""The operations of a compute graph: one name for each, from whatever door a network comes.
+
+Every operation lists the attributes that its nodes carry. What is not listed here becomes
+`other:NAME`, which users are shown (`ComputeGraph.others`).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ACTIVATIONS",
+    "COMMUTATIVE",
+    "OPERATIONS",
+    "OTHER",
+    "is_known",
+]
+
+OTHER = "other:"
+"""Prefix of operations outside the vocabulary."""
+
+ACTIVATIONS: tuple[str, ...] = (
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "prelu",
+    "elu",
+    "selu",
+    "celu",
+    "sigmoid",
+    "hard_sigmoid",
+    "tanh",
+    "silu",
+    "hard_swish",
+    "gelu",
+    "mish",
+    "softplus",
+    "softmax",
+    "log_softmax",
+)
+"""Non-linear functions of one tensor. `softmax` and `log_softmax` carry the attribute `axis`."""
+
+OPERATIONS: dict[str, tuple[str, ...]] = {
+    "input": (),
+    "output": (),
+    "conv": ("kernel", "stride", "padding", "dilation", "groups", "bias"),
+    "conv_transpose": ("kernel", "stride", "padding", "dilation", "groups", "bias"),
+    "linear": ("bias",),
+    "matmul": (),
+    "attention": ("mask",),
+    "max_pool": ("kernel", "stride", "padding", "dilation"),
+    "avg_pool": ("kernel", "stride", "padding"),
+    "global_avg_pool": (),
+    "global_max_pool": (),
+    "batch_norm": (),
+    "layer_norm": (),
+    "rms_norm": (),
+    "group_norm": ("groups",),
+    "instance_norm": (),
+    "local_response_norm": (),
+    **dict.fromkeys(ACTIVATIONS, ()),
+    "softmax": ("axis",),
+    "log_softmax": ("axis",),
+    "add": ("operand",),
+    "mul": ("operand", "value"),
+    "elementwise": ("function", "operand"),
+    "concat": ("axis",),
+    "slice": ("ranges",),
+    "gather": ("axis",),
+    "expand": (),
+    "resize": ("mode",),
+    "pad": ("padding", "mode"),
+    "reduce": ("kind", "axes"),
+    "permute": ("order",),
+    "embedding": (),
+    "lstm": ("hidden", "directions", "bias"),
+    "gru": ("hidden", "directions", "bias"),
+    "rnn": ("hidden", "directions", "bias"),
+}
+"""Operation -> names of its attributes (an attribute may be absent where it does not apply).
+
+- `conv`, `conv_transpose`: `kernel`, `stride`, `dilation` one number for each spatial axis,
+  `padding` (before, after) for each; `groups`; `bias` whether there is one. Weight shape:
+  (out, in / groups, *kernel), for `conv_transpose` (in, out / groups, *kernel).
+- `linear`: a product with a learned matrix over rows: shapes (rows, in) -> (rows, out), all
+  leading axes being rows. Weight shape (out, in).
+- `matmul`: a product of two tensors: (g, m, k), (g, k, n) -> (g, m, n).
+- `attention`: softmax(q k^T * scale + mask) v over groups (batch x heads): (g, n, d), (g, m, d),
+  (g, m, e) -> (g, n, e). `mask`: whether something is added before the softmax; where it is
+  computed from data it is a further input.
+- pools: as `conv`. `global_avg_pool`, `global_max_pool`: over all axes from the third on.
+- norms: weight shape: that of the scale, None without one (batch and instance normalisation always
+  have one: ONNX does not tell ones from learned numbers).
+- `add`, `mul`: of any number of tensors (a sum of sums is one sum); `operand` is "constant" where
+  one term does not come from the input of the network (a learned scale, a position embedding);
+  its shape is the weight shape unless it is a single number. `value` 0 marks a product with zero.
+- `elementwise`: any other function of tensors entry by entry; `function` says which ("sub",
+  "exp", "pow" ...). `operand` is "left" or "right" where that side is constant.
+- `concat`: `axis`. `slice`: `ranges` of (axis, start, stop, step), only those that cut.
+- `gather`: entries by index along `axis`. `expand`: data repeated, unless for a broadcast.
+- `resize`: `mode` "nearest", "linear" (bilinear too) or "cubic".
+- `pad`: `padding` (axis, before, after) of those axes that get some; `mode` "constant", "reflect",
+  "replicate", "circular".
+- `reduce`: `kind` "mean", "sum", "max", "min", "prod", "l1", "l2", "logsumexp", "argmax" ...,
+  over `axes`; reduced axes are not kept in the output shape.
+- `permute`: `order` over the axes that data keep together (neighbours that stay neighbours are
+  one axis, axes of length 1 none).
+- `lstm`, `gru`, `rnn`: one layer; (length, batch, in) -> (length, batch, directions x hidden).
+"""
+
+COMMUTATIVE = frozenset({"add", "mul"})
+"""Operations whose inputs have no order."""
+
+
+def is_known(op: str) -> bool:
+    """Whether an operation stands in the vocabulary."""
+    return op in OPERATIONS
