@@ -16,7 +16,10 @@ SPACES: dict[str, str] = {
     "digits": "nni_aiop.search_spaces.digits",
     "mobilenetv3": "nni_aiop.search_spaces.mobilenetv3",
     "multi_resolution": "nni_aiop.search_spaces.multi_resolution",
+    "nasbench101": "nni_aiop.search_spaces.nasbench101",
     "nasbench201": "nni_aiop.search_spaces.nasbench201",
+    "transnas101_macro": "nni_aiop.search_spaces.transnas101.macro",
+    "transnas101_micro": "nni_aiop.search_spaces.transnas101.micro",
 }
 """Module of each ready space, by its name."""
 

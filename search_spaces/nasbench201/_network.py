@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nni_aiop.search_spaces._layers import ReLUConvNorm
 from nni_aiop.search_spaces.nasbench201._cells import EDGES, operations_of
 from nni_aiop.search_spaces.nasbench201._costs import CELLS_PER_STAGE, WIDTHS, dataset
 
 __all__ = ["NASBench201Net"]
 
 
-class ReLUConvNorm(nn.Sequential):
-    """ReLU, a convolution without bias, batch normalisation."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(
-            nn.ReLU(),
-            nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False),
-            nn.BatchNorm2d(c_out),
-        )
-
-
 class Zeroise(nn.Module):
     """Zeros of the input's shape."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
+        return x * 0.0
 
 
 def _operation(name: str, channels: int) -> nn.Module:
@@ -57,7 +46,7 @@ class Cell(nn.Module):
                 for (source, to), operation in zip(EDGES, self.edges, strict=True)
                 if to == target
             ]
-            nodes.append(torch.stack(terms).sum(0) if len(terms) > 1 else terms[0])
+            nodes.append(sum(terms[1:], terms[0]))
         return nodes[3]
 
 
@@ -92,6 +81,7 @@ class NASBench201Net(nn.Module):
         ValueError: The data set is unknown.
 
     Example:
+        >>> import torch
         >>> from nni_aiop.search_spaces.nasbench201 import from_index
         >>> NASBench201Net(from_index(7777))(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 100])

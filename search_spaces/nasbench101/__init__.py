@@ -1,0 +1,46 @@
+"""The cell space of NAS-Bench-101 (Ying et al., 2019): codes, exact costs, network.
+
+`NASBench101Net` (which needs PyTorch) and `NASBench101Space` (an NNI ModelSpace, which needs NNI)
+are imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nni_aiop.search_spaces.nasbench101._cells import (
+    EDGES,
+    LABELS,
+    MAX_EDGES,
+    N_VERTICES,
+    OPERATIONS,
+)
+from nni_aiop.search_spaces.nasbench101._costs import flops, params
+from nni_aiop.search_spaces.nasbench101._matrices import from_matrix, to_matrix
+from nni_aiop.search_spaces.nasbench101._space import code_space
+
+if TYPE_CHECKING:
+    from nni_aiop.search_spaces.nasbench101._network import NASBench101Net as NASBench101Net
+    from nni_aiop.search_spaces.nasbench101._nni import NASBench101Space as NASBench101Space
+
+__all__ = [
+    "EDGES",
+    "LABELS",
+    "MAX_EDGES",
+    "N_VERTICES",
+    "OPERATIONS",
+    "code_space",
+    "flops",
+    "from_matrix",
+    "params",
+    "to_matrix",
+]
+
+_LAZY = {"NASBench101Net": "_network", "NASBench101Space": "_nni"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
