@@ -18,6 +18,19 @@ from typing import Any
 from torch import nn
 
 
+class _Named(type):
+    """A class any of whose attributes is its own name."""
+
+    def __getattr__(cls, name: str) -> str:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return name
+
+
+class _StandInClass(metaclass=_Named):
+    """What stands for a class or an enumeration."""
+
+
 class _StandIn(ModuleType):
     """A module each of whose names is an empty class."""
 
@@ -26,7 +39,7 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        kind = type(name, (nn.Module,), {"__module__": self.__name__})
+        kind = _Named(name, (_StandInClass,), {"__module__": self.__name__})
         setattr(self, name, kind)
         return kind
 
