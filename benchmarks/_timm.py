@@ -13,7 +13,7 @@ import importlib.machinery
 import sys
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -34,7 +34,7 @@ class _StandInClass(metaclass=_Named):
 class _StandIn(ModuleType):
     """A module each of whose names is an empty class."""
 
-    __path__: list[str] = []
+    __path__: ClassVar[list[str]] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
