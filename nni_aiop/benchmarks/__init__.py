@@ -1,20 +1,26 @@
 """Readers of published benchmark tables, each from its publisher's original file."""
 
 from nni_aiop.benchmarks._tables import load_table
+from nni_aiop.benchmarks.nas_bench_101 import NASBench101, load_nas_bench_101
 from nni_aiop.benchmarks.nas_bench_201 import (
     NASBench201,
     load_nas_bench_201,
     load_nas_bench_201_csv,
 )
 from nni_aiop.benchmarks.nas_bench_mr import SETTINGS, NASBenchMR, Setting, load_nas_bench_mr
+from nni_aiop.benchmarks.transnas_bench_101 import TransNASBench101, load_transnas_bench_101
 
 __all__ = [
     "SETTINGS",
+    "NASBench101",
     "NASBench201",
     "NASBenchMR",
     "Setting",
+    "TransNASBench101",
+    "load_nas_bench_101",
     "load_nas_bench_201",
     "load_nas_bench_201_csv",
     "load_nas_bench_mr",
     "load_table",
+    "load_transnas_bench_101",
 ]

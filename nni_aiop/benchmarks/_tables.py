@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nni_aiop.benchmarks.nas_bench_101 import load_nas_bench_101
 from nni_aiop.benchmarks.nas_bench_201 import load_nas_bench_201, load_nas_bench_201_csv
 from nni_aiop.benchmarks.nas_bench_mr import SETTINGS, load_nas_bench_mr
+from nni_aiop.benchmarks.transnas_bench_101 import MICRO_OPERATIONS, load_transnas_bench_101
 from nni_aiop.errors import FileFormatError
 from nni_aiop.results import read_history
-from nni_aiop.spaces import CodeSpace
+from nni_aiop.spaces import CodeSpace, Sample
 
 __all__ = ["load_table"]
 
@@ -36,7 +39,7 @@ def load_table(path: Path | str, space: CodeSpace, metrics: Sequence[str] = ()) 
     """
     path = Path(path)
     reader = _READERS.get(space.name)
-    if reader is not None and (path.suffix != ".csv" or _is_nas_bench_201(path)):
+    if reader is not None and (path.suffix != ".csv" or _is_published(path, space)):
         codes, columns = reader(path, space)
     else:
         samples, columns = read_history(path, space, metrics)
@@ -61,11 +64,26 @@ def _multi_resolution(path: Path, space: CodeSpace) -> Table:
     return space.encode(samples), dict(table.metrics)
 
 
-def _is_nas_bench_201(path: Path) -> bool:
-    """Whether a CSV is the published table: a search's history has its metrics, not its costs."""
+def _is_published(path: Path, space: CodeSpace) -> bool:
+    """Whether a CSV is the published table: a search's history has its metrics, but no more."""
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         heading = next(csv.reader([file.readline()]), [])
-    return {"params_c100_m", "flops_c100_m"} <= set(heading)
+    marks = _PUBLISHED_COLUMNS.get(space.name)
+    return marks is not None and marks <= set(heading)
+
+
+def _nasbench101(path: Path, space: CodeSpace) -> Table:
+    table = load_nas_bench_101(path)
+    samples = []
+    for matrix, operations in zip(table.adjacency, table.operations, strict=True):
+        # A smaller cell takes the first vertices and the output; the rest stay at their defaults.
+        places = [*range(len(matrix) - 1), 6]
+        sample: Sample = {
+            f"edge_{places[i]}{places[j]}": int(matrix[i, j])
+            for i, j in combinations(range(len(matrix)), 2)
+        }
+        samples.append(sample | {f"op_{v}": name for v, name in enumerate(operations, start=1)})
+    return space.encode(samples), {**table.metrics}
 
 
 def _nasbench201(path: Path, space: CodeSpace) -> Table:
@@ -74,7 +92,32 @@ def _nasbench201(path: Path, space: CodeSpace) -> Table:
     return space.encode(samples), {**table.metrics}
 
 
+def _transnas101_micro(path: Path, space: CodeSpace) -> Table:
+    table = load_transnas_bench_101(path, space="micro")
+    samples = [
+        dict(zip(space.labels, (MICRO_OPERATIONS[place] for place in code), strict=True))
+        for code in table.codes
+    ]
+    return space.encode(samples), {**table.metrics}
+
+
+def _transnas101_macro(path: Path, space: CodeSpace) -> Table:
+    table = load_transnas_bench_101(path, space="macro")
+    samples = [dict(zip(space.labels, (len(code), *code), strict=False)) for code in table.codes]
+    return space.encode(samples), {**table.metrics}
+
+
 _READERS: dict[str, Callable[[Path, CodeSpace], Table]] = {
     "multi_resolution": _multi_resolution,
+    "nasbench101": _nasbench101,
     "nasbench201": _nasbench201,
+    "transnas101_macro": _transnas101_macro,
+    "transnas101_micro": _transnas101_micro,
+}
+
+_PUBLISHED_COLUMNS = {
+    "nasbench101": {"adjacency", "ops"},
+    "nasbench201": {"params_c100_m", "flops_c100_m"},
+    "transnas101_macro": {"naslib_ops"},
+    "transnas101_micro": {"naslib_ops"},
 }

@@ -11,19 +11,15 @@ another table of measured latencies can join.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import math
 import os
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nni_aiop.benchmarks._csv import column, numbers, read_csv
 from nni_aiop.benchmarks._pickles import NUMPY, Array, load_plain
 from nni_aiop.errors import FileFormatError
 
@@ -41,7 +37,6 @@ EDGES = ("01", "02", "12", "03", "13", "23")
 OPERATIONS = ("avg_pool_3x3", "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
 """In the order of each edge's five one-hot columns."""
 
-_MAX_BYTES = 64 * 2**20
 _ACCURACIES = (
     "c10_test",
     "c100_test",
@@ -146,8 +141,8 @@ def load_nas_bench_201_csv(
         OSError: There is no such file.
     """
     file = Path(path)
-    table = _read_csv(file)
-    edges = [_column(file, table, f"op_{edge}") for edge in EDGES]
+    table = read_csv(file)
+    edges = [column(file, table, f"op_{edge}") for edge in EDGES]
     for edge, chosen in zip(EDGES, edges, strict=True):
         strangers = set(chosen) - set(OPERATIONS)
         if strangers:
@@ -165,9 +160,9 @@ def load_nas_bench_201_csv(
     _check_one_hot(file, embedding)
     return NASBench201(
         embedding=embedding,
-        metrics={name: _numbers(file, table, name) for name in _ACCURACIES},
-        params=np.rint(_numbers(file, table, "params_c100_m") * 1e6),
-        flops=np.rint(_numbers(file, table, "flops_c100_m") * 1e6),
+        metrics={name: numbers(file, table, name) for name in _ACCURACIES},
+        params=np.rint(numbers(file, table, "params_c100_m") * 1e6),
+        flops=np.rint(numbers(file, table, "flops_c100_m") * 1e6),
         latency={} if latency is None else _latencies(Path(latency), len(embedding)),
     )
 
@@ -183,55 +178,7 @@ def _check_one_hot(file: Path, embedding: NDArray[np.float64]) -> None:
 
 
 def _latencies(file: Path, n: int) -> dict[str, NDArray[np.float64]]:
-    table = _read_csv(file)
-    if _column(file, table, "index") != [str(place) for place in range(n)]:
+    table = read_csv(file)
+    if column(file, table, "index") != [str(place) for place in range(n)]:
         raise FileFormatError(f"column index of {file} must count from 0 to {n - 1}, but does not.")
-    return {name: _numbers(file, table, name) for name in table if name != "index"}
-
-
-def _read_csv(file: Path) -> dict[str, Sequence[str]]:
-    """The columns of a CSV file by name, as text."""
-    data = file.read_bytes()
-    try:
-        if data[:2] == b"\x1f\x8b":
-            with gzip.open(io.BytesIO(data)) as stream:
-                data = stream.read(_MAX_BYTES + 1)
-        lines = list(csv.reader(io.StringIO(data[:_MAX_BYTES].decode("utf-8")), strict=True))
-    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, csv.Error) as err:
-        raise FileFormatError(f"{file} must be a whole CSV file, but is not: {err}.") from err
-    if len(data) > _MAX_BYTES or len(lines) < 2:
-        raise FileFormatError(
-            f"{file} must have a header, rows, and at most {_MAX_BYTES} bytes, but has not."
-        )
-    header, *rows = lines
-    for place, row in enumerate(rows):
-        if len(row) != len(header):
-            raise FileFormatError(
-                f"row {place} of {file} must have {len(header)} columns, but has {len(row)}."
-            )
-    if len(set(header)) != len(header):
-        raise FileFormatError(f"{file} must name each column differently, but does not.")
-    return dict(zip(header, zip(*rows, strict=True), strict=True))
-
-
-def _column(file: Path, table: Mapping[str, Sequence[str]], name: str) -> list[str]:
-    if name not in table:
-        raise FileFormatError(f"{file} must have the column {name!r}, but has not.")
-    return list(table[name])
-
-
-def _numbers(file: Path, table: Mapping[str, Sequence[str]], name: str) -> NDArray[np.float64]:
-    """(n,) numbers of a column, none of them negative."""
-    values = []
-    for place, text in enumerate(_column(file, table, name)):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value < math.inf:
-            raise FileFormatError(
-                f"row {place} of {file} must have a number {name!r} of 0 or more, "
-                f"but has {text[:60]!r}."
-            )
-        values.append(value)
-    return np.array(values)
+    return {name: numbers(file, table, name) for name in table if name != "index"}

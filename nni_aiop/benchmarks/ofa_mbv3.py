@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_aiop.benchmarks.nas_bench_201 import _numbers, _read_csv
+from nni_aiop.benchmarks._csv import numbers, read_csv
 from nni_aiop.errors import FileFormatError
 
 __all__ = ["OFAMobileNetV3", "load_ofa_mbv3"]
@@ -105,9 +105,9 @@ def load_ofa_mbv3(path: str | os.PathLike[str]) -> OFAMobileNetV3:
         OSError: There is no such file.
     """
     file = Path(path)
-    table = _read_csv(file)
+    table = read_csv(file)
     if "d1" in table:
-        choices = np.stack([_numbers(file, table, label) for label in _LABELS], axis=1)
+        choices = np.stack([numbers(file, table, label) for label in _LABELS], axis=1)
     else:
         choices = _from_text(file, table.get("arch", ()))
     n = len(choices)
@@ -123,7 +123,7 @@ def load_ofa_mbv3(path: str | os.PathLike[str]) -> OFAMobileNetV3:
                 f"row {row} of {file} must have '{kind}{place + 1}' among {_VALUES[kind]}, "
                 f"but has {values[row, place]:g}."
             )
-    resolution = _numbers(file, table, "r") if "r" in table else np.full(n, 224.0)
+    resolution = numbers(file, table, "r") if "r" in table else np.full(n, 224.0)
     if (resolution < 1).any() or (resolution % 1).any():
         raise FileFormatError(f"column r of {file} must hold whole pixels, but does not.")
     return OFAMobileNetV3(
@@ -132,7 +132,7 @@ def load_ofa_mbv3(path: str | os.PathLike[str]) -> OFAMobileNetV3:
         kernel=columns["ks"].astype(np.int64),
         expand=columns["e"].astype(np.int64),
         metrics={
-            name: _numbers(file, table, name)
+            name: numbers(file, table, name)
             for name in table
             if name not in (*_LABELS, *_NAMES, "r")
         },
