@@ -32,7 +32,7 @@ FACTORIES = frozenset(
         "arange", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace",
         "logspace", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones",
         "ones_like", "rand", "rand_like", "randn", "randn_like", "randint", "scalar_tensor",
-        "tril_indices", "triu_indices", "zeros", "zeros_like", "bernoulli", "rand_like",
+        "tril_indices", "triu_indices", "zeros", "zeros_like", "bernoulli",
     }
 )  # fmt: skip
 """Operations whose result does not depend on their tensors' values: constants."""
@@ -280,6 +280,14 @@ def _where(rec: Recorder, func: Any, *args: Any, **kwargs: Any) -> Any:
         kwargs,
         lambda out: rec.apply("unary", values, out.shape, function="where"),
     )
+
+
+@_handles("addcmul", "addcdiv")
+def _addc(rec: Recorder, func: Any, x: Any, a: Any, b: Any, *, value: Any = 1) -> Any:
+    """x + value * a * b, or over b."""
+    function = "mul" if "mul" in func._overloadpacket.__name__ else "div"
+    product = _binary(rec, getattr(torch.ops.aten, function).Tensor, a, b)
+    return _binary(rec, torch.ops.aten.add.Tensor, x, product, alpha=value)
 
 
 @_handles("lerp")
@@ -713,7 +721,7 @@ def _adaptive_pool(rec: Recorder, func: Any, x: Tensor, size: Any) -> Any:
         kernel = tuple(have // want for have, want in zip(x.shape[-n:], size, strict=True))
         attributes = {"kernel": kernel, "stride": kernel, "padding": ((0, 0),) * n}
         if kind == "max":
-            attributes["dilation"] = (1,) * n  # type: ignore[assignment]
+            attributes["dilation"] = (1,) * n
         op = f"{kind}_pool" if max(kernel) > 1 else "identity"
         out = rec.emit(op, [rec.value(x)], shape, x, **attributes)
     else:

@@ -52,6 +52,7 @@ class Value:
         "shape",
         "uses",
     )
+    shape: Shape
 
     def __init__(
         self,
@@ -180,11 +181,9 @@ class Builder:
             shape = tuple(prod(size[c] for c in group) for group in groups)
             return self.apply("reshape", [value], shape, name=name)
 
-        if not batch and values[1].is_constant:
-            groups_a, groups_b = (rows, inner), (inner, columns)
-        else:
-            groups_a, groups_b = (batch, rows, inner), (batch, inner, columns)
-        left, right = laid(values[0], a, groups_a), laid(values[1], b, groups_b)
+        lead = [] if values[1].is_constant and not batch else [batch]
+        left = laid(values[0], a, [*lead, rows, inner])
+        right = laid(values[1], b, [*lead, inner, columns])
         product = self.apply(
             "matmul", [left, right], (*left.shape[:-1], right.shape[-1]), name=name
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +44,11 @@ class _Entry:
     version: int = 0
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes ATen operations down as `Builder` operations."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.builder = Builder()
         self.scope: list[str] = [""]
         self._entries: dict[int, _Entry] = {}
@@ -265,7 +264,7 @@ def from_module(
     kwargs = kwargs or {}
     try:
         twin, learned = _copy(module)
-    except Exception as err:  # noqa: BLE001 (a user's own __deepcopy__ may raise anything)
+    except Exception as err:
         raise GraphError(
             f"a module must bear copy.deepcopy, but {type(module).__name__} raised "
             f"{type(err).__name__}: {err}"
@@ -287,18 +286,14 @@ def from_module(
     args, named = pytree.tree_unflatten(inputs, spec)
     _name_modules(twin, recorder.scope)
     try:
-        with torch.inference_mode(), _quiet(), recorder:
+        with torch.inference_mode(), recorder:
             result = twin(*args, **named)
-    except Exception as err:  # noqa: BLE001 (a user's forward may raise anything)
+    except Exception as err:
         raise GraphError(_reason(module, recorder.scope[-1], err)) from err
     tensors = [x for x in pytree.tree_leaves(_plain(result)) if isinstance(x, Tensor)]
     for place, tensor in enumerate(tensors):
         recorder.builder.output(recorder.value(tensor), f"output_{place}")
     return recorder.builder.finish()
-
-
-def _quiet() -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def _plain(result: Any) -> Any:

@@ -279,29 +279,37 @@ def _named_product(value: Value) -> Value | None:
         return None
     for x, gate in (data, data[::-1]):
         if _close(number, 1):
-            if gate.op == "sigmoid" and gate.inputs[0] is x:
-                return _replace(value, "silu", [x])
-            if gate.op == "hard_sigmoid" and gate.inputs[0] is x:
-                return _replace(value, "hard_swish", [x])
+            name = _GATES.get(gate.op)
+            if name is not None and gate.inputs[0] is x:
+                return _replace(value, name, [x])
             if gate.op == "tanh" and gate.inputs[0].op == "softplus":
-                if gate.inputs[0].inputs[0] is x:
-                    return _replace(value, "mish", [x])
-            if gate.op == "sigmoid" and (scaled := _with_constant(gate.inputs[0], "mul")):
-                if scaled[0] is x and _close(scaled[1].number, 1.702):
-                    return _replace(value, "gelu", [x])
+                return _replace(value, "mish", [x]) if gate.inputs[0].inputs[0] is x else None
+            if gate.op == "sigmoid" and _is_multiple(gate.inputs[0], x, 1.702):
+                return _replace(value, "gelu", [x])
             if norm := _norm_by_product(value, x, gate):
                 return norm
         if _close(number, 1 / 6) and _shifted_relu6(gate) is x:
             return _replace(value, "hard_swish", [x])
-        if (
-            _close(number, 0.5)
-            and (one := _with_constant(gate, "add"))
-            and _close(one[1].number, 1)
-        ):
-            curve = one[0]
-            if (_is_function(curve, "erf") or curve.op == "tanh") and _leaves(curve) == {id(x)}:
-                return _replace(value, "gelu", [x])
+        if _close(number, 0.5) and _is_gelu_gate(gate, x):
+            return _replace(value, "gelu", [x])
     return None
+
+
+_GATES = {"sigmoid": "silu", "hard_sigmoid": "hard_swish"}
+
+
+def _is_multiple(value: Value, x: Value, number: float) -> bool:
+    pair = _with_constant(value, "mul")
+    return pair is not None and pair[0] is x and _close(pair[1].number, number)
+
+
+def _is_gelu_gate(gate: Value, x: Value) -> bool:
+    """Whether a value is 1 + erf or tanh of a function of x."""
+    one = _with_constant(gate, "add")
+    if one is None or not _close(one[1].number, 1):
+        return False
+    curve = one[0]
+    return (_is_function(curve, "erf") or curve.op == "tanh") and _leaves(curve) == {id(x)}
 
 
 def _shifted_relu6(value: Value) -> Value | None:
