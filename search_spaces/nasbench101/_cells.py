@@ -100,7 +100,8 @@ def _is_connected(sample: Sample) -> bool:
 
 def _is_sparse(sample: Sample) -> bool:
     used = counting(sample)
-    return sum(sample[f"edge_{i}{j}"] for i, j in EDGES if i in used and j in used) <= MAX_EDGES
+    n_edges: int = sum(sample[f"edge_{i}{j}"] for i, j in EDGES if i in used and j in used)
+    return n_edges <= MAX_EDGES
 
 
 def constraints() -> list[Constraint]:

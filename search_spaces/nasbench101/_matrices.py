@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from nni_aiop.errors import SpaceError
 from nni_aiop.search_spaces.nasbench101._cells import (
     EDGES,
+    MAX_EDGES,
     N_VERTICES,
     OPERATIONS,
     OUTPUT,
@@ -22,6 +23,7 @@ from nni_aiop.search_spaces.nasbench101._space import code_space
 __all__ = ["from_matrix", "to_matrix"]
 
 _SPACE = code_space()
+_SPARE = _SPACE.complete({})
 
 
 def _places(n: int) -> list[int]:
@@ -72,15 +74,15 @@ def from_matrix(adjacency: ArrayLike, operations: Sequence[str]) -> dict[str, An
     kept = counting(written)
     if not kept:
         raise SpaceError("a cell's input must lead to its output, but does not.")
-    sample = _SPACE.complete({})
+    n_edges = sum(written[f"edge_{i}{j}"] for i, j in combinations(kept, 2))
+    if n_edges > MAX_EDGES:
+        raise SpaceError(f"a cell must have at most {MAX_EDGES} edges, but has {n_edges}.")
+    sample = _SPARE.copy()
     places = _places(len(kept))
     for (i, source), (j, target) in combinations(zip(places, kept, strict=True), 2):
         sample[f"edge_{i}{j}"] = written[f"edge_{source}{target}"]
     for place, vertex in zip(places[1:-1], kept[1:-1], strict=True):
         sample[f"op_{place}"] = operations[vertex - 1]
-    broken = _SPACE.violation(sample)
-    if broken is not None:
-        raise SpaceError(broken)
     return sample
 
 

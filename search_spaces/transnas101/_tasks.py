@@ -67,10 +67,11 @@ def decoder_layers(task: Task, n_halvings: int) -> list[DecoderLayer]:
     n_doublings = n_halvings + 2
     if task.head == "segmentation":
         widths = [1024, 512, 256, 128, 64, 32, 32]
-        doubling = range(len(widths) - n_doublings, len(widths))
+        candidates = tuple(range(len(widths)))
     else:
         widths = [1024, 1024, 512, 512, 256, 128, 64, 64, 32, 32, 16, 32, 16]
-        doubling = (2, 4, 6, 8, 10, 12)[-n_doublings:]
+        candidates = (2, 4, 6, 8, 10, 12)
+    doubling = candidates[-n_doublings:]
     return [
         *(DecoderLayer(width, place in doubling) for place, width in enumerate(widths)),
         DecoderLayer(task.n_outputs, doubles=False),

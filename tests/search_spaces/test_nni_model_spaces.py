@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from nni_aiop.errors import MissingPackageError
-from nni_aiop.search_spaces import multi_resolution, nasbench201
+from nni_aiop.search_spaces import multi_resolution, nasbench101, nasbench201
+from nni_aiop.search_spaces.transnas101 import macro, micro
 
 CLASSES = [
     (multi_resolution, "MultiResolutionSpace", "MultiResolutionNet"),
+    (nasbench101, "NASBench101Space", "NASBench101Net"),
     (nasbench201, "NASBench201Space", "NASBench201Net"),
+    (macro, "TransNASMacroSpace", "TransNASMacroNet"),
+    (micro, "TransNASMicroSpace", "TransNASMicroNet"),
 ]
 
 
@@ -51,8 +55,9 @@ def test_freezing_a_sample_gives_its_network(module: Any, space: str, net: str) 
         assert type(frozen) is getattr(module, net)
         n_params = sum(p.numel() for p in frozen.parameters())
         assert n_params == round(codes.cost("params", codes.encode([sample]))[0])
-    sample.popitem()
-    with pytest.raises(Exception, match=codes.labels[-1]):
+    label = list(codes.canonical(sample))[-1]
+    del sample[label]
+    with pytest.raises(Exception, match=label):
         model_space.freeze(sample)
 
 
@@ -67,14 +72,34 @@ def test_arguments_reach_the_networks_and_the_costs() -> None:
     assert space.trace_kwargs == {"head": "segmentation", "n_classes": 19, "input_size": 64}
     cells = nasbench201.NASBench201Space("cifar10")
     assert cells(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    skeletons = macro.TransNASMacroSpace("jigsaw")
+    assert skeletons(torch.zeros(1, 9, 3, 64, 64)).shape == (1, 1000)
+
+
+@needs_nni
+@pytest.mark.parametrize(
+    ("module", "space"), [(macro, "TransNASMacroSpace"), (nasbench101, "NASBench101Space")]
+)
+def test_rules_hold_in_nni_as_well(module: Any, space: str) -> None:
+    model_space, codes = getattr(module, space)(), module.code_space()
+    points = codes.sample_points(200, np.random.default_rng(0))
+    valid = [codes.violation(sample) is None for sample in codes.from_points(points)]
+    assert [model_space.contains(sample) for sample in codes.from_points(points)] == valid
+    assert 0 < sum(valid) < len(valid)
+    (sample,) = codes.sample(1, np.random.default_rng(0))
+    assert model_space.contains(codes.canonical(sample) | {"label of an evaluator": 1})
 
 
 WITHOUT = """
 import sys
 sys.modules["nni"] = None
 from nni_aiop.errors import MissingPackageError
-from nni_aiop.search_spaces import get_space, multi_resolution, nasbench201
-for module, name in ((multi_resolution, "MultiResolutionSpace"), (nasbench201, "NASBench201Space")):
+from nni_aiop.search_spaces import multi_resolution, nasbench101, nasbench201
+from nni_aiop.search_spaces.transnas101 import macro, micro
+for module, name in (
+    (multi_resolution, "MultiResolutionSpace"), (nasbench101, "NASBench101Space"),
+    (nasbench201, "NASBench201Space"), (macro, "TransNASMacroSpace"), (micro, "TransNASMicroSpace"),
+):
     module.code_space()
     try:
         getattr(module, name)
@@ -86,8 +111,8 @@ for module, name in ((multi_resolution, "MultiResolutionSpace"), (nasbench201, "
 
 QUIET = """
 import sys
-from nni_aiop.search_spaces import get_space
-for name in ("multi_resolution", "nasbench201"):
+from nni_aiop.search_spaces import SPACES, get_space
+for name in SPACES:
     get_space(name)
 loaded = {"torch", "nni", "optuna", "pandas"} & set(sys.modules)
 raise SystemExit(f"{loaded} were imported" if loaded else 0)
@@ -100,7 +125,7 @@ def test_in_a_fresh_interpreter(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", [multi_resolution, nasbench201])
+@pytest.mark.parametrize("module", [module for module, _, _ in CLASSES])
 def test_unknown_attributes_are_attribute_errors(module: Any) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = module.nonsense
