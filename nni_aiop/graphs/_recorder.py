@@ -214,6 +214,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _on_meta(x: Any) -> Tensor:
     if isinstance(x, Tensor):
         return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+    if any(n < 1 for n in x):
+        raise GraphError(f"a shape must be of positive whole numbers, but got {tuple(x)}.")
     return torch.empty(x, device="meta")
 
 
@@ -261,6 +263,10 @@ def from_module(
     """
     if isinstance(example, Tensor) or _is_shape(example):
         example = (example,)
+    if not isinstance(example, (tuple, list)):
+        raise GraphError(
+            f"an example must be a tensor or a shape, or several, but got {example!r}."
+        )
     kwargs = kwargs or {}
     try:
         twin, learned = _copy(module)
@@ -332,6 +338,7 @@ def _reason(module: nn.Module, scope: str, err: Exception) -> str:
 _DATA_DEPENDENT = (
     "cannot be called on meta tensors",
     "data-dependent",
+    "data-independent",
     "aten::nonzero",
     "aten::_local_scalar_dense",
     "aten::equal",
