@@ -7,10 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nni_aiop.errors import GraphError
+from nni_aiop.graphs import _costs, _stages
+from nni_aiop.graphs._costs import Cost
+from nni_aiop.graphs._stages import Stage
 from nni_aiop.graphs._vocabulary import COMMUTATIVE, OTHER, is_known
+
+if TYPE_CHECKING:
+    import networkx
+
+    from nni_aiop.graphs._diff import GraphDiff
 
 __all__ = ["Attribute", "ComputeGraph", "Node", "Shape"]
 
@@ -19,8 +30,20 @@ Attribute = Any
 """A bool, a number, a text, or a tuple of such."""
 
 
+_PLAIN = frozenset({bool, int, float, str})
+
+
 def _freeze(value: Any) -> Any:
-    return tuple(_freeze(v) for v in value) if isinstance(value, (list, tuple)) else value
+    """The value as plain numbers, texts and tuples (NumPy's numbers look otherwise when hashed)."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(_freeze(v) for v in value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return _freeze(value.tolist())
+    raise GraphError(
+        f"an attribute must be a bool, a number, a text or a tuple of such, but got {value!r}."
+    )
 
 
 def _check_shape(shape: Any, what: str) -> None:
@@ -84,14 +107,14 @@ class Node:
             >>> Node.make("relu", [(1, 8, 4, 4)], (1, 8, 4, 4)).output_shape
             (1, 8, 4, 4)
         """
-        shapes = tuple(tuple(shape) for shape in input_shapes)
+        shapes = tuple(_freeze(tuple(shape)) for shape in input_shapes)
         return cls(
             op,
             tuple(sorted((name, _freeze(value)) for name, value in attributes.items())),
             tuple(sorted(shapes)) if op in COMMUTATIVE else shapes,
-            tuple(output_shape),
-            None if weight_shape is None else tuple(weight_shape),
-            parameters,
+            _freeze(tuple(output_shape)),
+            None if weight_shape is None else _freeze(tuple(weight_shape)),
+            int(parameters),
         )
 
     def __getitem__(self, attribute: str) -> Attribute:
@@ -119,6 +142,11 @@ class Node:
             self.weight_shape,
         )
         return blake2b(repr(content).encode(), digest_size=16).digest()
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the operation costs; see `Cost`."""
+        return _costs.node_cost(self)
 
     def __str__(self) -> str:
         details = " ".join(
@@ -248,6 +276,126 @@ class ComputeGraph:
 
     def __repr__(self) -> str:
         return f"ComputeGraph({len(self)} nodes, {len(self.edges)} edges, {self.content_hash[:12]})"
+
+    # --- costs ---------------------------------------------------------------------------------
+
+    @cached_property
+    def costs(self) -> tuple[Cost, ...]:
+        """What each node costs; learned numbers that it shares count at the earliest node."""
+        return _costs.graph_costs(self)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What the whole network costs."""
+        return _costs.total(self.costs)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of convolutions, linear layers, products, attention, recurrent layers."""
+        return self.cost.macs
+
+    @property
+    def flops(self) -> int:
+        """Operations: two for each multiply-add, and those of all other functions (`Cost`)."""
+        return self.cost.flops
+
+    def activation_memory(self, entry_bytes: int = 4) -> int:
+        """Bytes of all that the nodes put out, at 4 bytes a number by default."""
+        return _costs.activation_memory(self, entry_bytes)
+
+    def peak_memory(self, entry_bytes: int = 4, *, weights: bool = False) -> int:
+        """Most bytes that live at once when the nodes run in their order, see `Cost`.
+
+        Args:
+            entry_bytes: Bytes of one number.
+            weights: Whether the learned numbers count too.
+        """
+        return _costs.peak_memory(self, entry_bytes, weights=weights)
+
+    @cached_property
+    def positions(self) -> tuple[list[int], int, int]:
+        """Pixels or tokens of each node's output; batch and spatial axes of the input."""
+        return _stages.node_positions(self)
+
+    @cached_property
+    def levels(self) -> tuple[int | None, ...]:
+        """log2(side of the input / side of a node) for each node, None for the head."""
+        return _stages.node_levels(self)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The nodes grouped by resolution, from fine to coarse, the head last."""
+        return _stages.stages(self)
+
+    # --- other forms ---------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `json.dumps`, which `from_json` reads."""
+        from nni_aiop.graphs._exchange import to_json
+
+        return to_json(self)
+
+    @staticmethod
+    def from_json(data: Any) -> ComputeGraph:
+        """The graph that `to_json` wrote.
+
+        Raises:
+            FileFormatError: The data are of another format or version, or a field does not fit.
+            GraphError: The nodes are no graph.
+        """
+        from nni_aiop.graphs._exchange import from_json
+
+        return from_json(data)
+
+    def save(self, path: Path | str) -> Path:
+        """The path, which now holds the graph as JSON; packed where it ends in .gz."""
+        from nni_aiop.graphs._exchange import save
+
+        return save(self, path)
+
+    @staticmethod
+    def load(path: Path | str) -> ComputeGraph:
+        """The graph of a file that `save` wrote.
+
+        Raises:
+            FileFormatError: The file is damaged, or of another format or version.
+            GraphError: Its nodes are no graph.
+            OSError: There is no such file.
+        """
+        from nni_aiop.graphs._exchange import load
+
+        return load(path)
+
+    def to_networkx(self) -> networkx.MultiDiGraph:
+        """A networkx graph: nodes with the fields of `Node`, edges with `argument`."""
+        from nni_aiop.graphs._exchange import to_networkx
+
+        return to_networkx(self)
+
+    @staticmethod
+    def from_networkx(graph: networkx.DiGraph) -> ComputeGraph:
+        """The graph of a networkx graph with the attributes that `to_networkx` gives.
+
+        Raises:
+            GraphError: It is undirected or has a cycle.
+            FileFormatError: An attribute is missing or does not fit its operation.
+        """
+        from nni_aiop.graphs._exchange import from_networkx
+
+        return from_networkx(graph)
+
+    def diff(self, other: ComputeGraph) -> GraphDiff:
+        """What one of two graphs has and the other has not: false where they are equal.
+
+        Example:
+            >>> x = Node.make("input", [], (1, 8))
+            >>> y = Node.make("output", [(1, 8)], (1, 8))
+            >>> graph = ComputeGraph([x, y], [(), (0,)])
+            >>> print(graph.diff(graph))
+            The graphs are equal: 2 nodes.
+        """
+        from nni_aiop.graphs._diff import diff
+
+        return diff(self, other)
 
     # --- identity ------------------------------------------------------------------------------
 

@@ -1,0 +1,179 @@
+"""What one compute graph has that another has not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from nni_aiop.graphs._vocabulary import COMMUTATIVE
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs._graph import ComputeGraph, Node
+
+__all__ = ["GraphDiff", "diff"]
+
+_RADII = (64, 32, 16, 8, 4, 2, 1, 0)
+"""How many operations around two nodes must agree for them to be the same, widest first."""
+
+
+@dataclass(frozen=True)
+class GraphDiff:
+    """The difference of two graphs: false where they are equal, and a report as text.
+
+    Attributes:
+        a: The first graph.
+        b: The second graph.
+        matched: (place in a, place in b) of equal nodes.
+        changed: (place in a, place in b) of nodes of one operation, in the same surroundings, that
+            differ in attributes or shapes.
+        rewired: Those of the matched and changed that read other nodes in b than in a.
+        only_a: Places of nodes that only the first graph has.
+        only_b: Places of nodes that only the second graph has.
+    """
+
+    a: ComputeGraph
+    b: ComputeGraph
+    matched: tuple[tuple[int, int], ...]
+    changed: tuple[tuple[int, int], ...]
+    rewired: tuple[tuple[int, int], ...]
+    only_a: tuple[int, ...]
+    only_b: tuple[int, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.rewired or self.only_a or self.only_b)
+
+    def __str__(self) -> str:
+        if not self:
+            return f"The graphs are equal: {len(self.a)} nodes."
+        lines = [f"{len(self.a)} nodes against {len(self.b)}, {len(self.matched)} of them equal"]
+        lines += [f"- {_named(self.a, place)}" for place in self.only_a]
+        lines += [f"+ {_named(self.b, place)}" for place in self.only_b]
+        for i, j in self.changed:
+            what = _changes(self.a.nodes[i], self.b.nodes[j])
+            lines.append(f"~ {_title(self.a, i)}: {what}")
+        for i, j in self.rewired:
+            before = ", ".join(_title(self.a, source) for source in self.a.inputs[i])
+            after = ", ".join(_title(self.b, source) for source in self.b.inputs[j])
+            lines.append(f"> {_title(self.a, i)} reads {after} instead of {before}")
+        return "\n".join(lines)
+
+
+def _title(graph: ComputeGraph, place: int) -> str:
+    name = graph.names[place]
+    return f"{graph.nodes[place].op} {name!r}" if name else f"{graph.nodes[place].op} at {place}"
+
+
+def _named(graph: ComputeGraph, place: int) -> str:
+    return f"{graph.nodes[place]} {graph.names[place]!r}"
+
+
+def _changes(a: Node, b: Node) -> str:
+    """The fields in which two nodes of one operation differ."""
+    found = []
+    names = sorted({name for name, _ in (*a.attributes, *b.attributes)})
+    pairs = [(name, a.get(name), b.get(name)) for name in names]
+    pairs += [
+        ("inputs", a.input_shapes, b.input_shapes),
+        ("output", a.output_shape, b.output_shape),
+        ("weight", a.weight_shape, b.weight_shape),
+    ]
+    for name, before, after in pairs:
+        if before != after:
+            found.append(f"{name} {before} -> {after}")
+    return ", ".join(found)
+
+
+def diff(a: ComputeGraph, b: ComputeGraph) -> GraphDiff:
+    """The difference of two graphs; names and shared weights play no part.
+
+    Nodes are the same where all that lies around them is, out to 64 operations, then less and
+    less far, at last where the nodes alone are equal. Among the rest, nodes of one operation that
+    read or feed the same nodes are one node that has changed.
+    """
+    if a == b:
+        orders = (sorted(range(len(g)), key=g._colours.__getitem__) for g in (a, b))
+        return GraphDiff(a, b, tuple(zip(*orders, strict=True)), (), (), (), ())
+    forth = _matched(a, b)
+    back = {j: i for i, j in forth.items()}
+    equal = tuple(sorted(forth.items()))
+    changed: list[tuple[int, int]] = []
+    readers = (_readers(a), _readers(b))
+    for i, node in enumerate(a.nodes):
+        if i in forth:
+            continue
+        near = [r for s in a.inputs[i] if s in forth for r in readers[1][forth[s]]]
+        near += [s for r in readers[0][i] if r in forth for s in b.inputs[forth[r]]]
+        for j in near:
+            if j not in back and b.nodes[j].op == node.op:
+                forth[i], back[j] = j, i
+                changed.append((i, j))
+                break
+    return GraphDiff(
+        a,
+        b,
+        equal,
+        tuple(changed),
+        tuple((i, j) for i, j in sorted(forth.items()) if _is_rewired(a, b, i, j, forth)),
+        tuple(i for i in range(len(a)) if i not in forth),
+        tuple(j for j in range(len(b)) if j not in back),
+    )
+
+
+def _matched(a: ComputeGraph, b: ComputeGraph) -> dict[int, int]:
+    """Place in a -> place in b of equal nodes."""
+    found: dict[int, int] = {}
+    taken: set[int] = set()
+    colours = [_surroundings(graph) for graph in (a, b)]
+    for radius in _RADII:
+        waiting: dict[bytes, list[int]] = {}
+        for j, colour in enumerate(colours[1][radius]):
+            if j not in taken:
+                waiting.setdefault(colour, []).append(j)
+        for i, colour in enumerate(colours[0][radius]):
+            if i in found or not waiting.get(colour):
+                continue
+            # Of twins, the one that reads what is matched with the node's own inputs.
+            read = {found.get(source) for source in a.inputs[i]}
+            j = max(waiting[colour], key=lambda place: len(read.intersection(b.inputs[place])))
+            waiting[colour].remove(j)
+            found[i] = j
+            taken.add(j)
+    return found
+
+
+def _readers(graph: ComputeGraph) -> list[list[int]]:
+    readers: list[list[int]] = [[] for _ in graph.nodes]
+    for source, reader in graph.edges:
+        readers[source].append(reader)
+    return readers
+
+
+def _is_rewired(a: ComputeGraph, b: ComputeGraph, i: int, j: int, forth: dict[int, int]) -> bool:
+    before, after = [forth.get(source, -1) for source in a.inputs[i]], list(b.inputs[j])
+    if a.nodes[i].op in COMMUTATIVE:
+        return sorted(before) != sorted(after)
+    return before != after
+
+
+def _surroundings(graph: ComputeGraph) -> list[list[bytes]]:
+    """For each radius up to the widest a hash of what lies that near to each node."""
+    colours = [node.digest for node in graph.nodes]
+    found = [colours]
+    readers: list[list[tuple[bytes, int]]] = [[] for _ in graph.nodes]
+    for place, sources in enumerate(graph.inputs):
+        ordered = graph.nodes[place].op not in COMMUTATIVE
+        for argument, source in enumerate(sources):
+            readers[source].append((str(argument).encode() if ordered else b"*", place))
+    for _ in range(max(_RADII)):
+        after = []
+        for place, sources in enumerate(graph.inputs):
+            read = [colours[source] for source in sources]
+            if graph.nodes[place].op in COMMUTATIVE:
+                read.sort()
+            by = sorted(at + colours[reader] for at, reader in readers[place])
+            content = b"|".join((colours[place], *read, b"/", *by))
+            after.append(blake2b(content, digest_size=16).digest())
+        colours = after
+        found.append(colours)
+    return found

@@ -1,0 +1,198 @@
+"""At which resolution each node works: the stages of a network.
+
+The number of positions of a tensor (pixels, tokens) is told by convolutions, pooling, resizing and
+the rows of linear layers; through all other operations it is passed on, since the shapes of a
+permute or an attention do not tell it. The level of a node is log2(side of the input / side of the
+node), rounded, the side being the root of the number of positions (in videos that of one frame).
+
+A node with a single position belongs to no level (the head behind global pooling), unless its
+result returns to a grid, as in squeeze-and-excitation: then it belongs to the level of that grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log2, prod
+from typing import TYPE_CHECKING
+
+from nni_aiop.graphs._costs import total
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs._graph import ComputeGraph, Node, Shape
+
+__all__ = ["Stage", "node_levels", "node_positions", "stages"]
+
+_GRIDS = frozenset(
+    {
+        "conv", "conv_transpose", "max_pool", "avg_pool", "batch_norm", "instance_norm",
+        "group_norm", "local_response_norm", "resize",
+    }
+)  # fmt: skip
+"""Operations whose tensors are (batch, channels, *positions)."""
+
+_RECURRENT = ("lstm", "gru", "rnn")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The nodes that work at one resolution.
+
+    Attributes:
+        level: log2(side of the input / side of the nodes), None for the head, without positions.
+        nodes: Their places in the graph.
+        output_shape: Of the last of them that is not an output of the network.
+        macs: Multiply-adds of all of them.
+        flops: Operations of all of them.
+        parameters: Learned numbers of all of them.
+    """
+
+    level: int | None
+    nodes: tuple[int, ...]
+    output_shape: Shape
+    macs: int
+    flops: int
+    parameters: int
+
+    @property
+    def name(self) -> str:
+        """The side as a fraction of the input's: "1/4", or "head"."""
+        if self.level is None:
+            return "head"
+        return f"1/{2**self.level}" if self.level >= 0 else f"{2**-self.level}/1"
+
+
+def _positions(op: str, shape: Sequence[int], batch: int) -> int | None:
+    """Positions of a tensor that an operation reads or writes, where its shape tells them."""
+    if op in _GRIDS and len(shape) > 1:
+        return prod(shape[2:][-2:]) * max(1, shape[0] // batch)
+    if op == "linear":
+        return shape[0] // batch
+    if op in _RECURRENT:
+        return shape[0]
+    return None
+
+
+def _of_inputs(graph: ComputeGraph) -> tuple[dict[int, int], int, int]:
+    """Positions of each input of the network, and batch and axes of the one with the most."""
+    found: dict[int, int] = {}
+    told: list[int | None] = [None] * len(graph)
+    batch = {
+        place: max(1, node.output_shape[0]) if node.output_shape else 1
+        for place, node in enumerate(graph.nodes)
+        if node.op == "input"
+    }
+    common = max(batch.values(), default=1)
+    for place in range(len(graph) - 1, -1, -1):
+        node = graph.nodes[place]
+        if node.op == "input":
+            shape = node.output_shape
+            if len(shape) > 3 and shape[1] <= min(shape[2:]):
+                found[place] = prod(shape[-2:])
+            else:
+                found[place] = told[place] or (prod(shape[2:][-2:]) if len(shape) > 2 else 1)
+        for source in graph.inputs[place]:
+            if node.op == "embedding":
+                seen: int | None = prod(node.input_shapes[0]) // common
+            else:
+                seen = _positions(node.op, node.input_shapes[0], common)
+                same = prod(node.output_shape) == prod(graph.nodes[source].output_shape)
+                if seen is None and same:
+                    seen = told[place]
+            if seen is not None:
+                told[source] = max(told[source] or 0, seen)
+    if not found:
+        return found, 1, 2
+    largest = max(found, key=lambda place: (found[place], batch[place]))
+    rank = len(graph.nodes[largest].output_shape)
+    return found, batch[largest], 1 if rank == 3 else 2
+
+
+def _passed_on(node: Node, before: Sequence[int], sizes: Sequence[int], batch: int) -> int:
+    """Positions behind an operation whose shape does not tell them.
+
+    Args:
+        node: The operation.
+        before: Positions of its inputs.
+        sizes: Entries of its inputs.
+        batch: That of the network's input.
+    """
+    if not before:
+        return 1
+    most = max(before)
+    channels = max(1, sizes[0] // (batch * before[0]))
+
+    def counts_positions(axis: int) -> bool:
+        size = node.input_shapes[0][axis] or 1
+        return before[0] % size == 0 and channels % size != 0
+
+    if node.op == "slice":
+        for axis, *_ in node["ranges"]:
+            if counts_positions(axis):
+                most = most * node.output_shape[axis] // node.input_shapes[0][axis]
+    elif node.op == "concat" and counts_positions(node["axis"]):
+        most = max(most, prod(node.output_shape) // (batch * channels))
+    elif node.op == "reduce" and prod(node.output_shape) == batch * channels != batch * most:
+        most = 1
+    elif node.op == "embedding":
+        most = prod(node.output_shape[:-1]) // batch
+    return max(1, most)
+
+
+def node_positions(graph: ComputeGraph) -> tuple[list[int], int, int]:
+    """Positions of each node's output, and batch and spatial axes of the network's input."""
+    of_inputs, batch, axes = _of_inputs(graph)
+    found: list[int] = []
+    for place, (node, sources) in enumerate(zip(graph.nodes, graph.inputs, strict=True)):
+        if place in of_inputs:
+            found.append(max(1, of_inputs[place]))
+        elif node.op in ("global_avg_pool", "global_max_pool"):
+            found.append(1)
+        else:
+            told = _positions(node.op, node.output_shape, batch)
+            before = [found[source] for source in sources]
+            # Rows may be more than positions: pairs of tokens, as heads of attention are mixed.
+            if told is None or (node.op == "linear" and told > 16 * max(before, default=told)):
+                sizes = [graph.nodes[source].cost.activations for source in sources]
+                told = _passed_on(node, before, sizes, batch)
+            found.append(max(1, told))
+    return found, batch, axes
+
+
+def node_levels(graph: ComputeGraph) -> tuple[int | None, ...]:
+    """The level of each node, None for the head."""
+    positions, _, axes = graph.positions
+    whole = max(
+        (n for n, node in zip(positions, graph.nodes, strict=True) if node.op == "input"), default=1
+    )
+    if whole == 1:
+        return (None,) * len(graph)
+    known: dict[int, int | None] = {1: None}
+    for n in set(positions) - {1}:
+        known[n] = round((log2(whole) - log2(n)) / axes)
+    levels = [known[n] for n in positions]
+    for place in range(len(graph) - 1, -1, -1):
+        level = levels[place]
+        if level is None:
+            continue
+        for source in graph.inputs[place]:
+            # Of several grids that one gate goes to, the finest; they are seen last to first.
+            here = levels[source]
+            if positions[source] == 1 and (here is None or level < here):
+                levels[source] = level
+    return tuple(levels)
+
+
+def stages(graph: ComputeGraph) -> tuple[Stage, ...]:
+    """The nodes grouped by resolution, from fine to coarse, the head last."""
+    groups: dict[int | None, list[int]] = {}
+    for place, level in enumerate(graph.levels):
+        groups.setdefault(level, []).append(place)
+    found = []
+    for level in sorted(groups, key=lambda n: (n is None, n)):
+        places = groups[level]
+        inner = [p for p in places if graph.nodes[p].op != "output"] or places
+        cost = total([graph.costs[place] for place in places])
+        shape = graph.nodes[inner[-1]].output_shape
+        found.append(Stage(level, tuple(places), shape, cost.macs, cost.flops, cost.parameters))
+    return tuple(found)
