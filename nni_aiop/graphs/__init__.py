@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nni_aiop.graphs._graph import ComputeGraph, Node
 from nni_aiop.graphs._vocabulary import ACTIVATIONS, COMMUTATIVE, OPERATIONS, OTHER
+from nni_aiop.graphs._writer import Data, GraphWriter
 
 if TYPE_CHECKING:
     from nni_aiop.graphs._recorder import from_module as from_module
@@ -16,6 +17,8 @@ __all__ = [
     "OPERATIONS",
     "OTHER",
     "ComputeGraph",
+    "Data",
+    "GraphWriter",
     "Node",
     "from_module",
 ]

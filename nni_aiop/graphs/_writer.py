@@ -1,0 +1,409 @@
+"""The quick door: graphs written operation by operation, by spaces that know their networks.
+
+Each operation is written in the form that the canonical rules (`_rules`) would give it, and equal
+nodes are one object, so that a space of cells writes some thousand graphs a second. What a writer
+leaves to its caller: a product is never one of the named functions, a padding stands in the
+convolution, a slice is not cut again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+from nni_aiop.errors import GraphError
+from nni_aiop.graphs._graph import ComputeGraph, Node, Shape
+
+__all__ = ["Data", "GraphWriter"]
+
+_cached = lru_cache(maxsize=2**14)
+
+
+class Data(NamedTuple):
+    """What an operation gives: the place of its node, and the shape in which it is read."""
+
+    place: int
+    shape: Shape
+
+
+class GraphWriter:
+    """Writes a compute graph; every method that takes `Data` gives the operation's result.
+
+    Attributes:
+        scope: Name of the nodes that are written next, such as "stages.2".
+
+    Example:
+        >>> w = GraphWriter()
+        >>> x = w.input((1, 3, 32, 32))
+        >>> x = w.relu(w.batch_norm(w.conv(x, 16, 3)))
+        >>> w.output(w.linear(w.global_avg_pool(x), 10))
+        >>> graph = w.graph()
+        >>> graph.parameters, graph.output_shapes
+        (634, ((1, 10),))
+    """
+
+    def __init__(self) -> None:
+        self.scope = ""
+        self._nodes: list[Node] = []
+        self._inputs: list[tuple[int, ...]] = []
+        self._names: list[str] = []
+        self._tied: dict[int, int] = {}
+        self._sums: dict[int, list[int]] = {}
+        self._n_outputs = 0
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def write(self, node: Node, *sources: Data, shape: Shape | None = None) -> Data:
+        """Any node; `shape` is that of the result where it is not the node's output shape."""
+        place = len(self._nodes)
+        self._nodes.append(node)
+        self._inputs.append(tuple([source[0] for source in sources]))
+        self._names.append(self.scope)
+        return Data(place, node.output_shape if shape is None else shape)
+
+    # --- in and out ----------------------------------------------------------------------------
+
+    def input(self, shape: Shape) -> Data:
+        """An input of the network."""
+        return self.write(Node("input", output_shape=tuple(shape)))
+
+    def output(self, x: Data) -> None:
+        """Makes data an output of the network."""
+        self.write(_plain("output", x.shape), x)
+        self._n_outputs += 1
+
+    def reshape(self, x: Data, shape: Shape) -> Data:
+        """The same data in another shape, which is no operation."""
+        return Data(x.place, shape)
+
+    def tie(self, first: range, later: range) -> None:
+        """Says that operations use the weights of earlier ones; places are values of `len`.
+
+        Example:
+            >>> w = GraphWriter()
+            >>> x = w.input((1, 8, 4, 4))
+            >>> for _ in range(2):
+            ...     x = w.conv(x, 8, 3)
+            >>> w.output(x)
+            >>> w.tie(range(1, 2), range(2, 3))
+            >>> w.graph().parameters
+            576
+        """
+        for earlier, place in zip(first, later, strict=True):
+            if self._nodes[place].parameters:
+                self._tied[place] = earlier
+
+    # --- operations with weights ---------------------------------------------------------------
+
+    def conv(
+        self,
+        x: Data,
+        out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> Data:
+        """A convolution over all axes from the third on; its padding is half its kernel."""
+        padding = kernel // 2 if padding is None else padding
+        return self.write(_conv(x[1], out, kernel, stride, padding, groups, bias), x)
+
+    def conv_transpose(
+        self,
+        x: Data,
+        out: int,
+        kernel: int,
+        *,
+        stride: int,
+        padding: int,
+        output_padding: int = 0,
+        bias: bool = True,
+    ) -> Data:
+        """A transposed convolution over all axes from the third on."""
+        return self.write(
+            _conv_transpose(x.shape, out, kernel, stride, padding, output_padding, bias), x
+        )
+
+    def linear(self, x: Data, out: int, *, bias: bool = True) -> Data:
+        """A product with a learned matrix over the last axis."""
+        return self.write(_linear(x.shape, out, bias), x, shape=(*x.shape[:-1], out))
+
+    def batch_norm(self, x: Data) -> Data:
+        """Batch normalisation with learned scale and shift."""
+        return self.write(_batch_norm(x[1]), x)
+
+    # --- operations without weights ------------------------------------------------------------
+
+    def activation(self, x: Data, op: str) -> Data:
+        """A function entry by entry that the vocabulary names, such as "hard_swish"."""
+        return self.write(_plain(op, x[1]), x)
+
+    def relu(self, x: Data) -> Data:
+        """max(x, 0)."""
+        return self.write(_plain("relu", x[1]), x)
+
+    def add(self, *terms: Data) -> Data:
+        """The sum of tensors, broadcast; one tensor is its own sum."""
+        if len(terms) == 1:
+            return terms[0]
+        node = _combined("add", tuple([term[1] for term in terms]))
+        sums = [
+            term[0]
+            for term in terms
+            if (inner := self._nodes[term[0]]).op == "add"
+            and not inner.attributes
+            and inner.output_shape == term[1] == node.output_shape
+        ]
+        if sums:
+            self._sums[len(self._nodes)] = sums
+        return self.write(node, *terms)
+
+    def mul(self, *factors: Data) -> Data:
+        """The product of tensors, broadcast."""
+        return self.write(_combined("mul", tuple([factor[1] for factor in factors])), *factors)
+
+    def zeros(self, x: Data) -> Data:
+        """x * 0."""
+        return self.write(_zeros(x[1]), x)
+
+    def max_pool(self, x: Data, kernel: int, *, stride: int, padding: int = 0) -> Data:
+        """Max pooling over all axes from the third on."""
+        return self._pool("max", x, kernel, stride, padding)
+
+    def avg_pool(self, x: Data, kernel: int, *, stride: int, padding: int = 0) -> Data:
+        """Average pooling over all axes from the third on."""
+        return self._pool("avg", x, kernel, stride, padding)
+
+    def _pool(self, kind: str, x: Data, kernel: int, stride: int, padding: int) -> Data:
+        shape = (*x.shape[:2], *_spatial(x.shape, kernel, stride, padding))
+        return self.write(_pool(kind, x.shape, kernel, stride, padding), x, shape=shape)
+
+    def global_avg_pool(self, x: Data, *, keep: bool = False) -> Data:
+        """The mean over all axes from the third on, which stay with length 1 on demand."""
+        shape = x.shape[:2] + (1,) * (len(x.shape) - 2) * keep
+        if prod(x.shape) == prod(shape):
+            return self.reshape(x, shape)
+        return self.write(_plain_to("global_avg_pool", x.shape, x.shape[:2]), x, shape=shape)
+
+    def concat(self, parts: Sequence[Data], axis: int = 1) -> Data:
+        """Tensors joined along an axis; one tensor is itself."""
+        if len(parts) == 1:
+            return parts[0]
+        return self.write(_concat(tuple([part[1] for part in parts]), axis), *parts)
+
+    def slice(self, x: Data, *ranges: tuple[int, int, int, int]) -> Data:
+        """The part of x in (axis, start, stop, step) ranges; `stop` is one past the last taken."""
+        return self.write(_slice(x.shape, ranges), x)
+
+    def pad(self, x: Data, *amounts: tuple[int, int, int]) -> Data:
+        """x with (axis, before, after) zeros."""
+        return self.write(_pad(x.shape, amounts), x)
+
+    def resize(self, x: Data, size: Sequence[int], mode: str) -> Data:
+        """x with its axes from the third on resized; as it is where it has the size already."""
+        if x.shape[2:] == tuple(size):
+            return x
+        return self.write(_resize(x.shape, tuple(size), mode), x)
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def graph(self) -> ComputeGraph:
+        """The graph of what the outputs depend on; sums that only a sum reads are part of it.
+
+        Raises:
+            GraphError: There is no output.
+        """
+        if not self._n_outputs:
+            raise GraphError("a graph must have an output, but none was written.")
+        nodes, inputs = self._nodes, self._inputs
+        uses = [0] * len(nodes)
+        for place in range(len(nodes) - 1, -1, -1):
+            if uses[place] or nodes[place].op == "output":
+                for source in inputs[place]:
+                    uses[source] += 1
+        unused = {p for p, n in enumerate(uses) if not n and nodes[p].op not in ("input", "output")}
+        joined = {
+            inner: place
+            for place, sums in self._sums.items()
+            for inner in sums
+            if uses[inner] == 1 and place not in unused
+        }
+        if unused or joined:
+            return self._without(unused, joined)
+        return ComputeGraph(nodes, inputs, names=self._names, tied=self._tied)
+
+    def _without(self, unused: set[int], joined: dict[int, int]) -> ComputeGraph:
+        """The graph without the unused nodes, each joined sum being part of the one it is given."""
+        moved: dict[int, int] = {}
+        nodes: list[Node] = []
+        inputs: list[list[int]] = []
+        names: list[str] = []
+        terms: dict[int, tuple[list[Shape], list[int]]] = {}
+        for place, node in enumerate(self._nodes):
+            if place in unused:
+                continue
+            sources = self._inputs[place]
+            if place in joined or not joined.keys().isdisjoint(sources):
+                shapes, read = list(node.input_shapes), []
+                for source in sources:
+                    if joined.get(source) == place:
+                        shapes.remove(self._nodes[source].output_shape)
+                        shapes += terms[source][0]
+                        read += terms[source][1]
+                    else:
+                        read.append(moved[source])
+                if place in joined:
+                    terms[place] = (shapes, read)
+                    continue
+                node = _combined("add", tuple(shapes))
+            else:
+                read = [moved[source] for source in sources]
+            moved[place] = len(nodes)
+            nodes.append(node)
+            inputs.append(read)
+            names.append(self._names[place])
+        tied = {moved[a]: moved[b] for a, b in self._tied.items() if a in moved and b in moved}
+        return ComputeGraph(nodes, inputs, names=names, tied=tied)
+
+
+# --- nodes: equal ones are one object ------------------------------------------------------------
+
+
+def _spatial(shape: Shape, kernel: int, stride: int, padding: int) -> Shape:
+    """Places of a window along the axes from the third on."""
+    return tuple([(size + 2 * padding - kernel) // stride + 1 for size in shape[2:]])
+
+
+@_cached
+def _conv(
+    shape: Shape, out: int, kernel: int, stride: int, padding: int, groups: int, bias: bool
+) -> Node:
+    n = len(shape) - 2
+    weight = (out, shape[1] // groups, *(kernel,) * n)
+    return Node.make(
+        "conv",
+        [shape],
+        (shape[0], out, *_spatial(shape, kernel, stride, padding)),
+        weight_shape=weight,
+        parameters=prod(weight) + bias * out,
+        kernel=(kernel,) * n,
+        stride=(stride,) * n,
+        padding=((padding, padding),) * n,
+        dilation=(1,) * n,
+        groups=groups,
+        bias=bias,
+    )
+
+
+@_cached
+def _conv_transpose(
+    shape: Shape, out: int, kernel: int, stride: int, padding: int, extra: int, bias: bool
+) -> Node:
+    n = len(shape) - 2
+    weight = (shape[1], out, *(kernel,) * n)
+    sides = [(size - 1) * stride - 2 * padding + kernel + extra for size in shape[2:]]
+    return Node.make(
+        "conv_transpose",
+        [shape],
+        (shape[0], out, *sides),
+        weight_shape=weight,
+        parameters=prod(weight) + bias * out,
+        kernel=(kernel,) * n,
+        stride=(stride,) * n,
+        padding=((padding, padding),) * n,
+        dilation=(1,) * n,
+        groups=1,
+        bias=bias,
+    )
+
+
+@_cached
+def _linear(shape: Shape, out: int, bias: bool) -> Node:
+    rows, features = prod(shape[:-1]), shape[-1]
+    return Node.make(
+        "linear",
+        [(rows, features)],
+        (rows, out),
+        weight_shape=(out, features),
+        parameters=(features + bias) * out,
+        bias=bias,
+    )
+
+
+@_cached
+def _batch_norm(shape: Shape) -> Node:
+    channels = shape[1]
+    return Node("batch_norm", (), (shape,), shape, (channels,), 2 * channels)
+
+
+@_cached
+def _plain(op: str, shape: Shape) -> Node:
+    return Node(op, (), (shape,), shape)
+
+
+@_cached
+def _combined(op: str, shapes: tuple[Shape, ...]) -> Node:
+    rank = max(map(len, shapes))
+    full = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return Node.make(op, shapes, [max(sizes) for sizes in zip(*full, strict=True)])
+
+
+@_cached
+def _zeros(shape: Shape) -> Node:
+    return Node.make("mul", [shape], shape, operand="constant", value=0)
+
+
+@_cached
+def _pool(kind: str, shape: Shape, kernel: int, stride: int, padding: int) -> Node:
+    n = len(shape) - 2
+    out = (*shape[:2], *_spatial(shape, kernel, stride, padding))
+    if shape[2:] == (kernel,) * n and not padding:
+        return _plain_to(f"global_{kind}_pool", shape, shape[:2])
+    attributes: dict[str, Any] = {
+        "kernel": (kernel,) * n,
+        "stride": (stride,) * n,
+        "padding": ((padding, padding),) * n,
+    }
+    if kind == "max":
+        attributes["dilation"] = (1,) * n
+    return Node.make(f"{kind}_pool", [shape], out, **attributes)
+
+
+@_cached
+def _plain_to(op: str, shape: Shape, out: Shape) -> Node:
+    return Node(op, (), (shape,), out)
+
+
+@_cached
+def _resize(shape: Shape, size: Shape, mode: str) -> Node:
+    return Node("resize", (("mode", mode),), (shape,), (*shape[:2], *size))
+
+
+@_cached
+def _concat(shapes: tuple[Shape, ...], axis: int) -> Node:
+    out = list(shapes[0])
+    out[axis] = sum(shape[axis] for shape in shapes)
+    return Node.make("concat", shapes, out, axis=axis)
+
+
+@_cached
+def _slice(shape: Shape, ranges: tuple[tuple[int, int, int, int], ...]) -> Node:
+    out, tight = list(shape), []
+    for axis, start, stop, step in ranges:
+        taken = range(start, stop, step)
+        out[axis] = len(taken)
+        tight.append((axis, start, taken[-1] + 1, step))
+    return Node.make("slice", [shape], out, ranges=tuple(tight))
+
+
+@_cached
+def _pad(shape: Shape, amounts: tuple[tuple[int, int, int], ...]) -> Node:
+    out = list(shape)
+    for axis, before, after in amounts:
+        out[axis] += before + after
+    return Node.make("pad", [shape], out, padding=amounts, mode="constant")
