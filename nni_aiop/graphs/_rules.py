@@ -101,8 +101,9 @@ def _without_scale(value: Value) -> Value:
 
 
 def _replace(value: Value, op: str, inputs: Sequence[Value], **attributes: object) -> Value:
-    """A new value in the place of one; it reads `inputs` at their own shapes."""
-    return Value(op, inputs, value.shape, dict(attributes), value.name)
+    """A new value in the place of one, for functions whose result has the shape of their input."""
+    shapes = [value.shape] * len(inputs)
+    return Value(op, inputs, value.shape, dict(attributes), value.name, input_shapes=shapes)
 
 
 # --- functions entry by entry --------------------------------------------------------------------
@@ -194,7 +195,7 @@ def _add(value: Value) -> Value:
     pair = _with_constant(value, "add")
     if pair is not None:
         x, c = pair
-        if _close(c.number, 0) and value.shape == x.shape:
+        if _close(c.number, 0) and value.shape == value.input_shapes[0]:
             return x
         if x.uses == 1 and (absorbed := _with_shift(value, x, c)):
             return absorbed
@@ -222,7 +223,7 @@ def _mul(value: Value) -> Value:
     pair = _with_constant(value, "mul")
     if pair is not None:
         x, c = pair
-        if _close(c.number, 1) and value.shape == x.shape:
+        if _close(c.number, 1) and value.shape == value.input_shapes[0]:
             return x
         if x.uses == 1 and (absorbed := _with_scale(value, x, c)):
             return absorbed
@@ -407,7 +408,8 @@ def _with_scale(value: Value, x: Value, c: Value) -> Value | None:
     if not _fits_channels(x, c.shape, len(value.shape)):
         return None
     scale = constant((c.size,), learned=c.learned)
-    return Value(x.op, [x.inputs[0], scale], x.shape, x.attributes, x.name)
+    shapes = [x.input_shapes[0], scale.shape]
+    return Value(x.op, [x.inputs[0], scale], x.shape, x.attributes, x.name, input_shapes=shapes)
 
 
 def _with_shift(value: Value, x: Value, c: Value) -> Value | None:

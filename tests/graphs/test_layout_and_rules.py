@@ -187,6 +187,27 @@ def test_a_gate_of_another_tensor_stays_a_product() -> None:
     assert operations(build) == ["relu", "sigmoid", "mul"]
 
 
+@pytest.mark.parametrize(
+    ("written_out", "op"),
+    [
+        (lambda b, x: binary(b, "mul", x, b.apply("sigmoid", [x], x.shape)), "silu"),
+        (lambda b, x: binary(b, "max", x, 0.0), "relu"),
+        (erf_gelu, "gelu"),
+    ],
+)
+def test_a_function_of_what_a_linear_layer_gives_sees_its_axes(
+    written_out: Callable[[Builder, Value], Value], op: str
+) -> None:
+    """Though the layer itself is over rows."""
+
+    def linear(b: Builder, x: Value) -> Value:
+        return b.apply("linear", [x, b.parameter((8, 8), "w")], TOKENS)
+
+    graph = read(lambda b, x: written_out(b, linear(b, x)), TOKENS)
+    assert graph == read(lambda b, x: b.apply(op, [linear(b, x)], TOKENS), TOKENS)
+    assert graph.nodes[2].input_shapes == (TOKENS,)
+
+
 def test_a_product_with_zero_says_so() -> None:
     graph = read(lambda b, x: binary(b, "mul", x, 0.0))
     assert graph.nodes[1].attributes == (("operand", "constant"), ("value", 0))
