@@ -20,6 +20,9 @@ from nni_aiop.graphs._vocabulary import COMMUTATIVE, OTHER, is_known
 
 if TYPE_CHECKING:
     import networkx
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch_geometric.data import Data
 
     from nni_aiop.graphs._diff import GraphDiff
 
@@ -148,6 +151,13 @@ class Node:
         """What the operation costs; see `Cost`."""
         return _costs.node_cost(self)
 
+    @cached_property
+    def features(self) -> NDArray[np.float32]:
+        """The row of `node_features`, those columns 0 that only a graph can tell."""
+        from nni_aiop.graphs._features import local_features
+
+        return local_features(self)
+
     def __str__(self) -> str:
         details = " ".join(
             f"{name}={_text(value)}" for name, value in self.attributes if value is not False
@@ -246,6 +256,14 @@ class ComputeGraph:
     def edges(self) -> list[tuple[int, int]]:
         """(from, to) of each edge, ordered by target and argument."""
         return [(source, place) for place, row in enumerate(self.inputs) for source in row]
+
+    @cached_property
+    def depth(self) -> list[int]:
+        """Edges on the longest way from a node without inputs to each node."""
+        found: list[int] = []
+        for sources in self.inputs:
+            found.append(1 + max([found[source] for source in sources], default=-1))
+        return found
 
     @cached_property
     def operations(self) -> dict[str, int]:
@@ -383,6 +401,12 @@ class ComputeGraph:
 
         return from_networkx(graph)
 
+    def to_pyg(self) -> Data:
+        """The features of nodes, edges and graph for PyTorch Geometric; see `to_pyg`."""
+        from nni_aiop.graphs._features import to_pyg
+
+        return to_pyg(self)
+
     def diff(self, other: ComputeGraph) -> GraphDiff:
         """What one of two graphs has and the other has not: false where they are equal.
 
@@ -441,10 +465,7 @@ class ComputeGraph:
 
     def canonical_order(self) -> tuple[ComputeGraph, list[int]]:
         """`canonical()`, and the place here of each of its nodes."""
-        depth: list[int] = []
-        for sources in self.inputs:
-            depth.append(1 + max((depth[source] for source in sources), default=-1))
-        colours = self._colours
+        depth, colours = self.depth, self._colours
         order = sorted(range(len(self)), key=lambda place: (depth[place], colours[place], place))
         return self._reordered(order), order
 

@@ -91,15 +91,16 @@ def _of_inputs(graph: ComputeGraph) -> tuple[dict[int, int], int, int]:
                 found[place] = prod(shape[-2:])
             else:
                 found[place] = told[place] or (prod(shape[2:][-2:]) if len(shape) > 2 else 1)
-        for source in graph.inputs[place]:
-            if node.op == "embedding":
-                seen: int | None = prod(node.input_shapes[0]) // common
-            else:
-                seen = _positions(node.op, node.input_shapes[0], common)
-                same = prod(node.output_shape) == prod(graph.nodes[source].output_shape)
-                if seen is None and same:
-                    seen = told[place]
-            if seen is not None:
+        if not graph.inputs[place]:
+            continue
+        if node.op == "embedding":
+            seen: int | None = prod(node.input_shapes[0]) // common
+        else:
+            seen = _positions(node.op, node.input_shapes[0], common)
+            if seen is None and prod(node.output_shape) == prod(node.input_shapes[0]):
+                seen = told[place]
+        if seen is not None:
+            for source in graph.inputs[place]:
                 told[source] = max(told[source] or 0, seen)
     if not found:
         return found, 1, 2
