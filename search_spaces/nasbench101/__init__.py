@@ -17,6 +17,7 @@ from nni_aiop.search_spaces.nasbench101._cells import (
     OPERATIONS,
 )
 from nni_aiop.search_spaces.nasbench101._costs import flops, params
+from nni_aiop.search_spaces.nasbench101._graphs import graph
 from nni_aiop.search_spaces.nasbench101._matrices import from_matrix, to_matrix
 from nni_aiop.search_spaces.nasbench101._space import code_space
 
@@ -33,6 +34,7 @@ __all__ = [
     "code_space",
     "flops",
     "from_matrix",
+    "graph",
     "params",
     "to_matrix",
 ]

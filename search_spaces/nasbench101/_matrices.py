@@ -20,7 +20,7 @@ from nni_aiop.search_spaces.nasbench101._cells import (
 )
 from nni_aiop.search_spaces.nasbench101._space import code_space
 
-__all__ = ["from_matrix", "to_matrix"]
+__all__ = ["from_matrix", "to_matrix", "vertex_channels"]
 
 _SPACE = code_space()
 _SPARE = _SPACE.complete({})
@@ -104,3 +104,20 @@ def to_matrix(sample: Mapping[str, Any]) -> tuple[tuple[tuple[int, ...], ...], t
         tuple(chosen[f"edge_{i}{j}"] if i < j else 0 for j in vertices) for i in vertices
     )
     return matrix, tuple(chosen[f"op_{vertex}"] for vertex in vertices[1:-1])
+
+
+def vertex_channels(matrix: Sequence[Sequence[int]], width: int) -> list[int]:
+    """Channels of the inner vertices of a pruned cell of `width`, behind a 0 for its input.
+
+    The vertices that lead to the output divide its channels, the first ones taking what is left
+    over; another has the most of those that it leads to.
+    """
+    *vertices, output = range(len(matrix))
+    joined = [vertex for vertex in vertices[1:] if matrix[vertex][output]]
+    channels = [0] * len(vertices)
+    for place, vertex in enumerate(joined):
+        channels[vertex] = width // len(joined) + (place < width % len(joined))
+    for vertex in reversed(vertices[1:]):
+        if vertex not in joined:
+            channels[vertex] = max(channels[t] for t in vertices if matrix[vertex][t])
+    return channels

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_aiop.search_spaces.nasbench101._costs import CELLS_PER_STACK, N_CLASSES, STEM, WIDTHS
-from nni_aiop.search_spaces.nasbench101._matrices import to_matrix
+from nni_aiop.search_spaces.nasbench101._matrices import to_matrix, vertex_channels
 
 __all__ = ["NASBench101Net"]
 
@@ -32,19 +32,6 @@ def _operation(name: str, channels: int) -> nn.Module:
     return ConvNormReLU(channels, channels, kernel=3 if name == "conv3x3-bn-relu" else 1)
 
 
-def _channels(matrix: Sequence[Sequence[int]], width: int) -> list[int]:
-    """Channels of the inner vertices of a pruned cell, the input's place filled by a 0."""
-    *vertices, output = range(len(matrix))
-    joined = [vertex for vertex in vertices[1:] if matrix[vertex][output]]
-    channels = [0] * len(vertices)
-    for place, vertex in enumerate(joined):
-        channels[vertex] = width // len(joined) + (place < width % len(joined))
-    for vertex in reversed(vertices[1:]):
-        if vertex not in joined:
-            channels[vertex] = max(channels[t] for t in vertices if matrix[vertex][t])
-    return channels
-
-
 class Cell(nn.Module):
     """A pruned cell: inner vertices add what they read, the output concatenates.
 
@@ -62,7 +49,7 @@ class Cell(nn.Module):
     ) -> None:
         super().__init__()
         self.matrix = matrix
-        self.channels = [*_channels(matrix, width), width]
+        self.channels = [*vertex_channels(matrix, width), width]
         self.operations = nn.ModuleList(
             _operation(name, channels)
             for name, channels in zip(operations, self.channels[1:], strict=False)

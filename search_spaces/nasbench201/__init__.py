@@ -23,6 +23,7 @@ from nni_aiop.search_spaces.nasbench201._cells import (
 )
 from nni_aiop.search_spaces.nasbench201._costs import DATASETS, Dataset, flops, params
 from nni_aiop.search_spaces.nasbench201._features import features
+from nni_aiop.search_spaces.nasbench201._graphs import graph
 from nni_aiop.search_spaces.nasbench201._space import code_space
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ __all__ = [
     "flops",
     "from_arch_string",
     "from_index",
+    "graph",
     "index",
     "params",
 ]

@@ -1,11 +1,21 @@
-"""The body's skeleton: a stem, and modules of two blocks."""
+"""The body: a stem, and modules of two blocks or cells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["BASE", "BLOCKS_PER_MODULE", "MODULE_TYPES", "Block", "blocks", "doubles", "halves"]
+__all__ = [
+    "BASE",
+    "BLOCKS_PER_MODULE",
+    "EDGES",
+    "MODULE_TYPES",
+    "SKELETON",
+    "Block",
+    "blocks",
+    "doubles",
+    "halves",
+]
 
 BASE = 64
 """Channels behind the stem, which has half of them between its two convolutions."""
@@ -14,6 +24,12 @@ BLOCKS_PER_MODULE = 2
 
 MODULE_TYPES = (1, 2, 3, 4)
 """1 changes nothing, 2 doubles the channels, 3 halves the image, 4 does both."""
+
+EDGES: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+"""(from, to) of each edge of a micro cell: node 0 is the input, node 3 the output."""
+
+SKELETON = (4, 1, 4, 1, 4)
+"""Types of the modules of the micro space."""
 
 
 class Block(NamedTuple):

@@ -126,7 +126,7 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(channels, n_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.linear(x.mean((2, 3)))
+        scores: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
         return scores
 
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nni_aiop.errors import SpaceError
+from nni_aiop.graphs import ComputeGraph
 from nni_aiop.search_spaces.transnas101._body import BASE, MODULE_TYPES, doubles, halves
 from nni_aiop.search_spaces.transnas101._costs import (
     head_flops,
@@ -19,6 +20,7 @@ from nni_aiop.search_spaces.transnas101._costs import (
     stem_flops,
     stem_params,
 )
+from nni_aiop.search_spaces.transnas101._graphs import skeleton_graph
 from nni_aiop.search_spaces.transnas101._tasks import task_of
 from nni_aiop.spaces import CodeSpace, Condition, Constraint, Nominal, Ordinal
 
@@ -36,6 +38,7 @@ __all__ = [
     "code_space",
     "from_arch_string",
     "from_module_types",
+    "graph",
     "module_types",
 ]
 
@@ -158,6 +161,20 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
         constraints=_constraints(),
         costs={"params": params, "flops": flops},
     )
+
+
+def graph(sample: Sample, *, task: str = "class_scene") -> ComputeGraph:
+    """The compute graph of `TransNASMacroNet`, equal to what `from_module` makes of the network.
+
+    Args:
+        sample: The number of modules, and the type of each by label.
+        task: A key of `TASKS`.
+
+    Raises:
+        SpaceError: The sample is not valid.
+        ValueError: The task is unknown.
+    """
+    return skeleton_graph(module_types(sample), task)
 
 
 class _Module(NamedTuple):

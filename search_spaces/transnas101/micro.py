@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nni_aiop.errors import SpaceError
-from nni_aiop.search_spaces.transnas101._body import BASE, Block, blocks, halves
+from nni_aiop.graphs import ComputeGraph
+from nni_aiop.search_spaces.transnas101._body import (
+    BASE,
+    EDGES,
+    SKELETON,
+    Block,
+    blocks,
+    halves,
+)
 from nni_aiop.search_spaces.transnas101._costs import (
     head_flops,
     head_params,
     stem_flops,
     stem_params,
 )
+from nni_aiop.search_spaces.transnas101._graphs import cell_graph
 from nni_aiop.search_spaces.transnas101._tasks import task_of
 from nni_aiop.spaces import CodeSpace, Nominal
 
@@ -37,20 +46,15 @@ __all__ = [
     "arch_string",
     "code_space",
     "from_arch_string",
+    "graph",
     "operations_of",
 ]
-
-EDGES: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-"""(from, to) of each edge in the order of `LABELS`: node 0 is the input, node 3 the output."""
 
 LABELS = tuple(f"op_{source}{target}" for source, target in EDGES)
 """op_01, op_02, op_12, op_03, op_13, op_23: the order of the benchmark's strings."""
 
 OPERATIONS = ("none", "skip_connect", "conv_1x1", "conv_3x3")
 """Values of each edge; the place of each is its digit in the benchmark's strings."""
-
-SKELETON = (4, 1, 4, 1, 4)
-"""Types of the modules (see `MODULE_TYPES`)."""
 
 Sample = Mapping[str, Any]
 
@@ -146,6 +150,20 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
         name="transnas101_micro",
         costs={"params": params, "flops": flops},
     )
+
+
+def graph(sample: Sample, *, task: str = "class_scene") -> ComputeGraph:
+    """The compute graph of `TransNASMicroNet`, equal to what `from_module` makes of the network.
+
+    Args:
+        sample: The operation on each of the six edges, by label.
+        task: A key of `TASKS`.
+
+    Raises:
+        SpaceError: A label is missing or its operation unknown.
+        ValueError: The task is unknown.
+    """
+    return cell_graph(operations_of(sample), task)
 
 
 def _linear(codes: Tensor, positions: list[int], cost_of: Callable[[str, Block], int]) -> Tensor:

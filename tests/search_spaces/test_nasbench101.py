@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nni_aiop.benchmarks import NASBench101, load_nas_bench_101
 from nni_aiop.benchmarks import nas_bench_101 as published_names
 from nni_aiop.errors import SpaceError
+from nni_aiop.graphs import from_module
 from nni_aiop.search_spaces.nasbench101 import (
     EDGES,
     LABELS,
@@ -22,6 +23,7 @@ from nni_aiop.search_spaces.nasbench101 import (
     code_space,
     flops,
     from_matrix,
+    graph,
     params,
     to_matrix,
 )
@@ -255,3 +257,26 @@ def test_networks_learn(sample: Sample) -> None:
     scores = net(torch.randn(2, 3, 32, 32))
     nn.functional.cross_entropy(scores, torch.tensor([1, 2])).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+# --- graphs -------------------------------------------------------------------------------------
+
+
+def test_graphs_equal_those_of_the_networks() -> None:
+    space = code_space()
+    samples = [BEST, UNEVEN, EDGE, *space.sample(3, np.random.default_rng(1))]
+    codes = space.encode(samples)
+    for sample, n_params, n_flops in zip(samples, params(codes), flops(codes), strict=True):
+        with torch.device("meta"):
+            recorded = from_module(NASBench101Net(sample), torch.empty(1, 3, 32, 32))
+        written = graph(sample)
+        assert written == recorded
+        assert written.parameters == recorded.parameters == n_params and written.macs == n_flops
+
+
+def test_equal_pruned_cells_have_equal_graphs() -> None:
+    space = code_space()
+    for sample in space.sample(20, np.random.default_rng(2)):
+        assert graph(space.canonical(sample)) == graph(from_matrix(*to_matrix(sample)))
+    with pytest.raises(SpaceError, match="lacks"):
+        graph({})

@@ -12,6 +12,7 @@ from torch import nn
 from nni_aiop.benchmarks import NASBench201, load_nas_bench_201, load_nas_bench_201_csv
 from nni_aiop.benchmarks import nas_bench_201 as published_names
 from nni_aiop.errors import SpaceError
+from nni_aiop.graphs import from_module
 from nni_aiop.search_spaces.nasbench201 import (
     DATASETS,
     EDGES,
@@ -27,6 +28,7 @@ from nni_aiop.search_spaces.nasbench201 import (
     flops,
     from_arch_string,
     from_index,
+    graph,
     index,
     params,
 )
@@ -284,3 +286,35 @@ def test_a_cell_without_paths_gives_constant_scores() -> None:
 
 def test_edges_run_forwards() -> None:
     assert len(EDGES) == 6 and all(source < target for source, target in EDGES)
+
+
+# --- graphs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", DATASETS)
+def test_graphs_equal_those_of_the_networks(data: str) -> None:
+    cells = [
+        MIXED,
+        cell(*"......"),
+        cell(*"ssssss"),
+        cell(*"pppppp"),
+        cell(*".ss.s."),
+        cell(*"s3.1.s"),
+    ]
+    cells += code_space().sample(4, np.random.default_rng(0))
+    costs = flops(code_space().encode(cells), data=data)
+    size, n_classes = DATASETS[data].image_size, DATASETS[data].n_classes
+    for sample, n_flops in zip(cells, costs, strict=True):
+        with torch.device("meta"):
+            net = NASBench201Net(sample, data=data)
+            recorded = from_module(net, torch.empty(1, 3, size, size))
+        written = graph(sample, data=data)
+        assert written == recorded and written.parameters == recorded.parameters
+        assert written.macs == n_flops - n_classes  # the published count adds the bias
+
+
+def test_graphs_of_no_cells_are_refused() -> None:
+    with pytest.raises(SpaceError, match="op_23"):
+        graph(dict.fromkeys(LABELS[:-1], "none"))
+    with pytest.raises(ValueError, match="but got 'mnist'"):
+        graph(MIXED, data="mnist")

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nni_aiop.benchmarks import load_transnas_bench_101
 from nni_aiop.benchmarks import transnas_bench_101 as published_names
 from nni_aiop.errors import SpaceError
+from nni_aiop.graphs import from_module
 from nni_aiop.search_spaces.transnas101 import TASKS, macro, micro
 from nni_aiop.search_spaces.transnas101._network import FactorisedReduction, Zeroise
 from nni_aiop.spaces import Sample
@@ -200,3 +201,31 @@ def test_the_jigsaws_tiles_share_one_body() -> None:
     with torch.no_grad():
         features = [net.body(x[:, tile]).mean((2, 3)) for tile in range(9)]
         torch.testing.assert_close(net(x), net.head.linear(torch.cat(features, dim=1)))
+
+
+# --- graphs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", SPACES)
+def test_graphs_equal_those_of_the_networks(kind: str, task: str) -> None:
+    space = SPACES[kind].code_space(task=task)
+    samples = chosen(kind)[:: 3 if task == "jigsaw" else 1]
+    codes = space.encode(samples)
+    costs = zip(space.cost("params", codes), space.cost("flops", codes), strict=True)
+    for sample, (n_params, n_flops) in zip(samples, costs, strict=True):
+        with torch.device("meta"):
+            net = NETWORKS[kind](sample, task=task).eval()
+            recorded = from_module(net, images(task, batch=1))
+        written = SPACES[kind].graph(sample, task=task)
+        assert written == recorded and written.parameters == recorded.parameters
+        # Every edge of a cell is read, so that its graph has the whole network's costs.
+        assert written.parameters == n_params and written.macs == n_flops
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_graphs_of_no_samples_are_refused(kind: str) -> None:
+    with pytest.raises(SpaceError, match="lacks"):
+        SPACES[kind].graph({})
+    with pytest.raises(ValueError, match="but got 'depth'"):
+        SPACES[kind].graph(chosen(kind)[0], task="depth")
