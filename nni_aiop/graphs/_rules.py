@@ -4,7 +4,7 @@ One pass from the inputs to the outputs; each rule looks at an operation whose i
 canonical form, so that a pattern is recognised at its last operation.
 
 1. Identities vanish: dropout, casts, copies, x + 0, x * 1, slices of everything, resizing to the
-   same size. What does not depend on the input of the network is a constant, and becomes part of
+   same size, means and maxima of single entries. What does not depend on the input of the network is a constant, and becomes part of
    the operation that reads it.
 2. x - c is a sum, x / c a product; a sum of sums that nothing else reads is one sum, products with
    single numbers in a row are one; repeating entries for a broadcast is not an operation.
@@ -20,7 +20,7 @@ canonical form, so that a pattern is recognised at its last operation.
 6. softmax(scale * q k^T + mask) v is `attention`; its scale is not kept.
 7. Means and maxima over all axes from the third on, and pooling windows that cover their input, are
    `global_avg_pool` and `global_max_pool`.
-8. Cuts of cuts are one `slice`.
+8. Cuts of cuts are one `slice`, joints of joints along one axis one `concat`.
 9. Reshapes vanish, and chains of transposes are one `permute` or nothing (`_layout`).
 
 Constants behind weights: an operation reads its weights after its data, in the order that its
@@ -585,6 +585,8 @@ def _with_padding(value: Value, number: float) -> Value:
 
 def _pool(value: Value, whole: str) -> Value:
     spatial = value.input_shapes[0][2:]
+    if value.shape == value.input_shapes[0] and prod(value.attributes["kernel"]) == 1:
+        return value.inputs[0]
     if (
         tuple(value.attributes["kernel"]) == tuple(spatial)
         and not any(n for pair in value.attributes["padding"] for n in pair)
@@ -600,6 +602,8 @@ def _reduce(value: Value) -> Value:
     value.attributes["axes"] = axes
     value.shape = tuple(size for axis, size in enumerate(shape) if axis not in axes)
     kind = value.attributes["kind"]
+    if prod(shape) == prod(value.shape) and kind in ("mean", "max", "min", "sum", "prod"):
+        return _replace(value, "reshape", [value.inputs[0]])
     if len(shape) > 2 and axes == tuple(range(2, len(shape))) and kind in ("mean", "max"):
         value.op = "global_avg_pool" if kind == "mean" else "global_max_pool"
     return value
@@ -636,8 +640,18 @@ def _slice(value: Value) -> Value:
 
 
 def _concat(value: Value) -> Value:
-    value.attributes["axis"] %= len(value.shape)
-    return value.inputs[0] if len(value.inputs) == 1 else value
+    axis = value.attributes["axis"] % len(value.shape)
+    parts: list[Value] = []
+    shapes = []
+    for part, shape in zip(value.inputs, value.input_shapes, strict=True):
+        if part.op == "concat" and part.uses == 1 and part.attributes["axis"] == axis:
+            parts += part.inputs
+            shapes += part.input_shapes
+        else:
+            parts.append(part)
+            shapes.append(shape)
+    value.inputs, value.input_shapes, value.attributes["axis"] = parts, shapes, axis
+    return parts[0] if len(parts) == 1 else value
 
 
 def _softmax(value: Value) -> Value:

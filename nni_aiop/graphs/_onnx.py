@@ -1,0 +1,502 @@
+"""The ONNX door: reads a model's operations one by one, shapes by onnx's own inference.
+
+Weights are looked at by their shapes alone, so that data outside the file are never loaded. Integer
+arithmetic on shapes is evaluated (`onnx.reference`) as long as its tensors are small; `_onnx_ops`
+says what each operator means.
+
+PyTorch's exporters write the numbers of a formula as Constant nodes, and parameters as
+initializers; other tools write both as initializers. Single numbers among initializers are
+therefore known numbers unless the file says that PyTorch made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+)
+
+from nni_aiop.errors import AiopError, FileFormatError, GraphError
+from nni_aiop.graphs._builder import Builder
+from nni_aiop.graphs._graph import ComputeGraph, Shape
+from nni_aiop.graphs._onnx_ops import HANDLERS, Call, Operand, handle_other
+
+__all__ = ["from_onnx"]
+
+OLDEST_OPSET = 11
+
+_MOST_KNOWN = 4096
+"""Entries of the largest tensor whose content is looked at."""
+
+_MOST_ENTRIES = 2**48
+_MOST_CALLS = 10**6
+
+_FLOATING = frozenset(
+    {
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.BFLOAT16,
+    }
+)
+
+_FOLDED = frozenset(
+    {
+        "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos",
+        "CumSum", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather",
+        "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN",
+        "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "NonZero", "Not",
+        "OneHot", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
+        "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterElements", "ScatterND", "Sign",
+        "Sin", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu",
+        "Unsqueeze", "Where", "Xor",
+    }
+)  # fmt: skip
+"""Operators that are evaluated on small tensors whose content is known."""
+
+_READS_NUMBERS = frozenset({"Resize", "Upsample", "Range"})
+"""Operators whose shape depends on the values of floating-point inputs."""
+
+_LIKE_ITS_INPUT = frozenset({"GroupNormalization"})
+"""Operators that onnx infers no shape for, with the shape of their first input."""
+
+
+def from_onnx(
+    model: str | Path | bytes | ModelProto,
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> ComputeGraph:
+    """The compute graph of an ONNX model: the same as of the module that it was exported from.
+
+    Args:
+        model: A file, its content, or the model itself (which is not changed). Opsets 11 and up.
+        input_shapes: Name of an input -> its shape, for inputs with symbolic or unknown
+            dimensions (the batch included).
+
+    Raises:
+        FileFormatError: What is given is not an ONNX model.
+        GraphError: The model breaks a rule: its opset is too old or unknown, a shape is not known
+            or not admissible, a tensor is missing or read before it is made (as in a cycle), a
+            branch depends on data, or no output depends on an input.
+
+    Example:
+        >>> from onnx import helper, TensorProto
+        >>> x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 8))
+        >>> y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 8))
+        >>> graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", [x], [y])
+        >>> from_onnx(helper.make_model(graph), input_shapes={"x": (4, 8)}).operations
+        {'input': 1, 'output': 1, 'relu': 1}
+    """
+    proto = _read(model)
+    try:
+        return _Door(proto).graph(input_shapes or {})
+    except AiopError:
+        raise
+    except Exception as err:
+        raise GraphError(
+            f"a model must be valid ONNX, but {type(err).__name__} was raised: {_line(err)}"
+        ) from err
+
+
+def _read(model: str | Path | bytes | ModelProto) -> ModelProto:
+    if isinstance(model, ModelProto):
+        proto, what = model, "the model"
+    else:
+        what = "the content" if isinstance(model, bytes) else str(model)
+        content = model if isinstance(model, bytes) else Path(model).read_bytes()
+        try:
+            proto = ModelProto.FromString(content)
+        except DecodeError as err:
+            raise FileFormatError(f"{what} must be an ONNX model, but is not: {err}.") from err
+    missing = [name for name in ("ir_version", "graph") if not proto.HasField(name)]
+    if not proto.opset_import:
+        missing.append("opset_import")
+    if missing:
+        # An empty or foreign file may well parse, as a model that has nothing in it.
+        raise FileFormatError(f"{what} must be an ONNX model, but lacks {' and '.join(missing)}.")
+    return proto
+
+
+def _line(err: BaseException) -> str:
+    lines = str(err).strip().splitlines()
+    return lines[0] if lines else type(err).__name__
+
+
+def _inlined(model: ModelProto) -> ModelProto:
+    """The model with the calls of its own functions replaced by their bodies."""
+    if not model.functions:
+        return model
+    bodies = {(f.domain, f.name): f for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def size(nodes: Iterable[NodeProto], callers: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            total += 1
+            if key in callers:
+                raise GraphError(f"a function must not call itself, but {node.op_type!r} does.")
+            if key in bodies:
+                if key not in sizes:
+                    sizes[key] = size(bodies[key].node, (*callers, key))
+                total += sizes[key]
+            for attribute in node.attribute:
+                for graph in (attribute.g, *attribute.graphs):
+                    total += size(graph.node, callers)
+        return total
+
+    total = size(model.graph.node, ())
+    if total > _MOST_CALLS:
+        raise GraphError(
+            f"a model must have at most {_MOST_CALLS} operations once its functions are inlined, "
+            f"but has {total}."
+        )
+    from onnx import inliner
+
+    return inliner.inline_local_functions(model)
+
+
+class _Door:
+    """Reads one model."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._opsets = {_domain(o.domain): o.version for o in model.opset_import}
+        opset, newest = self._opsets.get("", OLDEST_OPSET), onnx.defs.onnx_opset_version()
+        if not OLDEST_OPSET <= opset <= newest:
+            raise GraphError(
+                f"the opset of a model must be one of {OLDEST_OPSET} to {newest}, but got {opset}."
+            )
+        self._model = _inlined(model)
+        self._builder = Builder()
+        self._known: dict[str, Operand] = {}
+        self._stated: dict[str, ValueInfoProto] = {v.name: v for v in self._model.graph.value_info}
+        self._stated |= {v.name: v for v in self._model.graph.output}
+        self._by_pytorch = model.producer_name == "pytorch"
+        self._imports = [onnx.helper.make_opsetid(d, v) for d, v in self._opsets.items()]
+
+    def graph(self, input_shapes: Mapping[str, Sequence[int]]) -> ComputeGraph:
+        """The compute graph."""
+        graph = self._model.graph
+        self._initializers(graph)
+        inputs = [v for v in graph.input if v.name not in self._known]
+        unknown = sorted(set(input_shapes) - {v.name for v in inputs})
+        if unknown:
+            raise GraphError(
+                f"input_shapes must name inputs of the model ({_listed(v.name for v in inputs)}), "
+                f"but got {_listed(unknown)}."
+            )
+        for info in inputs:
+            shape = _input_shape(info, input_shapes.get(info.name))
+            value = self._builder.input(shape, info.name)
+            self._learn(info.name, Operand(value, info.type.tensor_type.elem_type))
+        self._run(graph.node)
+        for info in graph.output:
+            if info.name not in self._known:
+                raise GraphError(
+                    f"an output must be a tensor of the model, but {info.name!r} is none."
+                )
+            self._builder.output(self._known[info.name].value, info.name)
+        return self._builder.finish()
+
+    # --- tensors -------------------------------------------------------------------------------
+
+    def _learn(self, name: str, operand: Operand) -> None:
+        if name in self._known:
+            raise GraphError(f"each tensor must be made once, but {name!r} is made twice.")
+        if operand.value.size >= _MOST_ENTRIES:
+            raise GraphError(
+                f"a tensor must have fewer than 2^48 entries, but {name!r} has the shape "
+                f"{operand.value.shape}."
+            )
+        self._known[name] = operand
+
+    def _initializers(self, graph: GraphProto) -> None:
+        for tensor in graph.initializer:
+            self._learn(tensor.name, self._tensor(tensor, learned=True))
+        for sparse in graph.sparse_initializer:
+            shape = _dims(sparse.dims, sparse.values.name)
+            value = self._builder.parameter(shape, sparse.values.name)
+            self._learn(sparse.values.name, Operand(value, sparse.values.data_type))
+
+    def _tensor(self, tensor: TensorProto, *, learned: bool) -> Operand:
+        shape = _dims(tensor.dims, tensor.name)
+        small = prod(shape) <= _MOST_KNOWN and tensor.data_location != TensorProto.EXTERNAL
+        read = _reader(tensor) if small and tensor.data_type != TensorProto.STRING else None
+        learned = learned and (self._by_pytorch or prod(shape) > 1)
+        if learned and tensor.data_type in _FLOATING:
+            value = self._builder.parameter(shape, tensor.name)
+            return Operand(value, tensor.data_type, read)
+        return self._constant(shape, tensor.data_type, read() if read else None)
+
+    def _constant(self, shape: Shape, elem_type: int, data: NDArray[Any] | None) -> Operand:
+        value = self._builder.constant(shape, _number(data))
+        return Operand(value, elem_type, None if data is None else lambda: data)
+
+    # --- operations ----------------------------------------------------------------------------
+
+    def _run(self, nodes: Iterable[NodeProto]) -> None:
+        for node in nodes:
+            try:
+                self._node(node)
+            except AiopError:
+                raise
+            except Exception as err:
+                raise GraphError(
+                    f"{_called(node)} must be as its operator's schema has it, but "
+                    f"{type(err).__name__} was raised: {_line(err)}"
+                ) from err
+
+    def _node(self, node: NodeProto) -> None:
+        inputs: list[Operand | None] = []
+        for name in node.input:
+            if name and name not in self._known:
+                raise GraphError(
+                    f"a node must read tensors that come before it, but {_called(node)} reads "
+                    f"{name!r}."
+                )
+            inputs.append(self._known[name] if name else None)
+        own = _domain(node.domain) == ""
+        if own and node.op_type == "Constant":
+            self._learn(node.output[0], self._constant_node(node))
+            return
+        if own and node.op_type == "If":
+            self._branch(node, inputs[0])
+            return
+        captured = [self._known[name] for name in _captured(node) if name in self._known]
+        types = self._infer(node, inputs)
+        folded = self._folded(node, inputs, types) if own else None
+        if folded is not None:
+            for name, data, (elem_type, _) in zip(node.output, folded, types, strict=False):
+                if name:
+                    self._learn(name, self._constant(data.shape, elem_type, data))
+            return
+        shapes = []
+        for name, (_, shape) in zip(node.output, types, strict=True):
+            if shape is None:
+                raise GraphError(
+                    f"the shape of every tensor must be known, but that of {name!r}, made by "
+                    f"{_called(node)}, is not."
+                )
+            shapes.append(shape)
+        call = Call(
+            self._builder,
+            node,
+            self._opsets.get(_domain(node.domain), 1),
+            [*inputs, *captured],
+            shapes,
+            {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
+        )
+        handler = HANDLERS.get(node.op_type, handle_other) if own else handle_other
+        results = handler(call)
+        values = results if isinstance(results, Sequence) else [results]
+        for name, value, (elem_type, shape) in zip(node.output, values, types, strict=False):
+            if name:
+                if value.shape != shape:
+                    value = self._builder.apply("reshape", [value], shape or (), name=call.name)
+                self._learn(name, Operand(value, elem_type))
+
+    def _constant_node(self, node: NodeProto) -> Operand:
+        attribute = node.attribute[0]
+        if attribute.type == AttributeProto.TENSOR:
+            return self._tensor(attribute.t, learned=False)
+        if attribute.type == AttributeProto.SPARSE_TENSOR:
+            shape = _dims(attribute.sparse_tensor.dims, node.output[0])
+            return self._constant(shape, attribute.sparse_tensor.values.data_type, None)
+        content = onnx.helper.get_attribute_value(attribute)
+        if attribute.type in (AttributeProto.STRING, AttributeProto.STRINGS):
+            shape = () if attribute.type == AttributeProto.STRING else (len(content),)
+            return self._constant(shape, TensorProto.STRING, None)
+        whole = attribute.type in (AttributeProto.INT, AttributeProto.INTS)
+        data = np.asarray(content, np.int64 if whole else np.float32)
+        return self._constant(data.shape, TensorProto.INT64 if whole else TensorProto.FLOAT, data)
+
+    def _branch(self, node: NodeProto, condition: Operand | None) -> None:
+        known = None if condition is None else condition.data
+        if known is None or known.size != 1:
+            raise GraphError(
+                f"what a network does must not depend on the values of its data, but "
+                f"{_called(node)} does."
+            )
+        wanted = "then_branch" if bool(known.reshape(())) else "else_branch"
+        graph = next(a.g for a in node.attribute if a.name == wanted)
+        self._initializers(graph)
+        self._stated |= {v.name: v for v in graph.value_info}
+        self._run(graph.node)
+        for name, info in zip(node.output, graph.output, strict=True):
+            if info.name not in self._known:
+                raise GraphError(
+                    f"an output must be a tensor of its graph, but {info.name!r} of "
+                    f"{_called(node)} is none."
+                )
+            self._learn(name, self._known[info.name])
+
+    def _infer(
+        self, node: NodeProto, inputs: Sequence[Operand | None]
+    ) -> list[tuple[int, Shape | None]]:
+        """Type and shape of each output; None where it is not known."""
+        domain = _domain(node.domain)
+        inferred: Mapping[str, TypeProto] = {}
+        if onnx.defs.has(node.op_type, domain=domain):
+            schema = onnx.defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
+            types, data = {}, {}
+            for name, operand in zip(node.input, inputs, strict=True):
+                if operand is None:
+                    continue
+                types[name] = operand.type
+                reads = node.op_type in _READS_NUMBERS or operand.elem_type not in _FLOATING
+                if reads and operand.data is not None:
+                    data[name] = onnx.numpy_helper.from_array(operand.data, name)
+            for name in _captured(node):
+                if name in self._known:
+                    types[name] = self._known[name].type
+            inferred = onnx.shape_inference.infer_node_outputs(
+                schema, node, types, data, opset_imports=self._imports
+            )
+        results = []
+        for place, name in enumerate(node.output):
+            kind = inferred.get(name)
+            shape = None if kind is None else _static(kind)
+            if shape is None and name in self._stated:
+                shape = _static(self._stated[name].type)
+            if shape is None and place == 0 and node.op_type in _LIKE_ITS_INPUT and inputs[0]:
+                shape = inputs[0].value.shape
+            if not name:
+                shape = ()
+            if shape is not None and any(n < 0 for n in shape):
+                raise GraphError(
+                    f"dimensions must not be negative, but {_called(node)} makes {shape}."
+                )
+            elem_type = TensorProto.UNDEFINED if kind is None else kind.tensor_type.elem_type
+            results.append((elem_type, shape))
+        return results
+
+    def _folded(
+        self,
+        node: NodeProto,
+        inputs: Sequence[Operand | None],
+        types: Sequence[tuple[int, Shape | None]],
+    ) -> list[NDArray[Any]] | None:
+        """What comes out where it can be worked out from few numbers, else None."""
+        if node.op_type in ("Shape", "Size") and inputs[0] is not None:
+            shape = inputs[0].value.shape
+            if node.op_type == "Size":
+                return [np.asarray(prod(shape), np.int64)]
+            ends = {a.name: a.i for a in node.attribute}
+            return [np.asarray(shape[slice(ends.get("start", 0), ends.get("end"))], np.int64)]
+        if node.op_type not in _FOLDED:
+            return None
+        for _, shape in types:
+            if node.op_type != "NonZero" and (shape is None or prod(shape) > _MOST_KNOWN):
+                return None
+        feeds = {}
+        for name, operand in zip(node.input, inputs, strict=True):
+            if operand is None:
+                continue
+            if not operand.value.is_constant or operand.value.learned or operand.data is None:
+                return None
+            feeds[name] = operand.data
+        from onnx.reference import ReferenceEvaluator
+
+        try:
+            with np.errstate(all="ignore"):
+                results = ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds)
+        except Exception:  # noqa: BLE001 (what cannot be evaluated is a constant of unknown content)
+            return None
+        return [np.asarray(result) for result in results]
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _called(node: NodeProto) -> str:
+    name = node.name or (node.output[0] if node.output else "")
+    return f"node {name!r} ({node.op_type})"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "none"
+
+
+def _dims(dims: Sequence[int], name: str) -> Shape:
+    shape = tuple(dims)
+    if any(n < 0 for n in shape):
+        raise GraphError(f"dimensions must not be negative, but tensor {name!r} has {shape}.")
+    return shape
+
+
+def _static(kind: TypeProto) -> Shape | None:
+    """The shape of a tensor type, None where a part of it is not known."""
+    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
+
+
+def _input_shape(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
+    if not info.type.HasField("tensor_type"):
+        kind = info.type.WhichOneof("value")
+        raise GraphError(f"an input must be a tensor, but {info.name!r} is of type {kind}.")
+    tensor = info.type.tensor_type
+    dims: list[int | str] | None = None
+    if tensor.HasField("shape"):
+        dims = [
+            d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
+        ]
+    if given is None:
+        if dims is None or any(isinstance(d, str) for d in dims):
+            shown = "none at all" if dims is None else f"({', '.join(map(str, dims))})"
+            raise GraphError(
+                f"every dimension of an input must be known: name a shape for {info.name!r} in "
+                f"input_shapes, whose dimensions are {shown}."
+            )
+        given = [d for d in dims if isinstance(d, int)]
+    shape = tuple(int(n) for n in given)
+    fits = dims is None or (
+        len(dims) == len(shape)
+        and all(isinstance(d, str) or d == n for d, n in zip(dims, shape, strict=True))
+    )
+    if not fits:
+        raise GraphError(
+            f"the shape of input {info.name!r} must fit ({', '.join(map(str, dims or ()))}), but "
+            f"got {shape}."
+        )
+    return _dims(shape, info.name)
+
+
+def _reader(tensor: TensorProto) -> Any:
+    return lambda: onnx.numpy_helper.to_array(tensor)
+
+
+def _number(data: NDArray[Any] | None) -> float | None:
+    """The value that all entries share."""
+    if data is None or data.size == 0 or not (data == data.flat[0]).all():
+        return None
+    return float(data.flat[0])
+
+
+def _captured(node: NodeProto) -> list[str]:
+    """Names of the tensors around it that a node's subgraphs read."""
+    names: list[str] = []
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+            for inner in graph.node:
+                names += [name for name in (*inner.input, *_captured(inner)) if name not in own]
+                own.update(inner.output)
+            names += [v.name for v in graph.output if v.name not in own]
+    return list(dict.fromkeys(names))
