@@ -51,7 +51,7 @@ class GraphWriter:
         self._names: list[str] = []
         self._tied: dict[int, int] = {}
         self._sums: dict[int, list[int]] = {}
-        self._n_outputs = 0
+        self._n_inputs = self._n_outputs = 0
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -68,11 +68,15 @@ class GraphWriter:
 
     def input(self, shape: Shape) -> Data:
         """An input of the network."""
-        return self.write(Node("input", output_shape=tuple(shape)))
+        x = self.write(Node("input", output_shape=tuple(shape)))
+        self._names[-1] = f"input_{self._n_inputs}"
+        self._n_inputs += 1
+        return x
 
     def output(self, x: Data) -> None:
         """Makes data an output of the network."""
         self.write(_plain("output", x.shape), x)
+        self._names[-1] = f"output_{self._n_outputs}"
         self._n_outputs += 1
 
     def reshape(self, x: Data, shape: Shape) -> Data:

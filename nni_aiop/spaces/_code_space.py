@@ -25,6 +25,8 @@ from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Subset, Va
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nni_aiop.graphs import ComputeGraph
+
 Sample = dict[str, Value]
 
 _MAX_VISITS = 20_000  # grid points looked at for the nearest one that keeps the constraints
@@ -66,6 +68,7 @@ class CodeSpace:
             code.
         features: What a predictor should see beside the code, torch (n, width) -> (n, f),
             differentiable.
+        graph: The compute graph of a sample's network, which may lack inactive labels.
 
     Raises:
         SpaceError: Labels repeat, or a condition names an unknown or later parent or an illegal
@@ -89,6 +92,7 @@ class CodeSpace:
         constraints: Sequence[Constraint] = (),
         costs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         features: Callable[[Tensor], Tensor] | None = None,
+        graph: Callable[[Mapping[str, Value]], ComputeGraph] | None = None,
     ) -> None:
         self.name = name
         self.dimensions = tuple(dimensions)
@@ -97,6 +101,7 @@ class CodeSpace:
         self.constraints = tuple(constraints)
         self.costs = dict(costs or {})
         self.features = features
+        self.graph = graph
         self._order = {label: j for j, label in enumerate(self.labels)}
         if not self.dimensions:
             raise SpaceError("a space must have at least one dimension, but got none.")

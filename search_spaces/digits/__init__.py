@@ -16,6 +16,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nni_aiop.search_spaces.digits._graphs import graph
 from nni_aiop.search_spaces.digits._space import code_space, features, flops, params
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "code_space",
     "features",
     "flops",
+    "graph",
     "load_split",
     "params",
     "train_and_evaluate",

@@ -59,7 +59,9 @@ def dimensions() -> tuple[Nominal | Ordinal, ...]:
 
 @cache
 def code_space() -> CodeSpace:
-    """The digits space, with exact costs `flops` (MACs) and `params`, and features."""
+    """The digits space, with exact costs `flops` (MACs) and `params`, features, and graphs."""
+    from nni_aiop.search_spaces.digits._graphs import graph  # which reads this module
+
     conditions = {
         f"{decision}_{s}_{i}": Condition(f"depth_{s}", tuple(range(i, MAX_DEPTH + 1)))
         for decision in ("op", "kernel")
@@ -72,6 +74,7 @@ def code_space() -> CodeSpace:
         conditions=conditions,
         costs={"flops": flops, "params": params},
         features=features,
+        graph=graph,
     )
 
 

@@ -22,6 +22,7 @@ from nni_aiop.search_spaces.mobilenetv3._codes import (
 )
 from nni_aiop.search_spaces.mobilenetv3._costs import macs, params
 from nni_aiop.search_spaces.mobilenetv3._features import features
+from nni_aiop.search_spaces.mobilenetv3._graphs import graph
 from nni_aiop.search_spaces.mobilenetv3._skeleton import UNITS, WIDTHS
 from nni_aiop.search_spaces.mobilenetv3._space import code_space
 
@@ -41,6 +42,7 @@ __all__ = [
     "code_space",
     "features",
     "from_arch_string",
+    "graph",
     "macs",
     "params",
 ]

@@ -26,6 +26,7 @@ __all__ = [
     "conditions",
     "dimensions",
     "from_arch_string",
+    "side_of",
     "sizes_of",
 ]
 
@@ -65,6 +66,21 @@ def sizes_of(resolution: Resolution) -> tuple[int, ...]:
             f"but got {resolution!r}."
         )
     return sizes
+
+
+def side_of(sample: Mapping[str, Any], resolution: Resolution = 224) -> int:
+    """The side of the image that a sample's network reads.
+
+    Raises:
+        SpaceError: There are several resolutions, and the sample's `r` is none of them.
+        ValueError: The resolution is wrong.
+    """
+    sizes = sizes_of(resolution)
+    if isinstance(resolution, int):
+        return resolution
+    if sample.get("r") not in sizes:
+        raise SpaceError(f"'r' must be one of {sizes}, but got {sample.get('r')!r}.")
+    return int(sample["r"])
 
 
 def dimensions(resolution: Resolution = 224) -> list[Ordinal]:

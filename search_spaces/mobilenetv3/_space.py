@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from nni_aiop.search_spaces.mobilenetv3._codes import (
     Resolution,
@@ -12,11 +13,14 @@ from nni_aiop.search_spaces.mobilenetv3._codes import (
 )
 from nni_aiop.search_spaces.mobilenetv3._costs import macs, params
 from nni_aiop.search_spaces.mobilenetv3._features import features
+from nni_aiop.search_spaces.mobilenetv3._graphs import graph
 from nni_aiop.search_spaces.mobilenetv3._skeleton import skeleton
 from nni_aiop.spaces import CodeSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["code_space"]
 
@@ -24,7 +28,7 @@ __all__ = ["code_space"]
 def code_space(
     *, width: float = 1.0, resolution: Resolution = 224, n_classes: int = 1000
 ) -> CodeSpace:
-    """The space as 45 ordinal dimensions, with exact costs and features.
+    """The space as 45 ordinal dimensions, with exact costs, features and compute graphs.
 
     Its costs are `params` (a number) and `macs` (multiply-adds of one image). The kernel and the
     expansion of a position that its unit's depth does not reach are inactive.
@@ -57,10 +61,14 @@ def code_space(
     def describe(codes: Tensor) -> Tensor:
         return features(codes, width=width, resolution=resolution)
 
+    def draw(sample: Mapping[str, Any]) -> ComputeGraph:
+        return graph(sample, width=width, resolution=resolution, n_classes=n_classes)
+
     return CodeSpace(
         dimensions(resolution),
         name="mobilenetv3",
         conditions=conditions(),
         costs={"params": count_params, "macs": count_macs},
         features=describe,
+        graph=draw,
     )

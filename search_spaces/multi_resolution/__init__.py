@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nni_aiop.search_spaces.multi_resolution._codes import LABELS, values_of
 from nni_aiop.search_spaces.multi_resolution._costs import Head, flops, params
 from nni_aiop.search_spaces.multi_resolution._features import features
+from nni_aiop.search_spaces.multi_resolution._graphs import graph
 from nni_aiop.search_spaces.multi_resolution._space import code_space
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         MultiResolutionSpace as MultiResolutionSpace,
     )
 
-__all__ = ["LABELS", "Head", "code_space", "features", "flops", "params", "values_of"]
+__all__ = ["LABELS", "Head", "code_space", "features", "flops", "graph", "params", "values_of"]
 
 _LAZY = {"MultiResolutionNet": "_network", "MultiResolutionSpace": "_nni"}
 

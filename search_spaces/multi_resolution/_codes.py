@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from nni_aiop.errors import SpaceError
 from nni_aiop.spaces import Ordinal
 
-__all__ = ["CHANNELS", "CHANNEL_LABELS", "DEPTHS", "LABELS", "dimensions", "values_of"]
+__all__ = [
+    "CHANNELS",
+    "CHANNEL_LABELS",
+    "DEPTHS",
+    "LABELS",
+    "dimensions",
+    "numbers_of",
+    "values_of",
+]
 
 Codes = TypeVar("Codes", bound=Any)
 """An array or a tensor: what goes in comes out."""
@@ -61,3 +71,22 @@ def values_of(codes: Codes) -> Codes:
         low = torch.as_tensor(low, dtype=codes.dtype, device=codes.device)
         span = torch.as_tensor(span, dtype=codes.dtype, device=codes.device)
     return cast(Codes, low + codes * span)
+
+
+def numbers_of(code: Mapping[str, int] | Sequence[int]) -> list[int]:
+    """The 27 numbers of a sample, or of a list in the order of `LABELS`.
+
+    Raises:
+        SpaceError: The code has not 27 numbers, or one is not a positive whole number.
+    """
+    if isinstance(code, Mapping):
+        missing = [label for label in LABELS if label not in code]
+        if missing:
+            raise SpaceError(f"a code must have all of {LABELS}, but lacks {missing}.")
+        code = [code[label] for label in LABELS]
+    if len(code) != len(LABELS):
+        raise SpaceError(f"a code must have {len(LABELS)} numbers, but got {len(code)}.")
+    for label, number in zip(LABELS, code, strict=True):
+        if int(number) != number or number < 1:
+            raise SpaceError(f"{label!r} must be a positive whole number, but got {number!r}.")
+    return [int(number) for number in code]

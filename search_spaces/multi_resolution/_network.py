@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nni_aiop.errors import SpaceError
-from nni_aiop.search_spaces.multi_resolution._codes import LABELS
+from nni_aiop.search_spaces.multi_resolution._codes import numbers_of
 from nni_aiop.search_spaces.multi_resolution._costs import Head, check_head
 
 __all__ = ["MultiResolutionNet"]
@@ -130,7 +129,7 @@ class MultiResolutionNet(nn.Module):
     ) -> None:
         super().__init__()
         check_head(head)
-        numbers = _numbers(code)
+        numbers = numbers_of(code)
         self.head = head
         stem_1, stem_2, *rest, out = numbers
         self.stem = nn.Sequential(
@@ -195,17 +194,3 @@ def _resized(branches: list[Tensor], level: int) -> Tensor:
         ],
         dim=1,
     )
-
-
-def _numbers(code: Mapping[str, int] | Sequence[int]) -> list[int]:
-    if isinstance(code, Mapping):
-        missing = [label for label in LABELS if label not in code]
-        if missing:
-            raise SpaceError(f"a code must have all of {LABELS}, but lacks {missing}.")
-        code = [code[label] for label in LABELS]
-    if len(code) != len(LABELS):
-        raise SpaceError(f"a code must have {len(LABELS)} numbers, but got {len(code)}.")
-    for label, number in zip(LABELS, code, strict=True):
-        if int(number) != number or number < 1:
-            raise SpaceError(f"{label!r} must be a positive whole number, but got {number!r}.")
-    return [int(number) for number in code]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from nni_aiop.search_spaces.multi_resolution._codes import dimensions, values_of
 from nni_aiop.search_spaces.multi_resolution._costs import Head, check_head, flops, params
 from nni_aiop.search_spaces.multi_resolution._features import features
+from nni_aiop.search_spaces.multi_resolution._graphs import graph
 from nni_aiop.spaces import CodeSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["code_space"]
 
@@ -21,7 +25,7 @@ def code_space(
     n_classes: int = 50,
     head: Head = "classification",
 ) -> CodeSpace:
-    """The multi-resolution space as 27 ordinal dimensions, with exact costs and features.
+    """The multi-resolution space as 27 ordinal dimensions, with exact costs, features and graphs.
 
     Its costs are `params` (a number) and `flops` (multiply-adds, two operations for each
     normalised element), by default those that NAS-Bench-MR publishes with every setting.
@@ -49,9 +53,13 @@ def code_space(
     def count_flops(codes: Tensor) -> Tensor:
         return flops(values_of(codes), input_size=input_size, n_classes=n_classes, head=head)
 
+    def draw(sample: Mapping[str, Any]) -> ComputeGraph:
+        return graph(sample, input_size=input_size, n_classes=n_classes, head=head)
+
     return CodeSpace(
         dimensions(),
         name="multi_resolution",
         costs={"params": count_params, "flops": count_flops},
         features=features,
+        graph=draw,
     )
