@@ -22,9 +22,9 @@ Columns of nodes (`NODE_COLUMNS`):
 - `depth`, `height`: edges on the longest way from an input and to an output; `progress`:
   depth / (depth + height).
 
-Columns of the graph (`GLOBAL_COLUMNS`): `macs`, `flops`, `weights`, `activations`, `nodes`, `edges`,
-`depth`; `input_side`, `input_channels`; `nodes:FAMILY`; and for each resolution (`LEVELS`)
-`nodes@LEVEL`, `macs@LEVEL`, `weights@LEVEL`.
+Columns of the graph (`GLOBAL_COLUMNS`): `macs`, `flops`, `weights`, `activations`, `nodes`,
+`edges`, `depth`; `input_side`, `input_channels`; `nodes:FAMILY`; and for each resolution
+(`LEVELS`) `nodes@LEVEL`, `macs@LEVEL`, `weights@LEVEL`.
 
 Edges run in both directions; `edge_type` is 0 along the flow of data and 1 against it. `level` is
 the place of each node in `LEVELS`, for read-outs by resolution.
@@ -166,7 +166,7 @@ def _log(sizes: NDArray[np.float64], scale: float | NDArray[np.float64]) -> NDAr
 def local_features(node: Node) -> Array:
     """(len(NODE_COLUMNS),) what a node alone tells; the rest, which its graph tells, is 0."""
     window = node.get("kernel") or (0,)
-    height = window[-2] if len(window) > 1 else float(window[0] > 0)
+    height = (1, *window)[-2] if window[-1] else 0
     cost = node.cost
     sizes = [
         height,

@@ -401,6 +401,18 @@ class ComputeGraph:
 
         return from_networkx(graph)
 
+    def to_dot(self) -> str:
+        """The graph in Graphviz's language."""
+        from nni_aiop.graphs._drawing import to_dot
+
+        return to_dot(self)
+
+    def draw(self, path: Path | str, *, title: str | None = None) -> Path:
+        """The path of a PNG: the graph by stages, and the multiply-adds of each."""
+        from nni_aiop.graphs._drawing import draw
+
+        return draw(self, path, title=title)
+
     def to_pyg(self) -> Data:
         """The features of nodes, edges and graph for PyTorch Geometric; see `to_pyg`."""
         from nni_aiop.graphs._features import to_pyg

@@ -21,7 +21,7 @@ from nni_aiop.graphs._costs import total
 if TYPE_CHECKING:
     from nni_aiop.graphs._graph import ComputeGraph, Node, Shape
 
-__all__ = ["Stage", "node_levels", "node_positions", "stages"]
+__all__ = ["Stage", "node_levels", "node_positions", "short", "stages"]
 
 _GRIDS = frozenset(
     {
@@ -75,38 +75,40 @@ def _positions(op: str, shape: Sequence[int], batch: int) -> int | None:
 
 def _of_inputs(graph: ComputeGraph) -> tuple[dict[int, int], int, int]:
     """Positions of each input of the network, and batch and axes of the one with the most."""
+    shapes = {p: node.output_shape for p, node in enumerate(graph.nodes) if node.op == "input"}
+    if not shapes:
+        return {}, 1, 2
+    batch = {place: max(1, shape[0]) if shape else 1 for place, shape in shapes.items()}
+    told: list[int | None] = []
     found: dict[int, int] = {}
+    for place, shape in shapes.items():
+        if len(shape) > 3 and shape[1] <= min(shape[2:]):
+            found[place] = max(1, prod(shape[-2:]))
+            continue
+        # A matrix, tokens, or an image with its channels last: what reads it knows.
+        told = told or _told_by_readers(graph, max(batch.values()))
+        found[place] = max(1, told[place] or (prod(shape[2:][-2:]) if len(shape) > 2 else 1))
+    largest = max(found, key=lambda place: (found[place], batch[place]))
+    return found, batch[largest], 1 if len(shapes[largest]) == 3 else 2
+
+
+def _told_by_readers(graph: ComputeGraph, batch: int) -> list[int | None]:
+    """Positions of what each node puts out, as the nearest node behind that knows reads it."""
     told: list[int | None] = [None] * len(graph)
-    batch = {
-        place: max(1, node.output_shape[0]) if node.output_shape else 1
-        for place, node in enumerate(graph.nodes)
-        if node.op == "input"
-    }
-    common = max(batch.values(), default=1)
     for place in range(len(graph) - 1, -1, -1):
         node = graph.nodes[place]
-        if node.op == "input":
-            shape = node.output_shape
-            if len(shape) > 3 and shape[1] <= min(shape[2:]):
-                found[place] = prod(shape[-2:])
-            else:
-                found[place] = told[place] or (prod(shape[2:][-2:]) if len(shape) > 2 else 1)
         if not graph.inputs[place]:
             continue
         if node.op == "embedding":
-            seen: int | None = prod(node.input_shapes[0]) // common
+            seen: int | None = prod(node.input_shapes[0]) // batch
         else:
-            seen = _positions(node.op, node.input_shapes[0], common)
+            seen = _positions(node.op, node.input_shapes[0], batch)
             if seen is None and prod(node.output_shape) == prod(node.input_shapes[0]):
                 seen = told[place]
         if seen is not None:
             for source in graph.inputs[place]:
                 told[source] = max(told[source] or 0, seen)
-    if not found:
-        return found, 1, 2
-    largest = max(found, key=lambda place: (found[place], batch[place]))
-    rank = len(graph.nodes[largest].output_shape)
-    return found, batch[largest], 1 if rank == 3 else 2
+    return told
 
 
 def _passed_on(node: Node, before: Sequence[int], sizes: Sequence[int], batch: int) -> int:
@@ -146,7 +148,7 @@ def node_positions(graph: ComputeGraph) -> tuple[list[int], int, int]:
     found: list[int] = []
     for place, (node, sources) in enumerate(zip(graph.nodes, graph.inputs, strict=True)):
         if place in of_inputs:
-            found.append(max(1, of_inputs[place]))
+            found.append(of_inputs[place])
         elif node.op in ("global_avg_pool", "global_max_pool"):
             found.append(1)
         else:
@@ -197,3 +199,16 @@ def stages(graph: ComputeGraph) -> tuple[Stage, ...]:
         shape = graph.nodes[inner[-1]].output_shape
         found.append(Stage(level, tuple(places), shape, cost.macs, cost.flops, cost.parameters))
     return tuple(found)
+
+
+def short(number: float) -> str:
+    """A count for people: 1234567 is "1.23 M".
+
+    Example:
+        >>> short(1234567), short(999), short(0)
+        ('1.23 M', '999', '0')
+    """
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.3g}"
