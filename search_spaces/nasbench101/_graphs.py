@@ -30,24 +30,28 @@ def graph(sample: Mapping[str, Any]) -> ComputeGraph:
         ((1, 10),)
     """
     matrix, operations = to_matrix(sample)
-    writer = GraphWriter()
-    x = _conv_norm_relu(writer, writer.input((1, 3, IMAGE_SIZE, IMAGE_SIZE)), STEM, kernel=3)
+    w = GraphWriter()
+    w.scope = "stem"
+    x = _conv_norm_relu(w, w.input((1, 3, IMAGE_SIZE, IMAGE_SIZE)), STEM, kernel=3)
     for stack, width in enumerate(WIDTHS):
+        w.scope = f"stacks.{stack}"
         if stack > 0:
-            x = writer.max_pool(x, 2, stride=2)
+            x = w.max_pool(x, 2, stride=2)
         channels = [*vertex_channels(matrix, width), width]
-        for _ in range(CELLS_PER_STACK):
-            x = _cell(writer, x, matrix, operations, channels)
-    writer.output(writer.linear(writer.global_avg_pool(x), N_CLASSES))
-    return writer.graph()
+        for place in range(CELLS_PER_STACK):
+            w.scope = f"stacks.{stack}.{place}"
+            x = _cell(w, x, matrix, operations, channels)
+    w.scope = "head"
+    w.output(w.linear(w.global_avg_pool(x), N_CLASSES))
+    return w.graph()
 
 
-def _conv_norm_relu(writer: GraphWriter, x: Data, channels: int, kernel: int) -> Data:
-    return writer.relu(writer.batch_norm(writer.conv(x, channels, kernel)))
+def _conv_norm_relu(w: GraphWriter, x: Data, channels: int, kernel: int) -> Data:
+    return w.relu(w.batch_norm(w.conv(x, channels, kernel)))
 
 
 def _cell(
-    writer: GraphWriter,
+    w: GraphWriter,
     x: Data,
     matrix: Sequence[Sequence[int]],
     operations: Sequence[str],
@@ -56,23 +60,23 @@ def _cell(
     output = len(matrix) - 1
 
     def projected(vertex: int) -> list[Data]:
-        return [_conv_norm_relu(writer, x, channels[vertex], 1)] if matrix[0][vertex] else []
+        return [_conv_norm_relu(w, x, channels[vertex], 1)] if matrix[0][vertex] else []
 
     vertices = [x]
     for vertex, operation in enumerate(operations, start=1):
         terms = [
-            writer.slice(vertices[source], (1, 0, channels[vertex], 1))
+            w.slice(vertices[source], (1, 0, channels[vertex], 1))
             if channels[source] > channels[vertex]
             else vertices[source]
             for source in range(1, vertex)
             if matrix[source][vertex]
         ]
-        y = writer.add(*terms, *projected(vertex))
+        y = w.add(*terms, *projected(vertex))
         if operation == "maxpool3x3":
-            y = writer.max_pool(y, 3, stride=1, padding=1)
+            y = w.max_pool(y, 3, stride=1, padding=1)
         else:
             kernel = 3 if operation == "conv3x3-bn-relu" else 1
-            y = _conv_norm_relu(writer, y, channels[vertex], kernel)
+            y = _conv_norm_relu(w, y, channels[vertex], kernel)
         vertices.append(y)
     joined = [vertices[vertex] for vertex in range(1, output) if matrix[vertex][output]]
-    return writer.add(*([writer.concat(joined)] if joined else []), *projected(output))
+    return w.add(*([w.concat(joined)] if joined else []), *projected(output))

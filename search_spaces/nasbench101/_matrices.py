@@ -16,14 +16,19 @@ from nni_aiop.search_spaces.nasbench101._cells import (
     N_VERTICES,
     OPERATIONS,
     OUTPUT,
+    active_labels,
+    constraints,
     counting,
+    dimensions,
 )
-from nni_aiop.search_spaces.nasbench101._space import code_space
+from nni_aiop.spaces import CodeSpace
 
 __all__ = ["from_matrix", "to_matrix", "vertex_channels"]
 
-_SPACE = code_space()
-_SPARE = _SPACE.complete({})
+_CELLS = CodeSpace(
+    dimensions(), name="nasbench101", activity=active_labels, constraints=constraints()
+)
+_SPARE = _CELLS.complete({})
 
 
 def _places(n: int) -> list[int]:
@@ -95,10 +100,10 @@ def to_matrix(sample: Mapping[str, Any]) -> tuple[tuple[tuple[int, ...], ...], t
     Raises:
         SpaceError: A label is missing or has an unknown value, or the sample breaks a rule.
     """
-    broken = _SPACE.violation(sample)
+    broken = _CELLS.violation(sample)
     if broken is not None:
         raise SpaceError(broken)
-    chosen = _SPACE.complete(sample)
+    chosen = _CELLS.complete(sample)
     vertices = counting(chosen)
     matrix = tuple(
         tuple(chosen[f"edge_{i}{j}"] if i < j else 0 for j in vertices) for i in vertices

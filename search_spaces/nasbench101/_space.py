@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from nni_aiop.search_spaces.nasbench101._cells import active_labels, constraints, dimensions
 from nni_aiop.search_spaces.nasbench101._costs import flops, params
+from nni_aiop.search_spaces.nasbench101._graphs import graph
 from nni_aiop.spaces import CodeSpace
 
 __all__ = ["code_space"]
 
 
 def code_space() -> CodeSpace:
-    """The cells as 21 binary edges and 5 operations, 57 code columns, with exact costs.
+    """The cells as 21 binary edges and 5 operations, 57 code columns, with exact costs and graphs.
 
     Operations and edges that cannot matter are inactive. A pruned cell of less than seven vertices
     still has several samples, as any of the vertices may be spare, and isomorphic cells have
@@ -28,4 +29,5 @@ def code_space() -> CodeSpace:
         activity=active_labels,
         constraints=constraints(),
         costs={"params": params, "flops": flops},
+        graph=graph,
     )

@@ -29,47 +29,51 @@ def graph(sample: Mapping[str, str], *, data: str = "cifar100") -> ComputeGraph:
     """
     operations = operations_of(sample)
     size = dataset(data).image_size
-    writer = GraphWriter()
-    x = writer.batch_norm(writer.conv(writer.input((1, 3, size, size)), WIDTHS[0], 3))
+    w = GraphWriter()
+    w.scope = "stem"
+    x = w.batch_norm(w.conv(w.input((1, 3, size, size)), WIDTHS[0], 3))
     for stage, width in enumerate(WIDTHS):
+        w.scope = f"stages.{stage}.reduction"
         if stage > 0:
-            x = _reduction(writer, x, width)
-        for _ in range(CELLS_PER_STAGE):
-            x = _cell(writer, x, operations)
-    x = writer.global_avg_pool(writer.relu(writer.batch_norm(x)))
-    writer.output(writer.linear(x, dataset(data).n_classes))
-    return writer.graph()
+            x = _reduction(w, x, width)
+        for place in range(CELLS_PER_STAGE):
+            w.scope = f"stages.{stage}.{place}"
+            x = _cell(w, x, operations)
+    w.scope = "head"
+    x = w.global_avg_pool(w.relu(w.batch_norm(x)))
+    w.output(w.linear(x, dataset(data).n_classes))
+    return w.graph()
 
 
-def _relu_conv_norm(writer: GraphWriter, x: Data, channels: int, kernel: int, stride: int) -> Data:
-    x = writer.conv(writer.relu(x), channels, kernel, stride=stride)
-    return writer.batch_norm(x)
+def _relu_conv_norm(w: GraphWriter, x: Data, channels: int, kernel: int, stride: int) -> Data:
+    x = w.conv(w.relu(x), channels, kernel, stride=stride)
+    return w.batch_norm(x)
 
 
-def _reduction(writer: GraphWriter, x: Data, width: int) -> Data:
-    y = _relu_conv_norm(writer, x, width, kernel=3, stride=2)
-    y = _relu_conv_norm(writer, y, width, kernel=3, stride=1)
-    return writer.add(y, writer.conv(writer.avg_pool(x, 2, stride=2), width, 1))
+def _reduction(w: GraphWriter, x: Data, width: int) -> Data:
+    y = _relu_conv_norm(w, x, width, kernel=3, stride=2)
+    y = _relu_conv_norm(w, y, width, kernel=3, stride=1)
+    return w.add(y, w.conv(w.avg_pool(x, 2, stride=2), width, 1))
 
 
-def _cell(writer: GraphWriter, x: Data, operations: Sequence[str]) -> Data:
+def _cell(w: GraphWriter, x: Data, operations: Sequence[str]) -> Data:
     nodes = [x]
     for target in (1, 2, 3):
         terms = [
-            _operation(writer, nodes[source], operation)
+            _operation(w, nodes[source], operation)
             for (source, to), operation in zip(EDGES, operations, strict=True)
             if to == target
         ]
-        nodes.append(writer.add(*terms))
+        nodes.append(w.add(*terms))
     return nodes[3]
 
 
-def _operation(writer: GraphWriter, x: Data, name: str) -> Data:
+def _operation(w: GraphWriter, x: Data, name: str) -> Data:
     if name == "skip_connect":
         return x
     if name == "none":
-        return writer.zeros(x)
+        return w.zeros(x)
     if name == "avg_pool_3x3":
-        return writer.avg_pool(x, 3, stride=1, padding=1)
+        return w.avg_pool(x, 3, stride=1, padding=1)
     kernel = 3 if name == "nor_conv_3x3" else 1
-    return _relu_conv_norm(writer, x, x.shape[1], kernel=kernel, stride=1)
+    return _relu_conv_norm(w, x, x.shape[1], kernel=kernel, stride=1)

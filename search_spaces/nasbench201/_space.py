@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from nni_aiop.search_spaces.nasbench201._cells import dimensions
 from nni_aiop.search_spaces.nasbench201._costs import dataset, flops, params
 from nni_aiop.search_spaces.nasbench201._features import features
+from nni_aiop.search_spaces.nasbench201._graphs import graph
 from nni_aiop.spaces import CodeSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nni_aiop.graphs import ComputeGraph
+
 __all__ = ["code_space"]
 
 
 def code_space(*, data: str = "cifar100") -> CodeSpace:
-    """The cells as six nominal dimensions, 30 code columns, with exact costs and features.
+    """The cells as six nominal dimensions, 30 code columns, with costs, features and graphs.
 
     Its costs are `params` (a number) and `flops` (multiply-adds), unused edges included.
 
@@ -40,9 +44,13 @@ def code_space(*, data: str = "cifar100") -> CodeSpace:
     def count_flops(codes: Tensor) -> Tensor:
         return flops(codes, data=data)
 
+    def draw(sample: Mapping[str, Any]) -> ComputeGraph:
+        return graph(sample, data=data)
+
     return CodeSpace(
         dimensions(),
         name="nasbench201",
         costs={"params": count_params, "flops": count_flops},
         features=features,
+        graph=draw,
     )

@@ -13,7 +13,7 @@ __all__ = ["cell_graph", "skeleton_graph"]
 
 def cell_graph(operations: Sequence[str], task: str) -> ComputeGraph:
     """The graph of the micro network with these operations on its `EDGES`."""
-    return _graph(lambda writer, x, block: _cell(writer, x, operations, block), SKELETON, task)
+    return _graph(lambda w, x, block: _cell(w, x, operations, block), SKELETON, task)
 
 
 def skeleton_graph(types: Sequence[int], task: str) -> ComputeGraph:
@@ -25,98 +25,101 @@ def _graph(
     write_block: Callable[[GraphWriter, Data, Block], Data], types: Sequence[int], task_name: str
 ) -> ComputeGraph:
     task = task_of(task_name)
-    writer = GraphWriter()
+    w = GraphWriter()
 
     def body(x: Data) -> Data:
-        x = writer.batch_norm(writer.conv(x, BASE // 2, 3, stride=2))
-        x = _relu_conv_norm(writer, x, BASE, kernel=3, stride=2)
-        for block in blocks(types):
-            x = write_block(writer, x, block)
+        w.scope = "stem"
+        x = w.batch_norm(w.conv(x, BASE // 2, 3, stride=2))
+        x = _relu_conv_norm(w, x, BASE, kernel=3, stride=2)
+        for place, block in enumerate(blocks(types)):
+            w.scope = f"blocks.{place}"
+            x = write_block(w, x, block)
         return x
 
     size = task.image_size
     if task.n_pieces == 1:
-        x = body(writer.input((1, 3, size, size)))
+        x = body(w.input((1, 3, size, size)))
     else:
-        tiles = writer.input((1, task.n_pieces, 3, size, size))
+        tiles = w.input((1, task.n_pieces, 3, size, size))
         pieces, first = [], range(0)
         for number in range(task.n_pieces):
-            tile = writer.slice(tiles, (1, number, number + 1, 1))
-            start = len(writer)
-            pieces.append(body(writer.reshape(tile, (1, 3, size, size))))
-            later = range(start, len(writer))
+            tile = w.slice(tiles, (1, number, number + 1, 1))
+            start = len(w)
+            pieces.append(body(w.reshape(tile, (1, 3, size, size))))
+            later = range(start, len(w))
             if number == 0:
                 first = later
             else:
-                writer.tie(first, later)
-        x = writer.concat(pieces)
-    writer.output(_head(writer, x, task, sum(halves(t) for t in types)))
-    return writer.graph()
+                w.tie(first, later)
+        x = w.concat(pieces)
+    w.scope = "head"
+    w.output(_head(w, x, task, sum(halves(t) for t in types)))
+    return w.graph()
 
 
-def _head(writer: GraphWriter, x: Data, task: Task, n_halvings: int) -> Data:
+def _head(w: GraphWriter, x: Data, task: Task, n_halvings: int) -> Data:
     if task.head == "linear":
-        return writer.linear(writer.global_avg_pool(x), task.n_outputs)
+        return w.linear(w.global_avg_pool(x), task.n_outputs)
     *layers, last = decoder_layers(task, n_halvings)
     for layer in layers:
         if layer.doubles:
-            x = writer.conv_transpose(
+            x = w.conv_transpose(
                 x, layer.channels, 3, stride=2, padding=1, output_padding=1, bias=True
             )
         else:
-            x = writer.conv(x, layer.channels, 3, bias=True)
-        x = writer.activation(writer.batch_norm(x), "leaky_relu")
-    x = writer.conv(x, last.channels, 3, bias=True)
-    return writer.activation(x, "tanh") if task.head == "generative" else x
+            x = w.conv(x, layer.channels, 3, bias=True)
+        x = w.activation(w.batch_norm(x), "leaky_relu")
+    x = w.conv(x, last.channels, 3, bias=True)
+    return w.activation(x, "tanh") if task.head == "generative" else x
 
 
-def _relu_conv_norm(writer: GraphWriter, x: Data, channels: int, kernel: int, stride: int) -> Data:
-    return writer.batch_norm(writer.conv(writer.relu(x), channels, kernel, stride=stride))
+def _relu_conv_norm(w: GraphWriter, x: Data, channels: int, kernel: int, stride: int) -> Data:
+    return w.batch_norm(w.conv(w.relu(x), channels, kernel, stride=stride))
 
 
-def _basic_block(writer: GraphWriter, x: Data, block: Block) -> Data:
-    y = _relu_conv_norm(writer, x, block.c_out, kernel=3, stride=block.stride)
-    y = _relu_conv_norm(writer, y, block.c_out, kernel=3, stride=1)
+def _basic_block(w: GraphWriter, x: Data, block: Block) -> Data:
+    y = _relu_conv_norm(w, x, block.c_out, kernel=3, stride=block.stride)
+    y = _relu_conv_norm(w, y, block.c_out, kernel=3, stride=1)
     if block.stride > 1 or block.c_in != block.c_out:
-        x = writer.batch_norm(writer.conv(x, block.c_out, 1, stride=block.stride))
-    return writer.add(x, y)
+        x = w.batch_norm(w.conv(x, block.c_out, 1, stride=block.stride))
+    return w.add(x, y)
 
 
-def _cell(writer: GraphWriter, x: Data, operations: Sequence[str], block: Block) -> Data:
+def _cell(w: GraphWriter, x: Data, operations: Sequence[str], block: Block) -> Data:
     inner = Block(block.c_out, block.c_out, 1)
     nodes = [x]
     for target in (1, 2, 3):
         terms = [
-            _operation(writer, nodes[source], name, inner if source else block)
+            _operation(w, nodes[source], name, inner if source else block)
             for (source, to), name in zip(EDGES, operations, strict=True)
             if to == target
         ]
-        nodes.append(writer.add(*terms))
+        nodes.append(w.add(*terms))
     return nodes[3]
 
 
-def _operation(writer: GraphWriter, x: Data, name: str, block: Block) -> Data:
+def _operation(w: GraphWriter, x: Data, name: str, block: Block) -> Data:
     if name == "none":
-        return _zeros(writer, x, block)
+        return _zeros(w, x, block)
     if name == "skip_connect":
         same = block.stride == 1 and block.c_in == block.c_out
-        return x if same else _factorised_reduction(writer, x, block)
+        return x if same else _factorised_reduction(w, x, block)
     kernel = 3 if name == "conv_3x3" else 1
-    return _relu_conv_norm(writer, x, block.c_out, kernel=kernel, stride=block.stride)
+    return _relu_conv_norm(w, x, block.c_out, kernel=kernel, stride=block.stride)
 
 
-def _zeros(writer: GraphWriter, x: Data, block: Block) -> Data:
+def _zeros(w: GraphWriter, x: Data, block: Block) -> Data:
     if block.stride > 1:
         side = x.shape[2]
-        x = writer.slice(x, (2, 0, side, block.stride), (3, 0, side, block.stride))
-    zeros = writer.zeros(x)
-    return writer.concat([zeros] * (block.c_out // block.c_in))
+        x = w.slice(x, (2, 0, side, block.stride), (3, 0, side, block.stride))
+    zeros = w.zeros(x)
+    return w.concat([zeros] * (block.c_out // block.c_in))
 
 
-def _factorised_reduction(writer: GraphWriter, x: Data, block: Block) -> Data:
-    x = writer.relu(x)
+def _factorised_reduction(w: GraphWriter, x: Data, block: Block) -> Data:
+    x = w.relu(x)
     side = x.shape[2] + 1
-    shifted = writer.slice(writer.pad(x, (2, 0, 1), (3, 0, 1)), (2, 1, side, 1), (3, 1, side, 1))
+    shifted = w.slice(w.pad(x, (2, 0, 1), (3, 0, 1)), (2, 1, side, 1), (3, 1, side, 1))
     half = block.c_out // 2
-    parts = [writer.conv(y, half, 1, stride=block.stride) for y in (x, shifted)]
-    return writer.batch_norm(writer.concat(parts))
+    parts = [w.conv(y, half, 1, stride=block.stride) for y in (x, shifted)]
+    return w.batch_norm(w.concat(parts))

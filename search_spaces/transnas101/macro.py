@@ -117,7 +117,7 @@ def from_arch_string(text: str) -> dict[str, Any]:
 
 
 def code_space(*, task: str = "class_scene") -> CodeSpace:
-    """The skeletons as a depth and the type of each module, 25 code columns, with exact costs.
+    """The skeletons as a depth and the type of each module, 25 code columns, with costs and graphs.
 
     Its costs are `params` (a number) and `flops` (multiply-adds of a sample). A relaxed code is
     costed by the expected number of doublings and halvings before each block.
@@ -148,6 +148,9 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
         total = total * chosen.n_pieces
         return total + head_flops(chosen, module.channels, module.halvings)
 
+    def draw(sample: Sample) -> ComputeGraph:
+        return graph(sample, task=task)
+
     return CodeSpace(
         [
             Ordinal(LABELS[0], DEPTHS),
@@ -160,6 +163,7 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
         },
         constraints=_constraints(),
         costs={"params": params, "flops": flops},
+        graph=draw,
     )
 
 

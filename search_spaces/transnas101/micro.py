@@ -110,7 +110,7 @@ _PREFIX = f"{BASE}-{''.join(map(str, SKELETON))}-"
 
 
 def code_space(*, task: str = "class_scene") -> CodeSpace:
-    """The cells as six nominal dimensions, 24 code columns, with exact costs.
+    """The cells as six nominal dimensions, 24 code columns, with costs and graphs.
 
     Its costs are `params` (a number) and `flops` (multiply-adds of a sample), unused edges
     included; both are linear in the code.
@@ -145,10 +145,14 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
         shared = shared + stem_flops(chosen.image_size) * chosen.n_pieces
         return _linear(codes, areas, _operation_weights) + shared
 
+    def draw(sample: Sample) -> ComputeGraph:
+        return graph(sample, task=task)
+
     return CodeSpace(
         [Nominal(label, OPERATIONS) for label in LABELS],
         name="transnas101_micro",
         costs={"params": params, "flops": flops},
+        graph=draw,
     )
 
 

@@ -269,7 +269,7 @@ def test_graphs_equal_those_of_the_networks() -> None:
     for sample, n_params, n_flops in zip(samples, params(codes), flops(codes), strict=True):
         with torch.device("meta"):
             recorded = from_module(NASBench101Net(sample), torch.empty(1, 3, 32, 32))
-        written = graph(sample)
+        written = space.graph(sample)
         assert written == recorded
         assert written.parameters == recorded.parameters == n_params and written.macs == n_flops
 
