@@ -206,12 +206,13 @@ class Builder:
             GraphError: No output depends on an input.
         """
         from nni_aiop.graphs._layout import without_layout
-        from nni_aiop.graphs._rules import simplify
+        from nni_aiop.graphs._rules import merge_twins, simplify
 
         if not self._outputs:
             raise GraphError(
                 "an output of the network must depend on its input, but none of them does."
             )
+        merge_twins(live(self._outputs))
         outputs = simplify(live(self._outputs), self._outputs)
         outputs = without_layout(live(outputs), outputs)
         return _assemble(live([*self._inputs, *outputs]))

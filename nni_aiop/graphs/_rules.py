@@ -1,7 +1,8 @@
 """The canonical rules: what makes one network one graph, whatever way it was written.
 
-One pass from the inputs to the outputs; each rule looks at an operation whose inputs are already in
-canonical form, so that a pattern is recognised at its last operation.
+First, operations that do the same to the same tensors (weights included) become one, as exporters
+do it. Then comes one pass from the inputs to the outputs; each rule looks at an operation whose
+inputs are already in canonical form, so that a pattern is recognised at its last operation.
 
 1. Identities vanish: dropout, casts, copies, x + 0, x * 1, slices of everything, resizing to the
    same size, means and maxima of single entries. What does not depend on the input of the network
@@ -38,9 +39,28 @@ from nni_aiop.graphs._builder import Value, constant
 from nni_aiop.graphs._layout import LAYOUT
 from nni_aiop.graphs._vocabulary import OPERATIONS, OTHER
 
-__all__ = ["simplify"]
+__all__ = ["merge_twins", "simplify"]
 
 Rule = Callable[[Value], Value]
+
+
+def merge_twins(order: Sequence[Value]) -> None:
+    """Lets operations read the first of several that do the same to the same tensors.
+
+    Args:
+        order: Every data tensor in a topological order.
+    """
+    seen: dict[tuple[object, ...], Value] = {}
+    first: dict[int, Value] = {}
+    for value in order:
+        value.inputs = [first.get(id(v), v) for v in value.inputs]
+        if value.op in ("input", "output"):
+            continue
+        sources = tuple(
+            id(v) if v.number is None or v.learned else (v.shape, v.number) for v in value.inputs
+        )
+        key = (value.op, value.shape, repr(value.attributes), sources)
+        first[id(value)] = seen.setdefault(key, value)
 
 
 def simplify(order: Sequence[Value], outputs: Sequence[Value]) -> list[Value]:
@@ -310,7 +330,7 @@ def _is_gelu_gate(gate: Value, x: Value) -> bool:
     if one is None or not _close(one[1].number, 1):
         return False
     curve = one[0]
-    return (_is_function(curve, "erf") or curve.op == "tanh") and _leaves(curve) == {id(x)}
+    return (_is_function(curve, "erf") or curve.op == "tanh") and _leaves(curve, x) == {id(x)}
 
 
 def _shifted_relu6(value: Value) -> Value | None:
@@ -322,14 +342,14 @@ def _shifted_relu6(value: Value) -> Value | None:
     return None
 
 
-def _leaves(curve: Value, depth: int = 8) -> set[int]:
-    """The tensors that a function entry by entry is a function of."""
+def _leaves(curve: Value, x: Value, depth: int = 8) -> set[int]:
+    """The tensors that a function entry by entry is a function of, x being one of them."""
     arithmetic = curve.op in ("add", "mul", "tanh") or (
         curve.op == "elementwise" and curve.attributes.get("function") in ("erf", "pow", "square")
     )
-    if not arithmetic or depth == 0:
+    if not arithmetic or curve is x or depth == 0:
         return {id(curve)}
-    return set().union(*(_leaves(v, depth - 1) for v in curve.inputs if not v.is_constant))
+    return set().union(*(_leaves(v, x, depth - 1) for v in curve.inputs if not v.is_constant))
 
 
 # --- normalisations ------------------------------------------------------------------------------
