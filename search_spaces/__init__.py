@@ -13,15 +13,15 @@ from nni_aiop.spaces import CodeSpace
 __all__ = ["SPACES", "get_space"]
 
 SPACES: dict[str, str] = {
-    "digits": "nni_aiop.search_spaces.digits",
-    "mobilenetv3": "nni_aiop.search_spaces.mobilenetv3",
-    "multi_resolution": "nni_aiop.search_spaces.multi_resolution",
-    "nasbench101": "nni_aiop.search_spaces.nasbench101",
-    "nasbench201": "nni_aiop.search_spaces.nasbench201",
-    "transnas101_macro": "nni_aiop.search_spaces.transnas101.macro",
-    "transnas101_micro": "nni_aiop.search_spaces.transnas101.micro",
+    "digits": "nni_aiop.search_spaces.digits:DigitsSpace",
+    "mobilenetv3": "nni_aiop.search_spaces.mobilenetv3:MobileNetV3Space",
+    "multi_resolution": "nni_aiop.search_spaces.multi_resolution:MultiResolutionSpace",
+    "nasbench101": "nni_aiop.search_spaces.nasbench101:NASBench101Space",
+    "nasbench201": "nni_aiop.search_spaces.nasbench201:NASBench201Space",
+    "transnas101_macro": "nni_aiop.search_spaces.transnas101.macro:TransNASMacroSpace",
+    "transnas101_micro": "nni_aiop.search_spaces.transnas101.micro:TransNASMicroSpace",
 }
-"""Module of each ready space, by its name."""
+"""Of each ready space, by its name: its module, and there its NNI ModelSpace."""
 
 
 def get_space(name: str) -> CodeSpace:
@@ -41,7 +41,8 @@ def get_space(name: str) -> CodeSpace:
         ('op_01', 'op_02', 'op_12', 'op_03', 'op_13', 'op_23')
     """
     if name in SPACES:
-        return as_code_space(f"{SPACES[name]}:code_space")
+        module = SPACES[name].partition(":")[0]
+        return as_code_space(f"{module}:code_space")
     if ":" not in name:
         raise SpaceError(
             f"a space must be one of {', '.join(sorted(SPACES))} or module:attribute, "

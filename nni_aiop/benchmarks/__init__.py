@@ -8,6 +8,7 @@ from nni_aiop.benchmarks.nas_bench_201 import (
     load_nas_bench_201_csv,
 )
 from nni_aiop.benchmarks.nas_bench_mr import SETTINGS, NASBenchMR, Setting, load_nas_bench_mr
+from nni_aiop.benchmarks.ofa_mbv3 import OFAMobileNetV3, load_ofa_mbv3
 from nni_aiop.benchmarks.transnas_bench_101 import TransNASBench101, load_transnas_bench_101
 
 __all__ = [
@@ -15,12 +16,14 @@ __all__ = [
     "NASBench101",
     "NASBench201",
     "NASBenchMR",
+    "OFAMobileNetV3",
     "Setting",
     "TransNASBench101",
     "load_nas_bench_101",
     "load_nas_bench_201",
     "load_nas_bench_201_csv",
     "load_nas_bench_mr",
+    "load_ofa_mbv3",
     "load_table",
     "load_transnas_bench_101",
 ]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from nni_aiop.benchmarks.nas_bench_101 import load_nas_bench_101
 from nni_aiop.benchmarks.nas_bench_201 import load_nas_bench_201, load_nas_bench_201_csv
 from nni_aiop.benchmarks.nas_bench_mr import SETTINGS, load_nas_bench_mr
+from nni_aiop.benchmarks.ofa_mbv3 import load_ofa_mbv3
 from nni_aiop.benchmarks.transnas_bench_101 import MICRO_OPERATIONS, load_transnas_bench_101
-from nni_aiop.errors import FileFormatError
+from nni_aiop.errors import FileFormatError, SpaceError
 from nni_aiop.results import read_history
 from nni_aiop.spaces import CodeSpace, Sample
 
@@ -68,8 +69,24 @@ def _is_published(path: Path, space: CodeSpace) -> bool:
     """Whether a CSV is the published table: a search's history has its metrics, but no more."""
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         heading = next(csv.reader([file.readline()]), [])
-    marks = _PUBLISHED_COLUMNS.get(space.name)
-    return marks is not None and marks <= set(heading)
+    return any(marks <= set(heading) for marks in _PUBLISHED_COLUMNS.get(space.name, ()))
+
+
+def _mobilenetv3(path: Path, space: CodeSpace) -> Table:
+    table = load_ofa_mbv3(path)
+    samples: list[Sample] = [*table.samples]
+    sides = table.resolution.tolist()
+    if "r" in space.labels:
+        samples = [sample | {"r": side} for sample, side in zip(samples, sides, strict=True)]
+    elif len(set(sides)) > 1:
+        raise FileFormatError(
+            f"{path} must hold networks of one resolution, as the space has no dimension 'r', "
+            f"but has {len(set(sides))}."
+        )
+    try:
+        return space.encode(samples), {**table.metrics}
+    except SpaceError as err:  # another resolution
+        raise FileFormatError(f"{path}: {err}") from err
 
 
 def _nasbench101(path: Path, space: CodeSpace) -> Table:
@@ -108,6 +125,7 @@ def _transnas101_macro(path: Path, space: CodeSpace) -> Table:
 
 
 _READERS: dict[str, Callable[[Path, CodeSpace], Table]] = {
+    "mobilenetv3": _mobilenetv3,
     "multi_resolution": _multi_resolution,
     "nasbench101": _nasbench101,
     "nasbench201": _nasbench201,
@@ -115,9 +133,11 @@ _READERS: dict[str, Callable[[Path, CodeSpace], Table]] = {
     "transnas101_micro": _transnas101_micro,
 }
 
-_PUBLISHED_COLUMNS = {
-    "nasbench101": {"adjacency", "ops"},
-    "nasbench201": {"params_c100_m", "flops_c100_m"},
-    "transnas101_macro": {"naslib_ops"},
-    "transnas101_micro": {"naslib_ops"},
+_PUBLISHED_COLUMNS: dict[str, tuple[set[str], ...]] = {
+    "mobilenetv3": ({"arch"}, {"arch_id"}, {"run"}),
+    "nasbench101": ({"adjacency", "ops"},),
+    "nasbench201": ({"params_c100_m", "flops_c100_m"},),
+    "transnas101_macro": ({"naslib_ops"},),
+    "transnas101_micro": ({"naslib_ops"},),
 }
+"""Columns, any set of which marks a CSV as published."""

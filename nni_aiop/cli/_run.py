@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from nni_aiop.search import BaseSearch
     from nni_aiop.spaces import CodeSpace, Sample
 
-_NNI_SPACES = {
-    "digits": "nni_aiop.search_spaces.digits:DigitsSpace",
-    "multi_resolution": "nni_aiop.search_spaces.multi_resolution:MultiResolutionSpace",
-    "nasbench201": "nni_aiop.search_spaces.nasbench201:NASBench201Space",
-}
 _STATE_FILES = {
     "nni": ("state.json",),
     "optuna": ("optuna.journal", "optuna.journal.lock"),
@@ -261,6 +256,7 @@ def _prepare_nni(
     from nni_aiop.cli._evaluators import FirstResult, check_result, make_nni_evaluator
     from nni_aiop.engines.nni_experiment import run_nni
     from nni_aiop.engines.nni_strategy import SearchStrategy
+    from nni_aiop.search_spaces import SPACES
 
     cost = experiment.strategy.arguments.get("cost")
     evaluator, measure = make_nni_evaluator(
@@ -276,7 +272,7 @@ def _prepare_nni(
 
     def start(on_result: Callable[[Sample, dict[str, float] | None], None]) -> None:
         run_nni(
-            _NNI_SPACES.get(experiment.space, experiment.space),
+            SPACES.get(experiment.space, experiment.space),
             evaluator,
             SearchStrategy(search),
             engine=experiment.executionEngine.name,

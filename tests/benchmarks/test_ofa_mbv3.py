@@ -6,8 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nni_aiop.benchmarks.ofa_mbv3 import load_ofa_mbv3
+from nni_aiop.benchmarks import load_ofa_mbv3, load_table
 from nni_aiop.errors import FileFormatError
+from nni_aiop.results import SearchResults
+from nni_aiop.search import Objective
+from nni_aiop.search_spaces import get_space
+from nni_aiop.search_spaces.mobilenetv3 import code_space
 
 LABELS = [f"{k}{i}" for k, n in (("d", 5), ("ks", 20), ("e", 20)) for i in range(1, n + 1)]
 TEXT = "2,3,4,2,2:3,5,0,0,7,3,3,0,3,3,3,3,3,3,0,0,3,3,0,0:6,4,0,0,3,3,3,0,3,3,3,3,3,3,0,0,3,3,0,0"
@@ -124,3 +128,29 @@ def test_other_published_tables_are_refused(data_dir: Path) -> None:
     for name in ("ofa_mbv3/lut_i7-8700K.csv.gz", "nas_bench_201/nb201.csv.gz"):
         with pytest.raises(FileFormatError, match="d1 to e20 or 'arch'"):
             load_ofa_mbv3(data_dir / name)
+
+
+def test_tables_by_the_space_that_they_measure(tmp_path: Path) -> None:
+    space = get_space("mobilenetv3")
+    published = write(tmp_path, {"arch": TEXT, "r": "192", "top1": "75.5"})
+    codes, metrics = load_table(published, space, ["top1"])
+    assert metrics["top1"].tolist() == [75.5]
+    sample = space.canonical(space.decode(codes)[0])
+    assert sample == load_ofa_mbv3(published).samples[0]
+    # A search's history has labels as columns too, but inactive ones are empty.
+    SearchResults(space, [(sample, {"top1": 75.5})], [Objective("top1")]).save(tmp_path)
+    again, _ = load_table(tmp_path / "history.csv", space)
+    assert (again == codes).all()
+    wide = code_space(resolution=(160, 192))
+    assert wide.decode(load_table(published, wide)[0])[0]["r"] == 192
+    with pytest.raises(FileFormatError, match="'r'"):
+        load_table(published, code_space(resolution=(160, 224)))
+
+
+def test_networks_of_several_resolutions_need_a_space_that_chooses_it(data_dir: Path) -> None:
+    file = data_dir / "ofa_mbv3" / "help_ofa_latency_5000.csv.gz"
+    with pytest.raises(FileFormatError, match="must hold networks of one resolution"):
+        load_table(file, get_space("mobilenetv3"))
+    space = code_space(resolution=range(128, 225, 4))
+    codes, metrics = load_table(file, space, ["lat_v100_1"])
+    assert codes.shape == (5000, 46) and set(metrics) == {"lat_v100_1"}
