@@ -1,6 +1,7 @@
 """The command line `nni-aiop`: the one place that joins all the rooms, and nothing imports it."""
 
 from nni_aiop.cli._app import app, main
+from nni_aiop.cli._graph import graph
 from nni_aiop.cli._predictor import predictor
 from nni_aiop.cli._run import run
 from nni_aiop.cli._search import search
@@ -10,5 +11,6 @@ __all__ = ["app", "main"]
 
 app.command()(search)
 app.command()(run)
+app.command()(graph)
 app.add_typer(predictor)
 app.add_typer(spaces)

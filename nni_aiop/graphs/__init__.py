@@ -4,29 +4,69 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nni_aiop.graphs._costs import Cost
+from nni_aiop.graphs._families import FAMILIES
 from nni_aiop.graphs._graph import ComputeGraph, Node, Shape
+from nni_aiop.graphs._stages import Stage, short
 from nni_aiop.graphs._vocabulary import ACTIVATIONS, COMMUTATIVE, OPERATIONS, OTHER
 from nni_aiop.graphs._writer import Data, GraphWriter
 
 if TYPE_CHECKING:
+    from nni_aiop.graphs._diff import GraphDiff as GraphDiff
+    from nni_aiop.graphs._features import FEATURES_VERSION as FEATURES_VERSION
+    from nni_aiop.graphs._features import GLOBAL_COLUMNS as GLOBAL_COLUMNS
+    from nni_aiop.graphs._features import LEVELS as LEVELS
+    from nni_aiop.graphs._features import NODE_COLUMNS as NODE_COLUMNS
+    from nni_aiop.graphs._features import FeatureCache as FeatureCache
+    from nni_aiop.graphs._features import GraphFeatures as GraphFeatures
+    from nni_aiop.graphs._features import global_features as global_features
+    from nni_aiop.graphs._features import graph_features as graph_features
+    from nni_aiop.graphs._features import node_features as node_features
     from nni_aiop.graphs._onnx import from_onnx as from_onnx
     from nni_aiop.graphs._recorder import from_module as from_module
 
 __all__ = [
     "ACTIVATIONS",
     "COMMUTATIVE",
+    "FAMILIES",
+    "FEATURES_VERSION",
+    "GLOBAL_COLUMNS",
+    "LEVELS",
+    "NODE_COLUMNS",
     "OPERATIONS",
     "OTHER",
     "ComputeGraph",
+    "Cost",
     "Data",
+    "FeatureCache",
+    "GraphDiff",
+    "GraphFeatures",
     "GraphWriter",
     "Node",
     "Shape",
+    "Stage",
     "from_module",
     "from_onnx",
+    "global_features",
+    "graph_features",
+    "node_features",
+    "short",
 ]
 
-_LAZY = {"from_module": "_recorder", "from_onnx": "_onnx"}
+_LAZY = {
+    "from_module": "_recorder",
+    "from_onnx": "_onnx",
+    "GraphDiff": "_diff",
+    "FEATURES_VERSION": "_features",
+    "GLOBAL_COLUMNS": "_features",
+    "LEVELS": "_features",
+    "NODE_COLUMNS": "_features",
+    "FeatureCache": "_features",
+    "GraphFeatures": "_features",
+    "global_features": "_features",
+    "graph_features": "_features",
+    "node_features": "_features",
+}
 
 
 def __getattr__(name: str) -> Any:

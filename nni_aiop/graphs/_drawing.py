@@ -7,6 +7,7 @@ data join the box of what they follow, and a part that comes several times in a 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,8 +35,9 @@ _COLOURS = dict(
         strict=True,
     )
 )  # fmt: skip
-_FOLLOWS = ("normalisation", "activation", "layout")
-_MOST_ROWS = 22
+_ALL = ("normalisation", "activation", "layout")
+_FOLLOWERS = {"ends": (), "arithmetic": ("activation",)}
+_ASPECT = 1.8
 _MOST_BOXES = 250
 _WIDTH, _GAP, _ROW = 1.75, 0.25, 0.42  # inches
 
@@ -73,8 +75,7 @@ def _boxes(graph: ComputeGraph) -> list[list[int]]:
         if (
             len(sources) == 1
             and read_by[sources[0]] == 1
-            and family(node.op) in _FOLLOWS
-            and family(graph.nodes[sources[0]].op) != "ends"
+            and family(node.op) in _FOLLOWERS.get(family(graph.nodes[sources[0]].op), _ALL)
             and graph.levels[sources[0]] == graph.levels[place]
         ):
             box = found[sources[0]]
@@ -82,7 +83,12 @@ def _boxes(graph: ComputeGraph) -> list[list[int]]:
             found[place] = box
         else:
             found[place] = [place]
-    return list({id(box): box for box in found.values()}.values())
+
+    def order(box: list[int]) -> tuple[int, list[bytes]]:
+        # Among twins in depth the order must not depend on what lies around them.
+        return graph.depth[box[0]], [graph.nodes[place].digest for place in box]
+
+    return sorted({id(box): box for box in found.values()}.values(), key=order)
 
 
 def _segments(sources: Sequence[Sequence[int]]) -> list[range]:
@@ -184,23 +190,46 @@ def _signatures(
 # --- where and how -------------------------------------------------------------------------------
 
 
-def _arrange(columns: Sequence[_Column]) -> float:
-    """Gives every box its place, one unit an inch to the right and one a row; returns the width."""
+def _arrange(columns: Sequence[_Column]) -> tuple[float, int]:
+    """Gives every box its place so that the picture is about as wide as a page.
+
+    Returns:
+        Inches to the right, and rows downwards.
+    """
+    longest = max(column.rows for column in columns)
+    sizes = []
+    for most in range(min(12, longest), longest + 1):
+        width = sum(sum(_widths(column, most)) + 2 * _GAP for column in columns)
+        sizes.append((abs(math.log(width / (_ROW * most + 4.0) / _ASPECT)), width, most))
+    _, width, most = min(sizes)
     at = 0.0
     for column in columns:
-        by_row: dict[int, list[_Box]] = {}
-        for box in column.boxes:
-            by_row.setdefault(box.row, []).append(box)
-        widest = max(map(len, by_row.values())) * (_WIDTH + _GAP)
-        turns = -(-column.rows // _MOST_ROWS)
-        column.x, column.width = at, widest * turns
-        for row, members in by_row.items():
-            middle = at + widest * (row // _MOST_ROWS) + widest / 2
+        column.x = at
+        widths = _widths(column, most)
+        for row, members in _by_row(column).items():
+            turn = row // most
+            middle = at + sum(widths[:turn]) + widths[turn] / 2
             for number, box in enumerate(members):
                 box.x = middle + (number - (len(members) - 1) / 2) * (_WIDTH + _GAP)
-                box.y = -float(row % _MOST_ROWS)
+                box.y = -float(row % most)
+        column.width = sum(widths)
         at += column.width + 2 * _GAP
-    return at
+    return width, most
+
+
+def _by_row(column: _Column) -> dict[int, list[_Box]]:
+    found: dict[int, list[_Box]] = {}
+    for box in column.boxes:
+        found.setdefault(box.row, []).append(box)
+    return found
+
+
+def _widths(column: _Column, most: int) -> list[float]:
+    """Inches of each turn of a column that begins anew at the top after `most` rows."""
+    widest = [0] * (-(-column.rows // most))
+    for row, members in _by_row(column).items():
+        widest[row // most] = max(widest[row // most], len(members))
+    return [count * (_WIDTH + _GAP) for count in widest]
 
 
 def _by(numbers: Sequence[int]) -> str:
@@ -262,8 +291,7 @@ def draw(graph: ComputeGraph, path: Path | str, *, title: str | None = None) -> 
     detailed = len(boxes) <= _MOST_BOXES
     if not detailed:
         _summary(graph, columns)
-    width = _arrange(columns)
-    rows = max(min(column.rows, _MOST_ROWS) for column in columns)
+    width, rows = _arrange(columns)
     height = _ROW * (rows + 2)
     figure = new_figure(max(7.0, width + 1.0), height + 3.0)
     grid = figure.add_gridspec(2, 1, height_ratios=[height, 1.8])
@@ -304,7 +332,39 @@ def _draw_column(axes: Axes, graph: ComputeGraph, column: _Column, detailed: boo
     note = f"{count} node{'s' * (count > 1)}, to {shape}"
     axes.text(middle, 0.95, note, ha="center", va="top", fontsize=6.5, color="0.35")
     for first, last, times in column.folds:
-        within = [box for box in column.boxes if first <= box.row <= last]
+        _draw_frame(axes, [box for box in column.boxes if first <= box.row <= last], times)
+    for box in column.boxes:
+        first_node = graph.nodes[box.places[0]]
+        patch = FancyBboxPatch(
+            (box.x - _WIDTH / 2, box.y - 0.33),
+            _WIDTH,
+            0.66,
+            boxstyle="round,pad=0,rounding_size=0.06",
+            facecolor=_COLOURS[family(first_node.op)],
+            edgecolor="0.4",
+            linewidth=0.5,
+            zorder=2,
+        )
+        axes.add_patch(patch)
+        rest = _follow_ups(graph, box.places[1:]) if detailed else ""
+        label = _label(first_node) if detailed else f"{first_node.op} ×{len(box.places)}"
+        up = 0.14 if rest else 0.0
+        axes.text(box.x, box.y + up, label, ha="center", va="center", fontsize=7, zorder=3)
+        if rest:
+            axes.text(
+                box.x, box.y - 0.16, rest, ha="center", va="center", fontsize=5.5, color="0.3",
+                zorder=3,
+            )  # fmt: skip
+
+
+def _draw_frame(axes: Axes, boxes: Sequence[_Box], times: int) -> None:
+    """A frame around boxes, one in each turn of their column, with how often they come."""
+    from matplotlib.patches import FancyBboxPatch
+
+    turns: dict[int, list[_Box]] = {}
+    for box in boxes:
+        turns.setdefault(round(box.row + box.y), []).append(box)
+    for within in turns.values():
         left, right = min(box.x for box in within), max(box.x for box in within)
         low, high = min(box.y for box in within), max(box.y for box in within)
         frame = FancyBboxPatch(
@@ -330,28 +390,6 @@ def _draw_column(axes: Axes, graph: ComputeGraph, column: _Column, detailed: boo
             zorder=4,
             bbox={"facecolor": "white", "edgecolor": "0.5", "pad": 1.2, "linewidth": 0.6},
         )
-    for box in column.boxes:
-        first_node = graph.nodes[box.places[0]]
-        patch = FancyBboxPatch(
-            (box.x - _WIDTH / 2, box.y - 0.33),
-            _WIDTH,
-            0.66,
-            boxstyle="round,pad=0,rounding_size=0.06",
-            facecolor=_COLOURS[family(first_node.op)],
-            edgecolor="0.4",
-            linewidth=0.5,
-            zorder=2,
-        )
-        axes.add_patch(patch)
-        rest = _follow_ups(graph, box.places[1:]) if detailed else ""
-        label = _label(first_node) if detailed else f"{first_node.op} ×{len(box.places)}"
-        up = 0.14 if rest else 0.0
-        axes.text(box.x, box.y + up, label, ha="center", va="center", fontsize=7, zorder=3)
-        if rest:
-            axes.text(
-                box.x, box.y - 0.16, rest, ha="center", va="center", fontsize=5.5, color="0.3",
-                zorder=3,
-            )  # fmt: skip
 
 
 def _draw_edge(axes: Axes, columns: Sequence[_Column], source: _Box, target: _Box) -> None:

@@ -124,17 +124,12 @@ def _passed_on(node: Node, before: Sequence[int], sizes: Sequence[int], batch: i
         return 1
     most = max(before)
     channels = max(1, sizes[0] // (batch * before[0]))
-
-    def counts_positions(axis: int) -> bool:
-        size = node.input_shapes[0][axis] or 1
-        return before[0] % size == 0 and channels % size != 0
-
     if node.op == "slice":
-        for axis, *_ in node["ranges"]:
-            if counts_positions(axis):
-                most = most * node.output_shape[axis] // node.input_shapes[0][axis]
-    elif node.op == "concat" and counts_positions(node["axis"]):
-        most = max(most, prod(node.output_shape) // (batch * channels))
+        # A piece of a grid stays at its resolution; every other entry, or a single one, does not.
+        for axis, _, _, step in node["ranges"]:
+            size, left = node.input_shapes[0][axis] or 1, node.output_shape[axis]
+            if (abs(step) > 1 or left == 1) and before[0] % size == 0 and channels % size != 0:
+                most = most * left // size
     elif node.op == "reduce" and prod(node.output_shape) == batch * channels != batch * most:
         most = 1
     elif node.op == "embedding":

@@ -1,0 +1,161 @@
+"""`nni-aiop graph`: what a network is made of, and what it costs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nni_aiop.cli._app import BadInput, table
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs import ComputeGraph
+
+
+def graph(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="An ONNX file (.onnx), a graph of this command (.json), or module:callable, which "
+            "returns a PyTorch module or a compute graph."
+        ),
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", help="An input, as 1x3x224x224 or NAME=1x3x224x224; repeatable, in order."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/graph"),
+) -> None:
+    """Print a network's stages with their exact costs; write graph.json and graph.png.
+
+    MACs are multiply-adds; FLOPs are two for each of them and those of all other functions.
+
+    \b
+    Examples
+      nni-aiop graph my_module:make_network --input 1x3x224x224
+      nni-aiop graph detector.onnx --input 1x3x640x640 --out out/detector
+    """
+    found = _read(model, [_parse_input(text) for text in inputs or ()])
+    out.mkdir(parents=True, exist_ok=True)
+    typer.echo(report(found))
+    found.save(out / "graph.json")
+    found.draw(out / "graph.png", title=Path(model).name)
+    typer.echo(f"\nResults: {out}/graph.json, {out}/graph.png")
+
+
+def report(graph: ComputeGraph) -> str:
+    """The stages of a graph with their costs as a table, the totals, and unknown operations."""
+    from nni_aiop.graphs import short
+
+    rows: list[list[object]] = []
+    for stage in graph.stages():
+        shape = "x".join(map(str, stage.output_shape))
+        costs = (short(n) for n in (stage.macs, stage.flops, stage.parameters))
+        rows.append([stage.name, len(stage.nodes), shape, *costs])
+    cost = graph.cost
+    totals = (short(n) for n in (cost.macs, cost.flops, cost.parameters))
+    rows.append(["total", len(graph), "", *totals])
+    lines = [
+        table(["stage", "nodes", "output", "MACs", "FLOPs", "parameters"], rows),
+        "",
+        f"exactly: {cost.macs} MACs, {cost.flops} FLOPs, {cost.parameters} parameters",
+        f"activations: {short(graph.activation_memory())}B in all, "
+        f"{short(graph.peak_memory())}B at once (float32)",
+    ]
+    if graph.others:
+        lines.append(f"of unknown cost, counted as nothing: {', '.join(graph.others)}")
+    return "\n".join(lines)
+
+
+def _parse_input(text: str) -> tuple[str, tuple[int, ...]]:
+    """Name (empty where none is given) and shape of an input."""
+    name, _, shape = text.rpartition("=")
+    sizes = shape.lower().split("x")
+    if not all(size.isdecimal() and 0 < int(size) < 2**31 for size in sizes):
+        raise BadInput(f"an input must read as 1x3x224x224 or NAME=1x3x224x224, but got {text!r}.")
+    return name, tuple(map(int, sizes))
+
+
+def _read(model: str, inputs: Sequence[tuple[str, tuple[int, ...]]]) -> ComputeGraph:
+    from nni_aiop.graphs import ComputeGraph, from_module
+
+    name, _, attribute = model.partition(":")
+    suffixes = Path(model).suffixes
+    if suffixes[-1:] == [".onnx"]:
+        return _read_onnx(model, inputs)
+    if ".json" in suffixes:
+        if inputs:
+            raise BadInput("a written graph has its input shapes, but --input was given.")
+        return ComputeGraph.load(model)
+    if not name or not attribute:
+        raise BadInput(
+            f"a model must be a file .onnx or .json, or module:callable, but got {model!r}."
+        )
+    network = _network(name, attribute)
+    if isinstance(network, ComputeGraph):
+        return network
+    if not inputs:
+        raise BadInput("a PyTorch module must be given its inputs: --input 1x3x224x224.")
+    named = {key: shape for key, shape in inputs if key}
+    return from_module(network, tuple(shape for key, shape in inputs if not key), kwargs=named)
+
+
+def _read_onnx(model: str, inputs: Sequence[tuple[str, tuple[int, ...]]]) -> ComputeGraph:
+    """The graph of a file; inputs without a name are those of the model in its order."""
+    from google.protobuf.message import DecodeError
+    from onnx import ModelProto
+
+    from nni_aiop.graphs import from_onnx
+
+    shapes = {name: shape for name, shape in inputs if name}
+    plain = [shape for name, shape in inputs if not name]
+    if plain:
+        try:
+            graph = ModelProto.FromString(Path(model).read_bytes()).graph
+        except DecodeError:
+            return from_onnx(model)  # which says what is wrong with it
+        held = {tensor.name for tensor in graph.initializer}
+        names = [x.name for x in graph.input if x.name not in held and x.name not in shapes]
+        if len(plain) > len(names):
+            raise BadInput(
+                f"a shape must be that of an input, but {model} has {len(names)} inputs and "
+                f"{len(plain)} shapes were given."
+            )
+        shapes |= dict(zip(names, plain, strict=False))
+    return from_onnx(model, input_shapes=shapes)
+
+
+def _network(name: str, attribute: str) -> Any:
+    """The module or compute graph that `module:attribute` is, or returns when it is called."""
+    from torch import nn
+
+    from nni_aiop.cli._inputs import import_from
+    from nni_aiop.graphs import ComputeGraph
+
+    import_from(os.getcwd())
+    try:
+        found: Any = importlib.import_module(name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as err:
+        raise BadInput(f"{name}:{attribute} must be importable, but is not: {err}.") from err
+    if callable(found) and not isinstance(found, nn.Module):
+        try:
+            found = found()
+        except Exception as err:
+            raise BadInput(
+                f"{name}:{attribute} must return a network when called, "
+                f"but raised {type(err).__name__}: {err}"
+            ) from err
+    if not isinstance(found, (nn.Module, ComputeGraph)):
+        raise BadInput(
+            f"{name}:{attribute} must be or return a PyTorch module or a compute graph, "
+            f"but is of type {type(found).__name__}."
+        )
+    return found
