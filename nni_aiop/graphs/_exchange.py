@@ -59,8 +59,12 @@ def _is_number(value: Any) -> bool:
     return type(value) is int and 0 <= value < _LARGEST
 
 
-def _is_shape(value: Any) -> bool:
+def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_number, value))
+
+
+def _is_shape(value: Any) -> bool:
+    return _is_list(value) and math.prod(value) < _LARGEST
 
 
 def _is_attribute(value: Any, depth: int = 3) -> bool:
@@ -255,13 +259,13 @@ def from_json(data: Any) -> ComputeGraph:
     records, tied = data.get("nodes"), data.get("tied")
     if not isinstance(records, list):
         raise _refuse("the nodes", "a list", records)
-    if not isinstance(tied, list) or not all(_is_shape(row) and len(row) == 2 for row in tied):
+    if not isinstance(tied, list) or not all(_is_list(row) and len(row) == 2 for row in tied):
         raise _refuse("the tied weights", "a list of pairs", tied)
     nodes = [_node(record, f"node {place}") for place, record in enumerate(records)]
     names, inputs = [], []
     for place, record in enumerate(records):
         sources, name = record.get("inputs"), record.get("name")
-        if not _is_shape(sources):
+        if not _is_list(sources):
             raise _refuse(f"the inputs of node {place}", "a list of whole numbers", sources)
         if not isinstance(name, str):
             raise _refuse(f"the name of node {place}", "a text", name)
