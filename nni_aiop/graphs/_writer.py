@@ -50,6 +50,7 @@ class GraphWriter:
         self._inputs: list[tuple[int, ...]] = []
         self._names: list[str] = []
         self._tied: dict[int, int] = {}
+        self._known: dict[tuple[int, tuple[int, ...]], int] = {}
         self._sums: dict[int, list[int]] = {}
         self._n_inputs = self._n_outputs = 0
 
@@ -58,26 +59,39 @@ class GraphWriter:
 
     def write(self, node: Node, *sources: Data, shape: Shape | None = None) -> Data:
         """Any node; `shape` is that of the result where it is not the node's output shape."""
-        place = len(self._nodes)
+        return self._write(_interned(node), *sources, shape=shape)
+
+    def _write(self, node: Node, *sources: Data, shape: Shape | None = None) -> Data:
+        places = tuple([source[0] for source in sources])
+        if shape is None:
+            shape = node.output_shape
+        if node.weight_shape is None:
+            # What does the same to the same tensors is one node.
+            earlier = self._known.setdefault((id(node), places), len(self._nodes))
+            if earlier < len(self._nodes):
+                return Data(earlier, shape)
+        return self._append(node, places, self.scope, shape)
+
+    def _append(self, node: Node, places: tuple[int, ...], name: str, shape: Shape) -> Data:
         self._nodes.append(node)
-        self._inputs.append(tuple([source[0] for source in sources]))
-        self._names.append(self.scope)
-        return Data(place, node.output_shape if shape is None else shape)
+        self._inputs.append(places)
+        self._names.append(name)
+        return Data(len(self._nodes) - 1, shape)
 
     # --- in and out ----------------------------------------------------------------------------
 
     def input(self, shape: Shape) -> Data:
         """An input of the network."""
-        x = self.write(Node("input", output_shape=tuple(shape)))
-        self._names[-1] = f"input_{self._n_inputs}"
+        shape = tuple(shape)
+        name = f"input_{self._n_inputs}"
         self._n_inputs += 1
-        return x
+        return self._append(Node("input", output_shape=shape), (), name, shape)
 
     def output(self, x: Data) -> None:
         """Makes data an output of the network."""
-        self.write(_plain("output", x.shape), x)
-        self._names[-1] = f"output_{self._n_outputs}"
+        name = f"output_{self._n_outputs}"
         self._n_outputs += 1
+        self._append(_plain("output", x.shape), (x.place,), name, x.shape)
 
     def reshape(self, x: Data, shape: Shape) -> Data:
         """The same data in another shape, which is no operation."""
@@ -115,7 +129,7 @@ class GraphWriter:
     ) -> Data:
         """A convolution over all axes from the third on; its padding is half its kernel."""
         padding = kernel // 2 if padding is None else padding
-        return self.write(_conv(x[1], out, kernel, stride, padding, groups, bias), x)
+        return self._write(_conv(x[1], out, kernel, stride, padding, groups, bias), x)
 
     def conv_transpose(
         self,
@@ -129,51 +143,51 @@ class GraphWriter:
         bias: bool = True,
     ) -> Data:
         """A transposed convolution over all axes from the third on."""
-        return self.write(
+        return self._write(
             _conv_transpose(x.shape, out, kernel, stride, padding, output_padding, bias), x
         )
 
     def linear(self, x: Data, out: int, *, bias: bool = True) -> Data:
         """A product with a learned matrix over the last axis."""
-        return self.write(_linear(x.shape, out, bias), x, shape=(*x.shape[:-1], out))
+        return self._write(_linear(x.shape, out, bias), x, shape=(*x.shape[:-1], out))
 
     def batch_norm(self, x: Data) -> Data:
         """Batch normalisation with learned scale and shift."""
-        return self.write(_batch_norm(x[1]), x)
+        return self._write(_batch_norm(x[1]), x)
 
     # --- operations without weights ------------------------------------------------------------
 
     def activation(self, x: Data, op: str) -> Data:
         """A function entry by entry that the vocabulary names, such as "hard_swish"."""
-        return self.write(_plain(op, x[1]), x)
+        return self._write(_plain(op, x[1]), x)
 
     def relu(self, x: Data) -> Data:
         """max(x, 0)."""
-        return self.write(_plain("relu", x[1]), x)
+        return self._write(_plain("relu", x[1]), x)
 
     def add(self, *terms: Data) -> Data:
-        """The sum of tensors, broadcast; one tensor is its own sum."""
-        if len(terms) == 1:
-            return terms[0]
-        node = _combined("add", tuple([term[1] for term in terms]))
-        sums = [
-            term[0]
-            for term in terms
-            if (inner := self._nodes[term[0]]).op == "add"
-            and not inner.attributes
-            and inner.output_shape == term[1] == node.output_shape
-        ]
-        if sums:
-            self._sums[len(self._nodes)] = sums
-        return self.write(node, *terms)
+        """The sum of tensors, broadcast, one after the other; one tensor is its own sum."""
+        total = terms[0]
+        for term in terms[1:]:
+            node = _combined("add", (total[1], term[1]))
+            sums = [x[0] for x in (total, term) if self._is_sum(x, node.output_shape)]
+            total = self._write(node, total, term)
+            if sums:
+                self._sums[total.place] = sums
+        return total
+
+    def _is_sum(self, x: Data, shape: Shape) -> bool:
+        """Whether x is a sum of this shape that may become part of another."""
+        node = self._nodes[x[0]]
+        return node.op == "add" and not node.attributes and node.output_shape == x[1] == shape
 
     def mul(self, *factors: Data) -> Data:
         """The product of tensors, broadcast."""
-        return self.write(_combined("mul", tuple([factor[1] for factor in factors])), *factors)
+        return self._write(_combined("mul", tuple([factor[1] for factor in factors])), *factors)
 
     def zeros(self, x: Data) -> Data:
         """x * 0."""
-        return self.write(_zeros(x[1]), x)
+        return self._write(_zeros(x[1]), x)
 
     def max_pool(self, x: Data, kernel: int, *, stride: int, padding: int = 0) -> Data:
         """Max pooling over all axes from the third on."""
@@ -185,34 +199,34 @@ class GraphWriter:
 
     def _pool(self, kind: str, x: Data, kernel: int, stride: int, padding: int) -> Data:
         shape = (*x.shape[:2], *_spatial(x.shape, kernel, stride, padding))
-        return self.write(_pool(kind, x.shape, kernel, stride, padding), x, shape=shape)
+        return self._write(_pool(kind, x.shape, kernel, stride, padding), x, shape=shape)
 
     def global_avg_pool(self, x: Data, *, keep: bool = False) -> Data:
         """The mean over all axes from the third on, which stay with length 1 on demand."""
         shape = x.shape[:2] + (1,) * (len(x.shape) - 2) * keep
         if prod(x.shape) == prod(shape):
             return self.reshape(x, shape)
-        return self.write(_plain_to("global_avg_pool", x.shape, x.shape[:2]), x, shape=shape)
+        return self._write(_plain_to("global_avg_pool", x.shape, x.shape[:2]), x, shape=shape)
 
     def concat(self, parts: Sequence[Data], axis: int = 1) -> Data:
         """Tensors joined along an axis; one tensor is itself."""
         if len(parts) == 1:
             return parts[0]
-        return self.write(_concat(tuple([part[1] for part in parts]), axis), *parts)
+        return self._write(_concat(tuple([part[1] for part in parts]), axis), *parts)
 
     def slice(self, x: Data, *ranges: tuple[int, int, int, int]) -> Data:
         """The part of x in (axis, start, stop, step) ranges; `stop` is one past the last taken."""
-        return self.write(_slice(x.shape, ranges), x)
+        return self._write(_slice(x.shape, ranges), x)
 
     def pad(self, x: Data, *amounts: tuple[int, int, int]) -> Data:
         """x with (axis, before, after) zeros."""
-        return self.write(_pad(x.shape, amounts), x)
+        return self._write(_pad(x.shape, amounts), x)
 
     def resize(self, x: Data, size: Sequence[int], mode: str) -> Data:
         """x with its axes from the third on resized; as it is where it has the size already."""
         if x.shape[2:] == tuple(size):
             return x
-        return self.write(_resize(x.shape, tuple(size), mode), x)
+        return self._write(_resize(x.shape, tuple(size), mode), x)
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -281,6 +295,11 @@ class GraphWriter:
 def _spatial(shape: Shape, kernel: int, stride: int, padding: int) -> Shape:
     """Places of a window along the axes from the third on."""
     return tuple([(size + 2 * padding - kernel) // stride + 1 for size in shape[2:]])
+
+
+@_cached
+def _interned(node: Node) -> Node:
+    return node
 
 
 @_cached

@@ -135,6 +135,29 @@ def test_a_sum_that_only_a_sum_reads_is_part_of_it() -> None:
     assert write(read_twice).operations["add"] == 2
 
 
+def test_what_does_the_same_to_the_same_is_one_node() -> None:
+    pool = nn.AvgPool2d(3, 1, 1)
+
+    def twice(w: GraphWriter, x: Data) -> Data:
+        first, second = (w.avg_pool(w.relu(x), 3, stride=1, padding=1) for _ in range(2))
+        y = w.add(x, first)
+        return w.add(w.add(x, second, w.conv(x, 8, 1)), w.conv(x, 8, 1), w.relu(y))
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(nn.Conv2d(8, 8, 1, bias=False) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x + pool(x.relu())
+            return x + pool(x.relu()) + self.convs[0](x) + self.convs[1](x) + y.relu()
+
+    graph = write(twice)
+    assert graph == from_module(Twice(), IMAGE)
+    assert graph.operations["avg_pool"] == 1 and graph.operations["conv"] == 2
+    assert graph.parameters == 128
+
+
 def test_what_no_output_depends_on_vanishes() -> None:
     def with_rest(w: GraphWriter, x: Data) -> Data:
         y = w.add(x, w.relu(x))
