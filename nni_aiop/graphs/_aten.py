@@ -8,6 +8,7 @@ convolutions, pooling and normalisation are several times slower.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ _SAME_NAME = {
 
 _UNARY = (
     "abs", "acos", "asin", "atan", "bitwise_not", "ceil", "cos", "cosh", "erf", "exp", "expm1",
-    "floor", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "log_sigmoid",
+    "floor", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2",
     "logical_not", "neg", "reciprocal", "round", "rsqrt", "sgn", "sign", "sin", "sinh", "sqrt",
     "square", "tan", "trunc",
 )  # fmt: skip
@@ -134,6 +135,8 @@ def _activation(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) 
 
 def _unary(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     function = func._overloadpacket.__name__.rstrip("_")
+    if function == "bitwise_not" and x.dtype == torch.bool:
+        function = "logical_not"
     out: Tensor = _out(
         rec,
         func,
@@ -177,6 +180,13 @@ def _binary(
     )
 
 
+@_handles("log_sigmoid", "log_sigmoid_forward")
+def _log_sigmoid(rec: Recorder, func: Any, x: Tensor) -> Any:
+    gate = rec.apply("sigmoid", [rec.value(x)], x.shape)
+    out = rec.emit("unary", [gate], x.shape, x, function="log")
+    return out if func._overloadpacket.__name__ == "log_sigmoid" else (out, out)
+
+
 @_handles("rsub")
 def _rsub(rec: Recorder, func: Any, x: Tensor, other: Any, alpha: float = 1) -> Any:
     return _binary(rec, torch.ops.aten.sub.Tensor, other, x, alpha=alpha)
@@ -191,8 +201,12 @@ def _identity(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) ->
         rec.register(out, rec.value(x))
         return (out, out) if name == "native_dropout" else out
     out = rec.run(func, (x, *args), kwargs)
-    if out is not x:
+    if out is x:
+        return out
+    if out.untyped_storage()._cdata == x.untyped_storage()._cdata:
         rec.register_view(out, x, lambda v: v, lambda v: v)
+    else:
+        rec.register(out, rec.value(x))
     return out
 
 
@@ -273,6 +287,8 @@ def _where(rec: Recorder, func: Any, *args: Any, **kwargs: Any) -> Any:
     if len(args) < 3:
         return rec.unknown(func, args, kwargs)
     values = [rec.operand(x) for x in args[:3]]
+    if func._overloadpacket.__name__.startswith("masked_fill"):
+        values = [values[1], values[2], values[0]]
     return _out(
         rec,
         func,
@@ -803,18 +819,21 @@ def _vector_norm(
     return rec.emit("reduce", [rec.value(x)], shape, x, kind=kind, axes=axes, keep=keepdim)
 
 
-def _variance(rec: Recorder, x: Tensor, axes: tuple[int, ...], correction: float) -> list[Value]:
-    """(mean, variance) with reduced axes kept, as ONNX writes them out."""
+def _variance(
+    rec: Recorder, x: Tensor, axes: tuple[int, ...], correction: float, shape: Sequence[int]
+) -> list[Value]:
+    """(mean, variance), written out as ONNX has them; `shape` is that of the variance."""
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
     value = rec.value(x)
     n = prod(x.shape[axis] for axis in axes)
     mean = rec.apply("reduce", [value], kept, kind="mean", axes=axes, keep=True)
     deviation = rec.apply("binary", [value, mean], x.shape, function="sub")
     square = rec.apply("binary", [deviation, deviation], x.shape, function="mul")
-    var = rec.apply("reduce", [square], kept, kind="mean", axes=axes, keep=True)
+    keep = len(shape) == len(kept)
+    var = rec.apply("reduce", [square], shape, kind="mean", axes=axes, keep=keep)
     if correction:
-        factor = rec.number(n / (n - correction))
-        var = rec.apply("binary", [var, factor], kept, function="mul")
+        factor = rec.number(n / (n - correction) if n > correction else math.nan)
+        var = rec.apply("binary", [var, factor], shape, function="mul")
     return [mean, var]
 
 
@@ -830,10 +849,10 @@ def _var(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     else:
         flags = [a for a in args if isinstance(a, bool)] + [kwargs.get("unbiased", True)]
         correction = int(flags[0])
-    mean, var = _variance(rec, x, _axes(x, dim), correction)
+    results = result if isinstance(result, tuple) else (result,)
+    mean, var = _variance(rec, x, _axes(x, dim), correction, tuple(results[0].shape))
     if name.startswith("std"):
         var = rec.apply("unary", [var], var.shape, function="sqrt")
-    results = result if isinstance(result, tuple) else (result,)
     for out, value in zip(results, (var, mean), strict=False):
         rec.register(out, rec.apply("reshape", [value], out.shape))
     return result
@@ -1132,6 +1151,11 @@ def _embedding(
 ) -> Any:
     values = [rec.value(index), rec.value(weight)]
     return rec.emit("embedding", values, (*index.shape, weight.shape[1]), weight)
+
+
+@_handles("gather")
+def _gather(rec: Recorder, func: Any, x: Tensor, dim: int, index: Tensor, **kwargs: Any) -> Any:
+    return rec.emit("gather_elements", [rec.value(x), rec.value(index)], index.shape, x)
 
 
 @_handles("index_select")

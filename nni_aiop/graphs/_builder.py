@@ -214,6 +214,7 @@ class Builder:
             )
         merge_twins(live(self._outputs))
         outputs = simplify(live(self._outputs), self._outputs)
+        merge_twins(live(outputs))
         outputs = without_layout(live(outputs), outputs)
         return _assemble(live([*self._inputs, *outputs]))
 
@@ -267,7 +268,8 @@ def _weight_shape(value: Value) -> Shape | None:
     if value.op == "attention":
         return None
     for v in constants:
-        if v.size > 1:
+        # Outside the vocabulary constants may be indices as well.
+        if v.size > 1 and (v.learned or not value.op.startswith(OTHER)):
             shape = v.shape
             while shape and shape[0] == 1:
                 shape = shape[1:]

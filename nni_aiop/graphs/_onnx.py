@@ -71,8 +71,8 @@ _FOLDED = frozenset(
 _READS_NUMBERS = frozenset({"Resize", "Upsample", "Range"})
 """Operators whose shape depends on the values of floating-point inputs."""
 
-_LIKE_ITS_INPUT = frozenset({"GroupNormalization"})
-"""Operators that onnx infers no shape for, with the shape of their first input."""
+_LIKE_ITS_INPUTS = {"GroupNormalization": 1, "GreaterOrEqual": 2, "LessOrEqual": 2}
+"""Operators that onnx infers no shape for: how many inputs broadcast to that of the output."""
 
 
 def from_onnx(
@@ -372,8 +372,9 @@ class _Door:
             shape = None if kind is None else _static(kind)
             if shape is None and name in self._stated:
                 shape = _static(self._stated[name].type)
-            if shape is None and place == 0 and node.op_type in _LIKE_ITS_INPUT and inputs[0]:
-                shape = inputs[0].value.shape
+            if shape is None and place == 0 and node.op_type in _LIKE_ITS_INPUTS:
+                shapes = [operand.value.shape for operand in inputs if operand is not None]
+                shape = np.broadcast_shapes(*shapes[: _LIKE_ITS_INPUTS[node.op_type]])
             if not name:
                 shape = ()
             if shape is not None and any(n < 0 for n in shape):
@@ -392,11 +393,11 @@ class _Door:
     ) -> list[NDArray[Any]] | None:
         """What comes out where it can be worked out from few numbers, else None."""
         if node.op_type in ("Shape", "Size") and inputs[0] is not None:
-            shape = inputs[0].value.shape
+            of = inputs[0].value.shape
             if node.op_type == "Size":
-                return [np.asarray(prod(shape), np.int64)]
-            ends = {a.name: a.i for a in node.attribute}
-            return [np.asarray(shape[slice(ends.get("start", 0), ends.get("end"))], np.int64)]
+                return [np.asarray(prod(of), np.int64)]
+            part = {a.name: a.i for a in node.attribute}
+            return [np.asarray(of[slice(part.get("start", 0), part.get("end"))], np.int64)]
         if node.op_type not in _FOLDED:
             return None
         for _, shape in types:
@@ -411,9 +412,17 @@ class _Door:
             feeds[name] = operand.data
         from onnx.reference import ReferenceEvaluator
 
+        # A node alone would be evaluated by its newest version.
+        ends, made = (
+            [onnx.helper.make_value_info(name, TypeProto()) for name in names if name]
+            for names in (feeds, node.output)
+        )
+        alone = onnx.helper.make_model(
+            onnx.helper.make_graph([node], "alone", ends, made), opset_imports=self._imports
+        )
         try:
             with np.errstate(all="ignore"):
-                results = ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds)
+                results = ReferenceEvaluator(alone).run(None, feeds)
         except Exception:  # noqa: BLE001 (what cannot be evaluated is a constant of unknown content)
             return None
         return [np.asarray(result) for result in results]

@@ -159,6 +159,7 @@ def _handles(*names: str) -> Callable[[Handler], Handler]:
 _OTHER_NAMES = {
     "GridSample": "grid_sampler_2d",
     "ScatterElements": "scatter",
+    "ScatterND": "scatter",
     "TopK": "topk",
     "CumSum": "cumsum",
     "NonZero": "nonzero",
@@ -335,6 +336,11 @@ def _softmax(call: Call) -> Value:
         value = call.apply("reshape", [call.x], flat)
         return call.apply("reshape", [call.apply(op, [value], flat, axis=1)])
     return call.apply(op, [call.x], axis=axis)
+
+
+@_handles("Trilu")
+def _triangle(call: Call) -> Value:
+    return call.apply("triu" if call.option("upper", 1) else "tril", [call.x])
 
 
 @_handles("Where")
@@ -603,10 +609,14 @@ def _reshape(call: Call) -> Value:
 
 @_handles("Transpose")
 def _transpose(call: Call) -> Value:
-    rank = len(call.x.shape)
-    return call.apply(
-        "transpose", [call.x], order=tuple(call.option("perm", range(rank - 1, -1, -1)))
-    )
+    x = call.x
+    order = tuple(call.option("perm", range(len(x.shape) - 1, -1, -1)))
+    if call.opset < 13 and x.op in ("softmax", "log_softmax") and x.inputs[0].op == "transpose":
+        # How PyTorch's exporter writes a softmax over any axis but the last up to opset 12.
+        there = x.inputs[0].attributes["order"]
+        if [there[axis] for axis in order] == sorted(order):
+            return call.apply(x.op, x.inputs[0].inputs, axis=there[x.attributes["axis"]])
+    return call.apply("transpose", [x], order=order)
 
 
 @_handles("Expand", "Tile")
@@ -644,6 +654,8 @@ def _space_to_depth(call: Call) -> Value:
 def _cut(call: Call, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
     shape = list(x.shape)
     shape[axis] = len(range(start, stop, step))
+    if stop < 0:  # before the first entry, which -1 would not say
+        stop = -x.shape[axis] - 1
     return call.apply("slice", [x], shape, axis=axis, start=start, stop=stop, step=step)
 
 
@@ -683,8 +695,6 @@ def _gather(call: Call) -> Value:
     if index.is_constant and index.shape == () and place is not None and not x.is_constant:
         at = int(place) % x.shape[axis]
         return call.apply("reshape", [_cut(call, x, axis, at, at + 1)])
-    if x.is_constant and not index.is_constant and axis == 0 and len(x.shape) == 2:
-        return call.apply("embedding", [index, x])
     return call.apply("gather", [x, index], axis=axis)
 
 

@@ -21,7 +21,8 @@ inputs are already in canonical form, so that a pattern is recognised at its las
 6. softmax(scale * q k^T + mask) v is `attention`; its scale is not kept.
 7. Means and maxima over all axes from the third on, and pooling windows that cover their input, are
    `global_avg_pool` and `global_max_pool`.
-8. Cuts of cuts are one `slice`, joints of joints along one axis one `concat`.
+8. Cuts of cuts are one `slice`, joints of joints along one axis one `concat`; rows of a constant
+   table are an `embedding`.
 9. Reshapes vanish, and chains of transposes are one `permute` or nothing (`_layout`).
 
 Constants behind weights: an operation reads its weights after its data, in the order that its
@@ -36,6 +37,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from nni_aiop.graphs._builder import Value, constant
+from nni_aiop.graphs._graph import Shape
 from nni_aiop.graphs._layout import LAYOUT
 from nni_aiop.graphs._vocabulary import OPERATIONS, OTHER
 
@@ -133,6 +135,9 @@ def _first_input(value: Value) -> Value:
     return value.inputs[0]
 
 
+_INVERSE = {"less": "greater_equal", "greater": "less_equal", "equal": "not_equal"}
+
+
 def _unary(value: Value) -> Value:
     function = value.attributes["function"]
     if function == "pow":
@@ -142,6 +147,14 @@ def _unary(value: Value) -> Value:
         for number, name in ((2, "square"), (0.5, "sqrt"), (-0.5, "rsqrt"), (-1, "reciprocal")):
             if _close(exponent, number):
                 function = name
+    root = value.inputs[0]
+    if function == "reciprocal" and _is_function(root, "sqrt") and root.uses == 1:
+        value.inputs, function = [root.inputs[0]], "rsqrt"
+    if function == "logical_not" and root.op == "elementwise" and root.uses == 1:
+        inverse = _INVERSE.get(root.attributes["function"])
+        if inverse is not None:
+            root.attributes["function"] = inverse
+            return root
     value.op, value.attributes = "elementwise", {"function": function}
     return _hidden_norm(value)
 
@@ -207,6 +220,7 @@ def _binary(value: Value) -> Value:
         if _close(a.number, 1):
             value.inputs, value.input_shapes = [b], value.input_shapes[1:]
             value.attributes = {"function": "reciprocal"}
+            return _unary(value)
         return _hidden_norm(value)
     return value
 
@@ -366,11 +380,19 @@ def _mean_of(value: Value) -> Value | None:
 
 def _power_mean(value: Value) -> Value | None:
     """d of mean(d^2) + epsilon."""
-    pair = _with_constant(value, "add")
-    mean = _mean_of(value if pair is None else pair[0])
+    mean = _mean_of(_behind_epsilon(value))
     if mean is None:
         return None
     return mean.inputs[0] if _is_function(mean, "square") else None
+
+
+def _behind_epsilon(value: Value) -> Value:
+    pair = _with_constant(value, "add")
+    return value if pair is None else pair[0]
+
+
+def _n_axes(mean: Value) -> int:
+    return len(mean.attributes["axes"])
 
 
 def _norm(value: Value, deviation: Value, spread: Value) -> Value | None:
@@ -382,8 +404,10 @@ def _norm(value: Value, deviation: Value, spread: Value) -> Value | None:
         x, mean = deviation.inputs
         twin = _is_function(measured, "sub") and measured.inputs[0] is x
         if _mean_of(mean) is x and (measured is deviation or twin):
-            return _replace(value, "layer_norm", [x])
-    return _replace(value, "rms_norm", [deviation]) if measured is deviation else None
+            return _replace(value, "layer_norm", [x], over=_n_axes(mean))
+    if measured is deviation:
+        return _replace(value, "rms_norm", [deviation], over=_n_axes(_behind_epsilon(spread)))
+    return None
 
 
 def _norm_by_product(value: Value, x: Value, gate: Value) -> Value | None:
@@ -407,27 +431,35 @@ def _hidden_norm(value: Value) -> Value:
 _SCALED = ("layer_norm", "rms_norm", "group_norm")
 
 
-def _channel_axis(value: Value) -> int:
-    return -1 if value.op in ("layer_norm", "rms_norm", "linear") else 1
+def _channels_last(value: Value) -> bool:
+    return value.op in ("layer_norm", "rms_norm", "linear")
 
 
-def _fits_channels(value: Value, shape: Sequence[int], rank: int) -> bool:
-    """Whether a constant of this shape, broadcast to `rank` axes, differs by channel alone."""
-    axis = _channel_axis(value) % rank
-    full = (1,) * (rank - len(shape)) + tuple(shape)
-    channels = value.shape[_channel_axis(value)]
-    return len(full) == rank and all(
-        size == (channels if place == axis else 1) for place, size in enumerate(full)
-    )
+def _fits_channels(value: Value, shape: Sequence[int], rank: int) -> Shape | None:
+    """The shape of a constant without its axes of length 1, where it differs by channel alone.
+
+    Args:
+        value: The operation behind which it stands.
+        shape: Of the constant, which is broadcast to `rank` axes.
+    """
+    if _channels_last(value):
+        over = value.attributes.get("over", 1)
+        channels = tuple(value.shape[-over:])
+        wanted = (1,) * (rank - over) + channels
+    else:
+        channels = (value.shape[1],)
+        wanted = (1, *channels) + (1,) * (rank - 2)
+    return channels if (1,) * (rank - len(shape)) + tuple(shape) == wanted else None
 
 
 def _with_scale(value: Value, x: Value, c: Value) -> Value | None:
     """A norm that takes the constant behind it as its scale."""
     if x.op not in _SCALED or len(x.inputs) != 1:
         return None
-    if not _fits_channels(x, c.shape, len(value.shape)):
+    channels = _fits_channels(x, c.shape, len(value.shape))
+    if channels is None:
         return None
-    scale = constant((c.size,), learned=c.learned)
+    scale = constant(channels, learned=c.learned)
     shapes = [x.input_shapes[0], scale.shape]
     return Value(x.op, [x.inputs[0], scale], x.shape, x.attributes, x.name, input_shapes=shapes)
 
@@ -436,9 +468,10 @@ def _with_shift(value: Value, x: Value, c: Value) -> Value | None:
     """A convolution, linear layer or norm that takes the constant behind it as its bias."""
     if x.op not in (*_SCALED, "conv", "conv_transpose", "linear") or len(x.inputs) != 2:
         return None
-    if not x.inputs[1].is_constant or not _fits_channels(x, c.shape, len(value.shape)):
+    channels = _fits_channels(x, c.shape, len(value.shape))
+    if channels is None or not x.inputs[1].is_constant:
         return None
-    shift = constant((c.size,), learned=c.learned)
+    shift = constant(channels, learned=c.learned)
     attributes = dict(x.attributes)
     if "bias" in attributes:
         attributes["bias"] = True
@@ -674,6 +707,14 @@ def _concat(value: Value) -> Value:
     return parts[0] if len(parts) == 1 else value
 
 
+def _gather(value: Value) -> Value:
+    """Rows of a constant table are an `embedding`."""
+    x, index = value.inputs
+    if x.is_constant and len(x.shape) == 2 and value.attributes["axis"] == 0:
+        return Value("embedding", [index, x], value.shape, {}, value.name)
+    return value
+
+
 def _softmax(value: Value) -> Value:
     value.attributes["axis"] %= len(value.shape)
     return value
@@ -708,6 +749,7 @@ _RULES: dict[str, Rule] = {
     "reduce": _reduce,
     "slice": _slice,
     "concat": _concat,
+    "gather": _gather,
     "softmax": _softmax,
     "log_softmax": _softmax,
     "resize": _resize,

@@ -203,7 +203,7 @@ def test_copies_are_not_views() -> None:
         (lambda x: 1 - x, lambda x: torch.rsub(x, 1)),
         (lambda x: x.flip(3), lambda x: torch.flip(x, (-1,))),
         (lambda x: torch.addcmul(x, x, x), lambda x: x + x * x),
-        (lambda x: torch.var(x, 1), lambda x: (((x - x.mean(1, True)) ** 2).mean(1, True) * (8 / 7))[:, 0]),
+        (lambda x: torch.var(x, 1), lambda x: (((x - x.mean(1, True)) ** 2).mean(1) * (8 / 7))),
         (
             lambda x: torch.einsum("bchw,bdhw->bcd", x, x),
             lambda x: x.flatten(2) @ x.flatten(2).transpose(1, 2),
