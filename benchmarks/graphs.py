@@ -1,11 +1,12 @@
-"""How fast compute graphs are read: timm networks beside torch.fx, torch.export and torch.onnx; spaces.
+"""How fast networks become compute graphs, beside torch.fx, torch.export and torch.onnx.
 
 python benchmarks/graphs.py
 
 Every reader gets the same untrained network in the same process, in turn: ours (`from_module`),
-torch.fx.symbolic_trace with ShapeProp on the meta device, torch.export.export, and torch.onnx.export
-(to memory, TorchScript exporter, whose result is then read by `from_onnx`). The spaces' samples go
-through the module (its construction on the meta device included) and straight from the code.
+torch.fx.symbolic_trace with ShapeProp on the meta device, torch.export.export, and
+torch.onnx.export (to memory, TorchScript exporter, whose result is then read by `from_onnx`). The
+spaces' samples go through the module (its construction on the meta device included) and straight
+from the code.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ READERS: dict[str, Callable[[nn.Module, tuple[int, ...]], Any]] = {
 
 
 def measure(name: str, repeats: int) -> tuple[dict[str, float], int, bool | None]:
-    """Median seconds of each reader (NaN where it fails), nodes, and whether ONNX gives the same."""
+    """Median seconds of each reader (NaN where it fails), nodes, whether ONNX gives the same."""
     torch.manual_seed(0)
     model = create(name)
     for parameter in model.parameters():
@@ -134,7 +135,7 @@ def measure(name: str, repeats: int) -> tuple[dict[str, float], int, bool | None
                 with quiet():
                     result = read(model, shape)
                 seconds.append(time.perf_counter() - begin)
-        except Exception as err:  # what a reader cannot read is part of the result
+        except Exception as err:  # noqa: BLE001 (what a reader cannot read is part of the result)
             print(f"  {reader} cannot read {name}: {type(err).__name__}")
             taken[reader] = float("nan")
             continue
@@ -147,7 +148,7 @@ def measure(name: str, repeats: int) -> tuple[dict[str, float], int, bool | None
 
 
 def graphs_per_second(name: str, n: int) -> tuple[float, float, float, int, bool]:
-    """By module and by code; milliseconds of hashing one; nodes on average; whether all are equal."""
+    """By module, by code; milliseconds of hashing one; average nodes; whether all are equal."""
     network, shape = SPACES[name]
     space = get_space(name)
     assert space.graph is not None
