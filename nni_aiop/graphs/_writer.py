@@ -97,22 +97,43 @@ class GraphWriter:
         """The same data in another shape, which is no operation."""
         return Data(x.place, shape)
 
-    def tie(self, first: range, later: range) -> None:
-        """Says that operations use the weights of earlier ones; places are values of `len`.
+    def repeat(self, written: range, x: Data, other: Data, result: Data) -> Data:
+        """The result of a range of operations once more, with the same weights, on other data.
+
+        Args:
+            written: Places of the operations; `len` of the writer tells where one begins.
+            x: What the operations read that was written before them.
+            other: What they shall read instead.
+            result: Of the operations, or x itself.
 
         Example:
             >>> w = GraphWriter()
             >>> x = w.input((1, 8, 4, 4))
-            >>> for _ in range(2):
-            ...     x = w.conv(x, 8, 3)
-            >>> w.output(x)
-            >>> w.tie(range(1, 2), range(2, 3))
-            >>> w.graph().parameters
-            576
+            >>> start = len(w)
+            >>> y = w.relu(w.conv(x, 8, 3))
+            >>> w.output(w.repeat(range(start, len(w)), x, y, y))
+            >>> w.graph().operations, w.graph().parameters
+            ({'conv': 2, 'input': 1, 'output': 1, 'relu': 2}, 576)
         """
-        for earlier, place in zip(first, later, strict=True):
-            if self._nodes[place].parameters:
-                self._tied[place] = earlier
+        shift = len(self._nodes) - written.start
+        moved = {x.place: other.place} | {place: place + shift for place in written}
+        part = slice(written.start, written.stop)
+        for place, (node, sources) in enumerate(
+            zip(self._nodes[part], self._inputs[part], strict=True), start=len(self._nodes)
+        ):
+            places = tuple([moved.get(source, source) for source in sources])
+            self._inputs.append(places)
+            if node.weight_shape is None:
+                self._known[id(node), places] = place
+            else:
+                earlier = place - shift
+                self._tied[place] = self._tied.get(earlier, earlier)
+        self._nodes += self._nodes[part]
+        self._names += self._names[part]
+        for place in written:
+            if place in self._sums:
+                self._sums[place + shift] = [moved.get(p, p) for p in self._sums[place]]
+        return Data(moved[result.place], result.shape)
 
     # --- operations with weights ---------------------------------------------------------------
 
@@ -244,49 +265,42 @@ class GraphWriter:
             if uses[place] or nodes[place].op == "output":
                 for source in inputs[place]:
                     uses[source] += 1
-        unused = {p for p, n in enumerate(uses) if not n and nodes[p].op not in ("input", "output")}
+        gone = {p for p, n in enumerate(uses) if not n and nodes[p].op not in ("input", "output")}
         joined = {
-            inner: place
-            for place, sums in self._sums.items()
-            for inner in sums
-            if uses[inner] == 1 and place not in unused
+            place: inner
+            for place, sums in sorted(self._sums.items())
+            if place not in gone and (inner := {p for p in sums if uses[p] == 1})
         }
-        if unused or joined:
-            return self._without(unused, joined)
-        return ComputeGraph(nodes, inputs, names=self._names, tied=self._tied)
-
-    def _without(self, unused: set[int], joined: dict[int, int]) -> ComputeGraph:
-        """The graph without the unused nodes, each joined sum being part of the one it is given."""
-        moved: dict[int, int] = {}
-        nodes: list[Node] = []
-        inputs: list[list[int]] = []
-        names: list[str] = []
-        terms: dict[int, tuple[list[Shape], list[int]]] = {}
-        for place, node in enumerate(self._nodes):
-            if place in unused:
-                continue
-            sources = self._inputs[place]
-            if place in joined or not joined.keys().isdisjoint(sources):
-                shapes, read = list(node.input_shapes), []
-                for source in sources:
-                    if joined.get(source) == place:
-                        shapes.remove(self._nodes[source].output_shape)
-                        shapes += terms[source][0]
-                        read += terms[source][1]
-                    else:
-                        read.append(moved[source])
-                if place in joined:
-                    terms[place] = (shapes, read)
-                    continue
-                node = _combined("add", tuple(shapes))
-            else:
-                read = [moved[source] for source in sources]
-            moved[place] = len(nodes)
-            nodes.append(node)
-            inputs.append(read)
-            names.append(self._names[place])
-        tied = {moved[a]: moved[b] for a, b in self._tied.items() if a in moved and b in moved}
-        return ComputeGraph(nodes, inputs, names=names, tied=tied)
+        if not gone and not joined:
+            return ComputeGraph(nodes, inputs, names=self._names, tied=self._tied)
+        nodes, inputs = nodes.copy(), inputs.copy()
+        for place, inner in joined.items():
+            shapes = list(nodes[place].input_shapes)
+            terms: list[int] = []
+            for source in inputs[place]:
+                if source in inner:
+                    shapes.remove(nodes[source].output_shape)
+                    shapes += nodes[source].input_shapes
+                    terms += inputs[source]
+                else:
+                    terms.append(source)
+            nodes[place], inputs[place] = _combined("add", tuple(shapes)), tuple(terms)
+            gone |= inner
+        kept = [place for place in range(len(nodes)) if place not in gone]
+        moved = dict(zip(kept, range(len(kept)), strict=True))
+        tied: dict[int, int] = {}
+        heirs: dict[int, int] = {}
+        for place, first in self._tied.items():
+            if place not in gone:
+                holder = heirs.setdefault(first, place) if first in gone else first
+                if holder != place:
+                    tied[moved[place]] = moved[holder]
+        return ComputeGraph(
+            [nodes[place] for place in kept],
+            [tuple([moved[source] for source in inputs[place]]) for place in kept],
+            names=[self._names[place] for place in kept],
+            tied=tied,
+        )
 
 
 # --- nodes: equal ones are one object ------------------------------------------------------------

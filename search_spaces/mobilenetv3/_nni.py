@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from nni_aiop.engines._nni import importing_nni
-from nni_aiop.search_spaces.mobilenetv3._codes import conditions, dimensions
+from nni_aiop.search_spaces._nni_rules import add_dimensions, violation
+from nni_aiop.search_spaces.mobilenetv3._codes import dimensions
 from nni_aiop.search_spaces.mobilenetv3._network import MobileNetV3Net
 from nni_aiop.search_spaces.mobilenetv3._space import code_space
 from nni_aiop.spaces import CodeSpace
 
 with importing_nni():
-    from nni.mutable import Categorical, SampleValidationError, ensure_frozen
+    from nni.mutable import SampleValidationError
     from nni.nas.nn.pytorch import ModelSpace
 
 __all__ = ["MobileNetV3Space"]
@@ -38,29 +39,17 @@ class MobileNetV3Space(ModelSpace):  # type: ignore[misc]
     def __init__(self, width: float = 1.0, n_classes: int = 1000, resolution: int = 224) -> None:
         super().__init__()
         self.width, self.n_classes, self.resolution = width, n_classes, resolution
-        smallest = {
-            dimension.label: ensure_frozen(
-                self.add_mutable(Categorical(list(dimension.values), label=dimension.label))
-            )
-            for dimension in dimensions()
-        }
+        add_dimensions(self, self.code_space())
+        smallest = {dimension.label: dimension.values[0] for dimension in dimensions()}
         self.net = MobileNetV3Net(smallest, width=width, n_classes=n_classes)
-        self._conditions = conditions()
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.net(x)
         return scores
 
     def check_contains(self, sample: Mapping[str, Any]) -> SampleValidationError | None:
-        """What is wrong with an active label of `sample`, or None."""
-        for mutable in self.mutables:
-            rule = self._conditions.get(mutable.label)
-            # A parent stands before its children, so its own value has been checked by then.
-            if rule is None or sample[rule.parent] in rule.values:
-                error = mutable.check_contains(sample)
-                if error is not None:
-                    return error
-        return None
+        """What makes a sample invalid, or None."""
+        return violation(self.code_space(), sample)
 
     def freeze(self, sample: dict[str, Any]) -> MobileNetV3Net:
         """The network of a sample.

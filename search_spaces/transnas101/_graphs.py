@@ -41,17 +41,14 @@ def _graph(
         x = body(w.input((1, 3, size, size)))
     else:
         tiles = w.input((1, task.n_pieces, 3, size, size))
-        pieces, first = [], range(0)
-        for number in range(task.n_pieces):
-            tile = w.slice(tiles, (1, number, number + 1, 1))
-            start = len(w)
-            pieces.append(body(w.reshape(tile, (1, 3, size, size))))
-            later = range(start, len(w))
-            if number == 0:
-                first = later
-            else:
-                w.tie(first, later)
-        x = w.concat(pieces)
+        first, *others = (
+            w.reshape(w.slice(tiles, (1, n, n + 1, 1)), (1, 3, size, size))
+            for n in range(task.n_pieces)
+        )
+        start = len(w)
+        x = body(first)
+        written = range(start, len(w))
+        x = w.concat([x, *(w.repeat(written, first, other, x) for other in others)])
     w.scope = "head"
     w.output(_head(w, x, task, sum(halves(t) for t in types)))
     return w.graph()

@@ -180,15 +180,45 @@ def test_weights_that_are_used_twice_count_once() -> None:
     twice = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU())
     w = GraphWriter()
     x = w.input(IMAGE)
-    starts = [len(w)]
-    for _ in range(2):
-        x = w.relu(w.conv(x, 8, 1, bias=True))
-        starts.append(len(w))
-    w.tie(range(*starts[:2]), range(*starts[1:]))
-    w.output(x)
-    graph, read = w.graph(), from_module(nn.Sequential(twice, twice), IMAGE)
+    start = len(w)
+    y = w.relu(w.conv(x, 8, 1, bias=True))
+    once = range(start, len(w))
+    z = w.repeat(once, x, y, y)
+    w.output(w.repeat(once, x, z, y))
+    graph, read = w.graph(), from_module(nn.Sequential(twice, twice, twice), IMAGE)
     assert graph == read
     assert graph.parameters == read.parameters == 72
+
+    def without_the_first(w: GraphWriter, x: Data) -> Data:
+        start = len(w)
+        y = w.conv(x, 8, 1)
+        once = range(start, len(w))
+        others = (w.activation(x, op) for op in ("tanh", "relu", "silu"))
+        return w.add(*(w.repeat(once, x, other, y) for other in others))
+
+    assert write(without_the_first).parameters == 64
+
+
+def test_a_repeated_range_has_its_sums_and_twins() -> None:
+    class Block(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + x.relu() + x.tanh() + x.relu()
+
+    def block(w: GraphWriter, x: Data) -> Data:
+        return w.add(x, w.relu(x), w.activation(x, "tanh"), w.relu(x))
+
+    def twice(w: GraphWriter, x: Data) -> Data:
+        start = len(w)
+        y = block(w, x)
+        z = w.repeat(range(start, len(w)), x, y, y)
+        return w.add(z, w.relu(y))  # that relu is in the block already
+
+    class Twice(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = Block()(x)
+            return Block()(y) + y.relu()
+
+    assert write(twice) == from_module(Twice(), IMAGE)
 
 
 def test_names_follow_the_scope() -> None:
