@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +25,7 @@ VALUE = sibling("test_graph_value")
 
 def chain(*widths: int, kernel: int = 3) -> ComputeGraph:
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Conv2d(before, after, kernel, padding=kernel // 2), nn.ReLU()]
     return from_module(nn.Sequential(*layers), (1, widths[0], 8, 8))
 

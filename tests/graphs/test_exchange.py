@@ -165,7 +165,7 @@ def test_bad_fields_are_refused(graph: ComputeGraph, field: str, value: Any, mes
 def test_broken_files_are_refused(tmp_path: Path, content: bytes, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    with pytest.raises(FileFormatError, match="must (hold|be)") as caught:
+    with pytest.raises(FileFormatError, match=r"must (hold|be)") as caught:
         ComputeGraph.load(path)
     assert "\n" not in str(caught.value)
 
