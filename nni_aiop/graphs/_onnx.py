@@ -68,6 +68,13 @@ _FOLDED = frozenset(
 )  # fmt: skip
 """Operators that are evaluated on small tensors whose content is known."""
 
+_SEQUENCES = frozenset(
+    {
+        "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceLength",
+        "SplitToSequence",
+    }
+)  # fmt: skip
+
 _READS_NUMBERS = frozenset({"Resize", "Upsample", "Range"})
 """Operators whose shape depends on the values of floating-point inputs."""
 
@@ -183,6 +190,7 @@ class _Door:
         self._model = _inlined(model)
         self._builder = Builder()
         self._known: dict[str, Operand] = {}
+        self._sequences: dict[str, list[str]] = {}
         self._stated: dict[str, ValueInfoProto] = {v.name: v for v in self._model.graph.value_info}
         self._stated |= {v.name: v for v in self._model.graph.output}
         self._by_pytorch = model.producer_name == "pytorch"
@@ -261,6 +269,10 @@ class _Door:
                 ) from err
 
     def _node(self, node: NodeProto) -> None:
+        own = _domain(node.domain) == ""
+        if own and node.op_type in _SEQUENCES:
+            self._sequence(node)
+            return
         inputs: list[Operand | None] = []
         for name in node.input:
             if name and name not in self._known:
@@ -269,7 +281,6 @@ class _Door:
                     f"{name!r}."
                 )
             inputs.append(self._known[name] if name else None)
-        own = _domain(node.domain) == ""
         if own and node.op_type == "Constant":
             self._learn(node.output[0], self._constant_node(node))
             return
@@ -323,6 +334,78 @@ class _Door:
         whole = attribute.type in (AttributeProto.INT, AttributeProto.INTS)
         data = np.asarray(content, np.int64 if whole else np.float32)
         return self._constant(data.shape, TensorProto.INT64 if whole else TensorProto.FLOAT, data)
+
+    def _sequence(self, node: NodeProto) -> None:
+        """Lists of tensors, by the operators that make them one by one."""
+        kind, out = node.op_type, node.output[0]
+        options = {a.name: a.i for a in node.attribute}
+        axis = options.get("axis", 0)
+        if kind == "SequenceConstruct":
+            self._sequences[out] = list(node.input)
+        elif kind == "SplitToSequence":
+            shape = self._known[node.input[0]].value.shape
+            sizes = self._pieces(node, shape[axis])
+            parts = [f"{out}[{place}]" for place in range(len(sizes))]
+            if len(node.input) > 1 or options.get("keepdims", 1):
+                self._sequences[out] = parts
+            else:
+                self._sequences[out] = [f"{part}.squeezed" for part in parts]
+            self._insert("Split", [node.input[0]], parts, sizes, "split", axis=axis)
+            for part, name in zip(parts, self._sequences[out], strict=True):
+                if part != name:
+                    self._insert("Squeeze", [part], [name], [axis], "axes")
+        elif kind == "ConcatFromSequence":
+            names = self._sequences[node.input[0]]
+            if options.get("new_axis"):
+                wide = [f"{out}[{place}]" for place in range(len(names))]
+                for name, part in zip(names, wide, strict=True):
+                    self._insert("Unsqueeze", [name], [part], [axis], "axes")
+                names = wide
+            self._node(onnx.helper.make_node("Concat", names, [out], node.name, axis=axis))
+        elif kind == "SequenceLength":
+            data = np.asarray(len(self._sequences[node.input[0]]), np.int64)
+            self._learn(out, self._constant((), TensorProto.INT64, data))
+        else:
+            place = self._known[node.input[1]].data
+            if place is None:
+                raise GraphError(f"the place in a list must be known, but {_called(node)} asks it.")
+            names = self._sequences[node.input[0]]
+            self._learn(out, self._known[names[int(place.reshape(()))]])
+
+    def _pieces(self, node: NodeProto, length: int) -> list[int]:
+        sizes = None
+        if len(node.input) > 1:
+            sizes = self._known[node.input[1]].data
+            if sizes is None:
+                raise GraphError(f"sizes of pieces must be known, but {_called(node)} asks them.")
+        if sizes is not None and sizes.ndim:
+            return [int(n) for n in sizes]
+        each = 1 if sizes is None else int(sizes)
+        if each < 1 or length // each > _MOST_KNOWN:
+            raise GraphError(
+                f"a tensor must be cut into at most {_MOST_KNOWN} pieces, but {_called(node)} cuts "
+                f"{length} into pieces of {each}."
+            )
+        return [min(each, length - at) for at in range(0, length, each)]
+
+    def _insert(
+        self,
+        kind: str,
+        inputs: list[str],
+        outputs: list[str],
+        numbers: Sequence[int],
+        name: str,
+        **options: Any,
+    ) -> None:
+        """Runs a node whose numbers are an attribute up to opset 12, and an input from then on."""
+        if self._opsets.get("", OLDEST_OPSET) < 13:
+            options[name] = list(numbers)
+        else:
+            constant = f"{outputs[0]}.{name}"
+            data = np.asarray(numbers, np.int64)
+            self._learn(constant, self._constant(data.shape, TensorProto.INT64, data))
+            inputs = [*inputs, constant]
+        self._node(onnx.helper.make_node(kind, inputs, outputs, **options))
 
     def _branch(self, node: NodeProto, condition: Operand | None) -> None:
         known = None if condition is None else condition.data
@@ -404,6 +487,10 @@ class _Door:
             if node.op_type != "NonZero" and (shape is None or prod(shape) > _MOST_KNOWN):
                 return None
         feeds = {}
+        if node.op_type == "CastLike" and inputs[0] is not None and inputs[0].data is not None:
+            if not inputs[0].value.is_constant or inputs[0].value.learned:
+                return None
+            return [inputs[0].data.astype(onnx.helper.tensor_dtype_to_np_dtype(types[0][0]))]
         for name, operand in zip(node.input, inputs, strict=True):
             if operand is None:
                 continue

@@ -378,6 +378,12 @@ def _halves(totals: Sequence[int], *, more_after: bool) -> tuple[tuple[int, int]
     return tuple(half if more_after else half[::-1] for half in halves)
 
 
+def _with_bias(call: Call) -> list[Value]:
+    """Data, weight and bias, unless that is the zeros that stand for none."""
+    values = call.values()
+    return values[:2] if values[-1].number == 0 else values
+
+
 @_handles("Conv")
 def _conv(call: Call) -> Value:
     kernel = call.value(1).shape[2:]
@@ -386,7 +392,7 @@ def _conv(call: Call) -> Value:
     dilation = tuple(call.option("dilations", (1,) * n))
     return call.apply(
         "conv",
-        call.values(),
+        _with_bias(call),
         kernel=kernel,
         stride=stride,
         padding=_padding(call, call.x.shape[2:], kernel, stride, dilation),
@@ -415,7 +421,7 @@ def _conv_transpose(call: Call) -> Value:
         padding = _padding(call, call.x.shape[2:], kernel, stride, dilation)
     return call.apply(
         "conv_transpose",
-        call.values(),
+        _with_bias(call),
         kernel=kernel,
         stride=stride,
         padding=padding,
@@ -696,6 +702,23 @@ def _gather(call: Call) -> Value:
         at = int(place) % x.shape[axis]
         return call.apply("reshape", [_cut(call, x, axis, at, at + 1)])
     return call.apply("gather", [x, index], axis=axis)
+
+
+@_handles("GatherND")
+def _gather_entries(call: Call) -> Value | list[Value]:
+    """Indices along one axis are a gather, through the transpose that brings the axis to front."""
+    x, index = call.x, call.value(1)
+    if call.option("batch_dims", 0) or index.shape[-1] != 1 or x.is_constant == index.is_constant:
+        return handle_other(call)
+    index = call.apply("reshape", [index], index.shape[:-1])
+    if x.op != "transpose" or len(index.shape) != 1:
+        return call.apply("gather", [x, index], axis=0)
+    order = x.attributes["order"]
+    source = x.inputs[0]
+    shape = list(source.shape)
+    shape[order[0]] = index.shape[0]
+    value = call.apply("gather", [source, index], shape, axis=order[0])
+    return call.apply("transpose", [value], order=order)
 
 
 _PAD_MODES = {"edge": "replicate", "wrap": "circular"}

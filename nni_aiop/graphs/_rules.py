@@ -150,6 +150,10 @@ def _unary(value: Value) -> Value:
     root = value.inputs[0]
     if function == "reciprocal" and _is_function(root, "sqrt") and root.uses == 1:
         value.inputs, function = [root.inputs[0]], "rsqrt"
+    if function == "where" and len(value.inputs) == 3:
+        condition, x, curve = value.inputs
+        if curve.op == "softplus" and curve.inputs[0] is x and condition.op == "elementwise":
+            return curve  # which is all but x where x is large
     if function == "logical_not" and root.op == "elementwise" and root.uses == 1:
         inverse = _INVERSE.get(root.attributes["function"])
         if inverse is not None:
@@ -159,8 +163,24 @@ def _unary(value: Value) -> Value:
     return _hidden_norm(value)
 
 
+def _bounds(value: Value) -> tuple[float | None, float | None] | None:
+    """Between what a clamp holds its input."""
+    if value.op in ("relu", "relu6"):
+        return 0.0, 6.0 if value.op == "relu6" else None
+    if _is_function(value, "clamp") and len(value.inputs) == 1:
+        return value.attributes.get("low"), value.attributes.get("high")
+    return None
+
+
 def _clamp(value: Value) -> Value:
     low, high = value.attributes.get("low"), value.attributes.get("high")
+    x = value.inputs[0]
+    if len(value.inputs) == 1 and (bounds := _bounds(x)):
+        low = max((n for n in (low, bounds[0]) if n is not None), default=None)
+        high = min((n for n in (high, bounds[1]) if n is not None), default=None)
+        value.inputs = [x.inputs[0]]
+        x.uses -= 1
+        x.inputs[0].uses += x.uses > 0
     if _close(low, 0) and (high is None or math.isinf(high)):
         value.op = "relu"
     elif _close(low, 0) and _close(high, 6):
@@ -168,7 +188,8 @@ def _clamp(value: Value) -> Value:
     elif _close(low, 0) and _close(high, 1) and (inner := _sixth(value.inputs[0])):
         return _replace(value, "hard_sigmoid", [inner])
     else:
-        value.op, value.attributes = "elementwise", {"function": "clamp"}
+        value.op = "elementwise"
+        value.attributes = {"function": "clamp", "low": low, "high": high}
     return value
 
 
@@ -201,10 +222,12 @@ def _binary(value: Value) -> Value:
         value.inputs, value.input_shapes = [a], value.input_shapes[:1]
         value.attributes = {"function": "pow", "exponent": number}
         return _unary(value)
-    elif function == "max" and (a.is_constant or b.is_constant):
-        data, other = (b, a) if a.is_constant else (a, b)
-        if _close(other.number, 0):
-            return _replace(value, "relu", [data])
+    elif function in ("max", "min") and (a.is_constant or b.is_constant):
+        place = int(a.is_constant)
+        data, other = value.inputs[place], value.inputs[1 - place]
+        if other.number is not None and value.input_shapes[place] == value.shape:
+            side = "low" if function == "max" else "high"
+            return _clamp(_replace(value, "clamp", [data], **{side: other.number}))
     if function in ("add", "mul"):
         shapes = value.input_shapes
         if a.is_constant:
