@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nni_aiop.errors import GraphError
 from nni_aiop.graphs._families import FAMILIES, family
 from nni_aiop.graphs._stages import short
 
@@ -282,11 +283,16 @@ def draw(graph: ComputeGraph, path: Path | str, *, title: str | None = None) -> 
         graph: What to draw; one that stays too large shows how often each operation occurs.
         path: The file to write.
         title: The heading; by default the totals.
+
+    Raises:
+        GraphError: The graph has no nodes.
     """
     from matplotlib.patches import Patch
 
     from nni_aiop.results import new_figure, save_figure
 
+    if not len(graph):
+        raise GraphError("a picture must be of at least one node, but the graph has none.")
     columns, boxes, box_of = _columns(graph)
     detailed = len(boxes) <= _MOST_BOXES
     if not detailed:

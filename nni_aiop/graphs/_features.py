@@ -276,7 +276,8 @@ def graph_features(graph: ComputeGraph) -> GraphFeatures:
     forward = np.array(graph.edges, np.int64).reshape(-1, 2).T
     return GraphFeatures(
         x=node_features(graph),
-        edges=np.concatenate([forward, forward[::-1]], axis=1),
+        # safetensors writes arrays as they lie in memory.
+        edges=np.ascontiguousarray(np.concatenate([forward, forward[::-1]], axis=1)),
         edge_type=np.repeat(np.arange(2), forward.shape[1]),
         level=_places(graph),
         u=global_features(graph),
