@@ -12,6 +12,7 @@ JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
+TIMM := $(shell grep '^timm==' constraints.txt)
 
 # More threads than cores slow small networks down; the tests run in JOBS processes.
 test: export OMP_NUM_THREADS ?= 1
@@ -29,11 +30,14 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 # torch goes first and alone: a looser requirement could take a build with gigabytes of CUDA packages.
+# timm, which tests and benchmarks draw networks from, goes without its requirements: torchvision's
+# wheels need CUDA beside a CPU torch, and timm's other needs stand in the extra `test`.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 must be installed, but none was found." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-deps "$(TIMM)"
 	touch $@
 
 clean:

@@ -80,7 +80,7 @@ def test_columns_have_one_name_each() -> None:
 def test_features_of_nodes(graph: ComputeGraph) -> None:
     x = node_features(graph)
     assert x.dtype == np.float32 and x.shape == (len(graph), len(NODE_COLUMNS))
-    assert np.isfinite(x).all() and 0 <= x.min() and x.max() < 2
+    assert np.isfinite(x).all() and x.min() >= 0 and x.max() < 2
     one_hot = x[:, : len(OPERATIONS) + 1]
     assert one_hot.sum(1).tolist() == [1] * len(graph)
     names = [NODE_COLUMNS[place] for place in one_hot.argmax(1)]

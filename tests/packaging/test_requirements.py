@@ -56,7 +56,8 @@ def test_every_import_is_required() -> None:
     allowed = names(SETTINGS["options"]["install_requires"]) | names(extras["nni"])
     assert imported(*ROOMS) <= allowed
     more = names(extras["benchmarks"])
-    assert imported("benchmarks") <= allowed | more
+    # timm is installed by `make` alone: it requires torchvision, whose wheels bring CUDA.
+    assert imported("benchmarks") - {"timm"} <= allowed | more
     assert more <= imported("benchmarks")
 
 
