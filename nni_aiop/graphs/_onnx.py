@@ -4,9 +4,9 @@ Weights are looked at by their shapes alone, so that data outside the file are n
 arithmetic on shapes is evaluated (`onnx.reference`) as long as its tensors are small; `_onnx_ops`
 says what each operator means.
 
-PyTorch's exporters write the numbers of a formula as Constant nodes, and parameters as
-initializers; other tools write both as initializers. Single numbers among initializers are
-therefore known numbers unless the file says that PyTorch made it.
+PyTorch's exporters write the numbers of a formula as Constant nodes and parameters as initializers,
+or say of each initializer which it is; other tools write both as initializers. Single numbers among
+those are therefore known numbers unless the file says that PyTorch made it.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ _SEQUENCES = frozenset(
         "SplitToSequence",
     }
 )  # fmt: skip
+
+_KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 
 _READS_NUMBERS = frozenset({"Resize", "Upsample", "Range"})
 """Operators whose shape depends on the values of floating-point inputs."""
@@ -194,6 +196,18 @@ class _Door:
         self._stated: dict[str, ValueInfoProto] = {v.name: v for v in self._model.graph.value_info}
         self._stated |= {v.name: v for v in self._model.graph.output}
         self._by_pytorch = model.producer_name == "pytorch"
+        # What torch.export says of an initializer: PARAMETER, BUFFER, CONSTANT_TENSOR.
+        self._kinds = {
+            info.name: entry.value
+            for info in model.graph.value_info
+            for entry in info.metadata_props
+            if entry.key == _KIND
+        }
+        self._says_kinds = bool(self._kinds) or any(
+            entry.key.startswith("pkg.torch.")
+            for node in model.graph.node
+            for entry in node.metadata_props
+        )
         self._imports = [onnx.helper.make_opsetid(d, v) for d, v in self._opsets.items()]
 
     def graph(self, input_shapes: Mapping[str, Sequence[int]]) -> ComputeGraph:
@@ -244,11 +258,15 @@ class _Door:
         shape = _dims(tensor.dims, tensor.name)
         small = prod(shape) <= _MOST_KNOWN and tensor.data_location != TensorProto.EXTERNAL
         read = _reader(tensor) if small and tensor.data_type != TensorProto.STRING else None
-        learned = learned and (self._by_pytorch or prod(shape) > 1)
-        if learned and tensor.data_type in _FLOATING:
-            value = self._builder.parameter(shape, tensor.name)
-            return Operand(value, tensor.data_type, read)
-        return self._constant(shape, tensor.data_type, read() if read else None)
+        if not learned or tensor.data_type not in _FLOATING:
+            return self._constant(shape, tensor.data_type, read() if read else None)
+        kind = self._kinds.get(tensor.name)
+        if kind not in (None, "PARAMETER"):
+            return Operand(self._builder.constant(shape), tensor.data_type, read)
+        may_be_number = self._says_kinds if self._by_pytorch else prod(shape) == 1
+        if kind is None and may_be_number and read and _number(data := read()) is not None:
+            return self._constant(shape, tensor.data_type, data)
+        return Operand(self._builder.parameter(shape, tensor.name), tensor.data_type, read)
 
     def _constant(self, shape: Shape, elem_type: int, data: NDArray[Any] | None) -> Operand:
         value = self._builder.constant(shape, _number(data))
