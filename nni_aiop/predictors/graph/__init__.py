@@ -1,1 +1,34 @@
-"""Predictors of metrics from compute graphs (AIO-P): one predictor for many spaces and tasks."""
+"""Predictors of metrics from compute graphs (AIO-P): one predictor for many spaces and tasks.
+
+`GraphPredictor` is the one to start with: `fit` pretrains its backbone, `adapt` adds a K-Adapter
+for a task, and `transfer` or `few_shot` carry both to a task with a few labels.
+"""
+
+from nni_aiop.predictors.graph._adapters import KAdapter
+from nni_aiop.predictors.graph._collation import GraphSet
+from nni_aiop.predictors.graph._encoders import ENCODERS, Encoder, GraphEncoder, PublishedEncoder
+from nni_aiop.predictors.graph._predictor import GraphPredictor, load_graph_predictor
+from nni_aiop.predictors.graph._transfer import (
+    FewShotPredictor,
+    TransferredPredictor,
+    ZeroShotPredictor,
+)
+from nni_aiop.predictors.graph.few_shot import GPHead, RidgeHead
+from nni_aiop.predictors.graph.labels import LabelScaling
+
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "FewShotPredictor",
+    "GPHead",
+    "GraphEncoder",
+    "GraphPredictor",
+    "GraphSet",
+    "KAdapter",
+    "LabelScaling",
+    "PublishedEncoder",
+    "RidgeHead",
+    "TransferredPredictor",
+    "ZeroShotPredictor",
+    "load_graph_predictor",
+]

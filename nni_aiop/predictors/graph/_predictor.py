@@ -1,0 +1,668 @@
+"""GraphPredictor: a pretrained backbone, adapters for tasks, and transfer to other ones.
+
+Notation: n graphs, m metrics of the backbone, k members (adapters, or the backbone's own head)
+that predict together. Members return standardised labels (Eq. 4, after Eq. 5 with `by_flops`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import NotFittedError
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from nni_aiop.errors import FileFormatError
+from nni_aiop.predictors._base import Prediction
+from nni_aiop.predictors.graph._adapters import Backbone, KAdapter, Member
+from nni_aiop.predictors.graph._collation import GraphBatch, GraphSet, apply
+from nni_aiop.predictors.graph._encoders import ENCODERS
+from nni_aiop.predictors.graph._files import read_file, write_file
+from nni_aiop.predictors.graph._training import Recipe, train
+from nni_aiop.predictors.graph._transfer import (
+    HEADS,
+    FewShotPredictor,
+    TransferredPredictor,
+    prediction,
+    rescaled_member,
+    zero_shot,
+)
+from nni_aiop.predictors.graph.labels import LabelScaling
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs import ComputeGraph
+
+__all__ = ["RECIPES", "Adapter", "GraphPredictor", "load_graph_predictor"]
+
+Array = NDArray[np.float64]
+_Module = TypeVar("_Module", bound=nn.Module)
+
+RECIPES = {
+    "default": Recipe(),
+    "published": Recipe(
+        epochs=40,
+        learning_rate=1e-4,
+        batch_size=32,
+        loss="mse",
+        schedule="constant",
+        weight_decay=0.0,
+    ),
+}
+"""How each encoder is trained unless the constructor says otherwise."""
+
+_KIND = "nni-aiop graph predictor"
+_ADAPTER_KIND = "nni-aiop adapter"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One task beside the backbone.
+
+    Attributes:
+        module: Its layers and its head.
+        scaling: Of its labels.
+        std: Root mean square error of the standardised labels that it did not learn from.
+        n_rows: How many graphs it was given.
+    """
+
+    module: KAdapter
+    scaling: LabelScaling
+    std: float
+    n_rows: int
+
+
+class GraphPredictor:
+    """Predicts metrics of networks from their compute graphs (AIO-P, Mills et al. 2023).
+
+    `fit` pretrains the backbone; `adapt` adds one K-Adapter for a task, any number of times, each
+    apart; `transfer`, `fine_tune`, `rescale` and `few_shot` carry what they learned to another task
+    of which only a few networks are labelled.
+
+    Where a method takes graphs, it takes a `GraphSet` too: graphs collated once.
+
+    Args:
+        encoder: A key of `ENCODERS`; "published" is the paper's, with its way of training.
+        by_flops: Whether labels are divided by the networks' size first (Eq. 5).
+        loss: "mse", "rank" or "both"; this and the next three as `RECIPES` says by default.
+        epochs: Passes over the graphs, of `fit` and of `adapt`.
+        learning_rate: The highest of Adam.
+        batch_size: Graphs in a step.
+        encoder_options: Further arguments of the encoder, such as `hidden`.
+        seed: Of initial weights, of the order of graphs, and of which ones validate.
+        device: Where it trains and predicts; the CPU by default.
+
+    Attributes:
+        metrics_: Names of what the backbone predicts.
+        scalings_: Of the labels of each metric.
+        std_: (m,) root mean square errors of standardised labels of graphs kept for validation.
+        losses_: Mean training loss of each epoch of the last `fit` or `adapt`.
+        adapters_: The adapter of each task.
+        n_rows_: Number of graphs with a label.
+    """
+
+    metrics_: tuple[str, ...]
+    scalings_: tuple[LabelScaling, ...]
+    std_: Array
+    losses_: list[float]
+    adapters_: dict[str, Adapter]
+    n_rows_: int
+
+    def __init__(
+        self,
+        encoder: str = "default",
+        *,
+        by_flops: bool = False,
+        loss: str | None = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        encoder_options: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+    ) -> None:
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, but got {encoder!r}.")
+        self.encoder = encoder
+        self.by_flops = by_flops
+        self.loss = loss
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.encoder_options = dict(encoder_options or {})
+        self.seed = seed
+        self.device = torch.device(device or "cpu")
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
+        return f"GraphPredictor({options})"
+
+    def _options(self) -> dict[str, Any]:
+        names = ("encoder", "by_flops", "loss", "epochs", "learning_rate", "batch_size")
+        return {name: getattr(self, name) for name in (*names, "encoder_options", "seed")}
+
+    def _recipe(self, epochs: int | None = None) -> Recipe:
+        given: dict[str, Any] = {
+            "loss": self.loss,
+            "epochs": epochs or self.epochs,
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
+        }
+        changes = {name: value for name, value in given.items() if value is not None}
+        return replace(RECIPES[self.encoder], **changes)
+
+    def _new_backbone(self, outputs: int) -> Backbone:
+        kind = ENCODERS[self.encoder]
+        return self._made(lambda: Backbone(kind(**self.encoder_options), outputs))
+
+    def _made(self, make: Callable[[], _Module]) -> _Module:
+        """A new module on the device; its weights follow from the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return make().to(self.device)
+
+    # --- learning -------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        y: Mapping[str, ArrayLike] | ArrayLike,
+        *,
+        validation: float = 0.1,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """This predictor with a pretrained backbone and no adapters.
+
+        Args:
+            graphs: n networks.
+            y: (n,) measured values of each metric, in any units, or of one metric ("metric"); NaN
+                where not known.
+            validation: This fraction of the graphs is not trained on: its errors tell the standard
+                deviation of predictions. Without any, which is too optimistic, training errors do.
+            checkpoint: File written after every epoch, from which a stopped fit goes on.
+            progress: Whether to show a bar.
+
+        Raises:
+            ValueError: No metric, lengths that differ, an infinity, fewer than 2 labels of a
+                metric, or a fraction outside [0, 1).
+            FileFormatError: The checkpoint is damaged or of another training.
+        """
+        columns = dict(y) if isinstance(y, Mapping) else {"metric": y}
+        data, labels = _labelled(graphs, columns)
+        scalings = tuple(self._scaling(column, data.flops) for column in labels.T)
+        targets = np.stack(
+            [_scaled(s, column, data.flops) for s, column in zip(scalings, labels.T, strict=True)],
+            axis=1,
+        )
+        module = self._new_backbone(len(columns))
+        self.losses_, std = self._train(
+            module, data, targets, validation, (), "", None, checkpoint, progress
+        )
+        self.metrics_, self.scalings_, self.std_ = tuple(columns), scalings, std
+        self.n_rows_, self._backbone = len(data), module
+        self.adapters_ = {}
+        return self
+
+    def adapt(
+        self,
+        task: str,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        y: ArrayLike,
+        *,
+        epochs: int | None = None,
+        validation: float = 0.1,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """This predictor with an adapter for a task, in place of one of that name.
+
+        Args:
+            task: A name.
+            graphs: n networks, of any space.
+            y: (n,) measured values, in any units; NaN where not known.
+            epochs: Passes over the graphs; as the constructor says by default.
+            validation: As in `fit`.
+            checkpoint: As in `fit`.
+            progress: As in `fit`.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            ValueError: As `fit`.
+            FileFormatError: As `fit`.
+        """
+        self._require_fit()
+        encoder = self._backbone.encoder
+        data, labels = _labelled(graphs, {task: y})
+        scaling = self._scaling(labels[:, 0], data.flops)
+        targets = _scaled(scaling, labels[:, 0], data.flops)[:, None]
+        module = self._made(lambda: KAdapter(encoder))
+        self.losses_, std = self._train(
+            module,
+            data,
+            targets,
+            validation,
+            (encoder,),
+            digest_of(encoder),
+            epochs,
+            checkpoint,
+            progress,
+        )
+        self.adapters_[task] = Adapter(module, scaling, float(std[0]), len(data))
+        return self
+
+    def _scaling(self, labels: Array, flops: Array) -> LabelScaling:
+        known = ~np.isnan(labels)
+        return LabelScaling(by_flops=self.by_flops).fit(labels[known], flops[known])
+
+    def _train(
+        self,
+        module: Backbone | KAdapter,
+        data: GraphSet,
+        targets: Array,
+        validation: float,
+        context: Sequence[Any],
+        identity: str,
+        epochs: int | None,
+        checkpoint: str | os.PathLike[str] | None,
+        progress: bool,
+    ) -> tuple[list[float], Array]:
+        """Losses of epochs, and (m,) root mean square errors of what was kept for validation."""
+        if not 0 <= validation < 1:
+            raise ValueError(f"validation must lie in [0, 1), but got {validation}.")
+        order = np.random.default_rng(self.seed).permutation(len(data))
+        kept, learned = np.split(order, [int(validation * len(data))])
+        chosen = data.take(learned)
+        module.head.set_globals(torch.from_numpy(chosen.u).to(self.device))
+        losses = train(
+            module,
+            chosen,
+            targets[learned],
+            self._recipe(epochs),
+            seed=self.seed,
+            context=context,
+            identity=identity,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            progress=progress,
+        )
+        judged = kept if len(kept) else learned
+        found, _ = apply(lambda batch: module(batch, *context), data.take(judged), self.device)
+        errors = np.square(found - targets[judged])
+        known = ~np.isnan(errors)
+        means = np.where(known, errors, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+        return losses, np.asarray(np.sqrt(means))
+
+    # --- predicting -----------------------------------------------------------------------------
+
+    def predict(
+        self,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        *,
+        adapters: Sequence[str] | None = None,
+    ) -> Prediction:
+        """Metrics of networks: those of the backbone, or the task of one adapter.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            ValueError: More than one adapter: their tasks have different units (see `transfer`).
+            KeyError: There is no such adapter.
+        """
+        self._require_fit()
+        if adapters is None:
+            found, flops = apply(self._backbone, graphs, self.device)
+            return prediction(found, self.std_, self.scalings_, self.metrics_, flops)
+        if len(adapters) != 1:
+            raise ValueError(
+                f"predict must get one adapter, but got {len(adapters)}: predictions of several "
+                "have a unit only after `transfer`."
+            )
+        adapter = self._adapter(adapters[0])
+        found, flops = apply(self._members(adapters)[0], graphs, self.device)
+        std = np.array([adapter.std])
+        return prediction(found, std, (adapter.scaling,), tuple(adapters), flops)
+
+    def embed(
+        self,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        *,
+        adapters: Sequence[str] | None = None,
+    ) -> Array:
+        """(n, d) frozen embeddings: the backbone's, those of adapters (all by default), globals.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            KeyError: There is no such adapter.
+        """
+        self._require_fit()
+        names = self.adapters_ if adapters is None else adapters
+        return self.embed_with_flops(graphs, tuple(names))[0]
+
+    def embed_with_flops(
+        self, graphs: Sequence[ComputeGraph] | GraphSet, adapters: Sequence[str]
+    ) -> tuple[Array, Array]:
+        """(n, d) what `embed` returns, and the graphs' (n,) FLOPs."""
+        encoder = self._backbone.encoder
+        modules = [self._adapter(name).module for name in adapters]
+
+        def call(batch: GraphBatch) -> Tensor:
+            layers = encoder(batch)
+            tops = [layers[-1], *(module.top(batch, layers) for module in modules)]
+            return torch.cat([*(encoder.read_out(batch, top) for top in tops), batch.u], dim=1)
+
+        return apply(call, graphs, self.device)
+
+    def _adapter(self, name: str) -> Adapter:
+        if name not in self.adapters_:
+            known = ", ".join(self.adapters_) or "none yet"
+            raise KeyError(f"an adapter must be one of {known}, but got {name!r}.")
+        return self.adapters_[name]
+
+    def _require_fit(self) -> None:
+        if not hasattr(self, "metrics_"):
+            raise NotFittedError(
+                "GraphPredictor must be fitted before it predicts: call fit first."
+            )
+
+    # --- transfer -------------------------------------------------------------------------------
+
+    def transfer(
+        self,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        y: ArrayLike,
+        *,
+        adapters: Sequence[str] = (),
+        weights: str = "equal",
+        by_flops: bool | None = None,
+        metric: str = "metric",
+    ) -> TransferredPredictor:
+        """Zero-shot: standardised predictions of adapters, turned back by a few labels.
+
+        The labels of these graphs (20 in the paper) tell the mean and standard deviation of the
+        new task; not which network is better, unless the weights are fitted.
+
+        Args:
+            graphs: n networks of the new task.
+            y: (n,) their labels; NaN where not known.
+            adapters: Which predict together; none for the backbone's own head.
+            weights: "equal"; or "fitted": not negative, by ridge regression towards equal ones.
+            by_flops: Whether Eq. 5 applies; as with this predictor's own labels by default.
+            metric: Name of what is predicted.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            KeyError: There is no such adapter.
+            ValueError: Fewer than 2 labels, lengths that differ, an infinity, or unknown weights.
+        """
+        members = self._members(adapters)
+        data, targets, scaling = self._target(graphs, y, by_flops, metric)
+        return zero_shot(members, data, targets, scaling, weights, metric, self.device)
+
+    def fine_tune(
+        self,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        y: ArrayLike,
+        *,
+        adapters: Sequence[str] = (),
+        epochs: int = 100,
+        learning_rate: float | None = None,
+        by_flops: bool | None = None,
+        metric: str = "metric",
+        progress: bool = False,
+    ) -> TransferredPredictor:
+        """As `transfer`, where each member learns from these labels first.
+
+        Adapters and their heads learn while the backbone stays frozen; without adapters, the
+        backbone and its head do. The standard deviation is that of `transfer`, since errors on
+        the few labels that were learned say nothing of other networks.
+        """
+        members = self._members(adapters)
+        data, targets, scaling = self._target(graphs, y, by_flops, metric)
+        before = zero_shot(members, data, targets, scaling, "equal", metric, self.device)
+        recipe = replace(self._recipe(epochs), batch_size=len(data))
+        if learning_rate is not None:
+            recipe = replace(recipe, learning_rate=learning_rate)
+        tuned = [member.copy() for member in members]
+        for member in tuned:
+            width = 1 if member.context else len(self.metrics_)
+            train(
+                member.module,
+                data,
+                np.repeat(targets[:, None], width, axis=1),
+                recipe,
+                seed=self.seed,
+                context=member.context,
+                progress=progress,
+            )
+        return replace(before, members=tuple(tuned))
+
+    def rescale(
+        self,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        y: ArrayLike,
+        *,
+        adapters: Sequence[str] = (),
+        penalty: float = 1.0,
+        by_flops: bool | None = None,
+        metric: str = "metric",
+    ) -> TransferredPredictor:
+        """As `transfer`, the weights of each member's last layer rescaled first (AdaProxy).
+
+        See `rescale_last_layer`; `penalty` is its lambda, for standardised labels.
+        """
+        members = self._members(adapters)
+        data, targets, scaling = self._target(graphs, y, by_flops, metric)
+        rescaled = [
+            rescaled_member(member, data, targets, penalty, self.device) for member in members
+        ]
+        return zero_shot(rescaled, data, targets, scaling, "equal", metric, self.device)
+
+    def few_shot(
+        self,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        y: ArrayLike,
+        *,
+        adapters: Sequence[str] | None = None,
+        head: str = "ridge",
+        by_flops: bool = False,
+        metric: str = "metric",
+    ) -> TransferredPredictor:
+        """A regressor from frozen embeddings (`embed`) to a few labels.
+
+        Args:
+            graphs: n networks of the new task.
+            y: (n,) their labels; NaN where not known.
+            adapters: Whose embeddings stand beside the backbone's; all by default.
+            head: "ridge" or "gp".
+            by_flops: Whether Eq. 5 applies.
+            metric: Name of what is predicted.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            KeyError: There is no such adapter.
+            ValueError: As `transfer`, or an unknown head.
+        """
+        if head not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}, but got {head!r}.")
+        names = tuple(self.adapters_ if adapters is None else adapters)
+        data, targets, scaling = self._target(graphs, y, by_flops, metric)
+        regressor = HEADS[head]().fit(self.embed(data, adapters=names), targets)
+        return FewShotPredictor(self, names, regressor, scaling, metric)
+
+    def _members(self, adapters: Sequence[str]) -> list[Member]:
+        self._require_fit()
+        if not adapters:
+            return [Member(self._backbone)]
+        encoder = self._backbone.encoder
+        return [Member(self._adapter(name).module, (encoder,)) for name in adapters]
+
+    def _target(
+        self,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        y: ArrayLike,
+        by_flops: bool | None,
+        metric: str,
+    ) -> tuple[GraphSet, Array, LabelScaling]:
+        """The labelled graphs, their (n,) standardised labels, and the scaling of these."""
+        self._require_fit()
+        data, labels = _labelled(graphs, {metric: y})
+        scaling = LabelScaling(by_flops=self.by_flops if by_flops is None else by_flops)
+        scaling.fit(labels[:, 0], data.flops)
+        return data, scaling.transform(labels[:, 0], data.flops), scaling
+
+    # --- files ----------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the backbone, without adapters, to a file that `load_graph_predictor` reads.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        self._require_fit()
+        content = {
+            "options": self._options(),
+            "metrics": list(self.metrics_),
+            "scalings": [scaling.to_json() for scaling in self.scalings_],
+            "std": self.std_.tolist(),
+            "n_rows": self.n_rows_,
+        }
+        write_file(path, _KIND, content, _tensors(self._backbone))
+
+    def save_adapter(self, task: str, path: str | os.PathLike[str]) -> None:
+        """Writes one adapter to a file that `load_adapter` reads beside the same backbone.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            KeyError: There is no such adapter.
+        """
+        self._require_fit()
+        adapter = self._adapter(task)
+        content = {
+            "task": task,
+            "backbone": digest_of(self._backbone.encoder),
+            "scaling": adapter.scaling.to_json(),
+            "std": adapter.std,
+            "n_rows": adapter.n_rows,
+        }
+        write_file(path, _ADAPTER_KIND, content, _tensors(adapter.module))
+
+    def load_adapter(self, path: str | os.PathLike[str]) -> str:
+        """The task of the adapter in a file, which this predictor has from now on.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            FileFormatError: The file is truncated, changed, of another version or backbone.
+            OSError: There is no such file.
+        """
+        self._require_fit()
+        content, tensors = read_file(path, _ADAPTER_KIND)
+        if content.get("backbone") != digest_of(self._backbone.encoder):
+            raise FileFormatError(
+                f"{path} must hold an adapter of this backbone, but it was trained on another one."
+            )
+        module = self._made(lambda: KAdapter(self._backbone.encoder))
+        with _whole(path, "adapter"):
+            _restore(module, tensors)
+            task = str(content["task"])
+            scaling = LabelScaling.from_json(content["scaling"])
+            self.adapters_[task] = Adapter(
+                module, scaling, float(content["std"]), int(content["n_rows"])
+            )
+        return task
+
+
+def load_graph_predictor(
+    path: str | os.PathLike[str], *, device: str | torch.device | None = None
+) -> GraphPredictor:
+    """The predictor of a file that `GraphPredictor.save` wrote; it predicts the same to the bit.
+
+    Raises:
+        FileFormatError: The file is truncated, changed, of another version or other features.
+        OSError: There is no such file.
+    """
+    content, tensors = read_file(path, _KIND)
+    with _whole(path, "graph predictor"):
+        predictor = GraphPredictor(**content["options"], device=device)
+        predictor.metrics_ = tuple(content["metrics"])
+        predictor.scalings_ = tuple(map(LabelScaling.from_json, content["scalings"]))
+        predictor.std_ = np.array(content["std"], np.float64)
+        predictor.n_rows_ = int(content["n_rows"])
+        predictor._backbone = predictor._new_backbone(len(predictor.metrics_))
+        _restore(predictor._backbone, tensors)
+    predictor.adapters_ = {}
+    predictor.losses_ = []
+    return predictor
+
+
+@contextmanager
+def _whole(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Turns what a wrong description raises into one sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as err:
+        raise FileFormatError(f"{path} must hold a whole {what}, but does not: {err}.") from err
+
+
+def _tensors(module: nn.Module) -> dict[str, NDArray[Any]]:
+    return {name: tensor.cpu().numpy() for name, tensor in module.state_dict().items()}
+
+
+def _restore(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None:
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+    module.eval()
+
+
+def digest_of(module: nn.Module) -> str:
+    """SHA-256 of a module's tensors."""
+    result = hashlib.sha256()
+    for name, array in _tensors(module).items():
+        result.update(name.encode() + array.tobytes())
+    return result.hexdigest()
+
+
+# --- labels --------------------------------------------------------------------------------------
+
+
+def _labelled(
+    graphs: Sequence[ComputeGraph] | GraphSet, columns: Mapping[str, ArrayLike]
+) -> tuple[GraphSet, Array]:
+    """The graphs that have a label, and their labels (n, m), NaN where one is not known."""
+    if not columns:
+        raise ValueError("there must be at least one metric to learn, but got none.")
+    labels = []
+    for name, column in columns.items():
+        values = np.asarray(column, dtype=np.float64)
+        if values.shape != (len(graphs),):
+            raise ValueError(
+                f"labels of {name!r} must have shape ({len(graphs)},) as there are graphs, "
+                f"but got {values.shape}."
+            )
+        if np.isinf(values).any():
+            raise ValueError(f"labels of {name!r} must be finite (or NaN, left out), but got inf.")
+        known = int((~np.isnan(values)).sum())
+        if known < 2:
+            raise ValueError(
+                f"at least 2 graphs must have a label of {name!r}, but {known} of "
+                f"{len(values)} have."
+            )
+        labels.append(values)
+    y = np.stack(labels, axis=1)
+    rows = np.flatnonzero(~np.isnan(y).all(axis=1))
+    if isinstance(graphs, GraphSet):
+        return graphs.take(rows), y[rows]
+    return GraphSet([graphs[row] for row in rows.tolist()]), y[rows]
+
+
+def _scaled(scaling: LabelScaling, labels: Array, flops: Array) -> Array:
+    """(n,) scaled labels, NaN where they are."""
+    known = ~np.isnan(labels)
+    result = np.full(len(labels), np.nan)
+    result[known] = scaling.transform(labels[known], flops[known])
+    return result

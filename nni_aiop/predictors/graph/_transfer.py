@@ -1,0 +1,206 @@
+"""Predictors of a task of which a few networks are labelled, made from a `GraphPredictor`.
+
+Notation: n labelled graphs, z (n, k) standardised predictions of k members, w (k,) their weights,
+y (n,) standardised labels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from torch import nn
+
+from nni_aiop.predictors._base import Prediction
+from nni_aiop.predictors.graph._adapters import Member
+from nni_aiop.predictors.graph._collation import GraphSet, apply
+from nni_aiop.predictors.graph.few_shot import FewShotHead, GPHead, RidgeHead, rescale_last_layer
+from nni_aiop.predictors.graph.labels import LabelScaling
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs import ComputeGraph
+    from nni_aiop.predictors.graph._predictor import GraphPredictor
+
+__all__ = [
+    "HEADS",
+    "FewShotPredictor",
+    "TransferredPredictor",
+    "ZeroShotPredictor",
+    "prediction",
+    "rescaled_member",
+    "zero_shot",
+]
+
+Array = NDArray[np.float64]
+
+WEIGHTS = ("equal", "fitted")
+HEADS: dict[str, type[FewShotHead]] = {"ridge": RidgeHead, "gp": GPHead}
+_STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the pull towards equal weights
+
+
+def prediction(
+    z: Array, s: Array, scalings: Sequence[LabelScaling], metrics: tuple[str, ...], flops: Array
+) -> Prediction:
+    """The prediction, in the metrics' units, of standardised means (n, m) and stds ((n,) m)."""
+    stds = np.broadcast_to(s, z.shape)
+    columns = list(zip(scalings, z.T, stds.T, strict=True))
+    return Prediction(
+        np.stack([scaling.inverse(mean, flops) for scaling, mean, _ in columns], axis=1),
+        np.stack([scaling.inverse_std(std, flops) for scaling, _, std in columns], axis=1),
+        metrics,
+    )
+
+
+class TransferredPredictor(ABC):
+    """Predicts one metric of graphs; what `GraphPredictor.transfer` and its siblings return."""
+
+    scaling: LabelScaling
+    metric: str
+
+    @abstractmethod
+    def _standardised(
+        self, graphs: Sequence[ComputeGraph] | GraphSet
+    ) -> tuple[Array, Array, Array]:
+        """(n, 1) means and (n, 1) or (1,) stds of standardised labels, and (n,) FLOPs."""
+
+    def predict(self, graphs: Sequence[ComputeGraph] | GraphSet) -> Prediction:
+        """The metric of n graphs, in its own units."""
+        z, s, flops = self._standardised(graphs)
+        return prediction(z, s, (self.scaling,), (self.metric,), flops)
+
+
+@dataclass(frozen=True)
+class ZeroShotPredictor(TransferredPredictor):
+    """A weighted mean of members' standardised predictions.
+
+    Attributes:
+        members: Adapters, or a backbone.
+        weights: (k,).
+        bias: Added to the weighted mean.
+        std: Of the standardised labels about it.
+    """
+
+    members: tuple[Member, ...]
+    weights: Array
+    bias: float
+    std: float
+    scaling: LabelScaling
+    metric: str
+    device: torch.device
+
+    def _standardised(
+        self, graphs: Sequence[ComputeGraph] | GraphSet
+    ) -> tuple[Array, Array, Array]:
+        z, flops = _votes(self.members, graphs, self.device)
+        return (self.bias + z @ self.weights)[:, None], np.array([self.std]), flops
+
+
+@dataclass(frozen=True)
+class FewShotPredictor(TransferredPredictor):
+    """A regressor on frozen embeddings.
+
+    Attributes:
+        predictor: Whose embeddings.
+        adapters: Of it, those that embed too.
+        head: The fitted regressor.
+    """
+
+    predictor: GraphPredictor
+    adapters: tuple[str, ...]
+    head: FewShotHead
+    scaling: LabelScaling
+    metric: str
+
+    def _standardised(
+        self, graphs: Sequence[ComputeGraph] | GraphSet
+    ) -> tuple[Array, Array, Array]:
+        x, flops = self.predictor.embed_with_flops(graphs, self.adapters)
+        z, s = self.head.predict(x)
+        return z[:, None], s[:, None], flops
+
+
+def _votes(
+    members: Sequence[Member], graphs: Sequence[ComputeGraph] | GraphSet, device: torch.device
+) -> tuple[Array, Array]:
+    """(n, k) what each member predicts, and (n,) FLOPs."""
+    return apply(
+        lambda batch: torch.cat([member(batch) for member in members], dim=1), graphs, device
+    )
+
+
+def zero_shot(
+    members: Sequence[Member],
+    data: GraphSet,
+    y: Array,
+    scaling: LabelScaling,
+    weights: str,
+    metric: str,
+    device: torch.device,
+) -> ZeroShotPredictor:
+    """What members predict together of a task of which y (n,) are standardised labels.
+
+    Raises:
+        ValueError: Unknown weights.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, but got {weights!r}.")
+    z, _ = _votes(members, data, device)
+    w, bias = np.full(len(members), 1 / len(members)), 0.0
+    if weights == "fitted":
+        w, bias = fitted_weights(z, y)
+    # Two numbers, mean and standard deviation, were learned from the same labels.
+    error = np.square(y - bias - z @ w).sum() / max(1, len(y) - 2)
+    return ZeroShotPredictor(
+        tuple(members), w, bias, float(np.sqrt(error)), scaling, metric, device
+    )
+
+
+def fitted_weights(z: Array, y: Array) -> tuple[Array, float]:
+    """(k,) weights of at least 0 and a bias: ridge regression of y on z towards equal weights.
+
+    Minimises |y - b - z w|^2 + n s |w - 1/k|^2 with the strength s whose leave-one-out errors are
+    least.
+    """
+    n = len(y)
+
+    def fit(rows: NDArray[np.bool_], strength: float) -> tuple[Array, float]:
+        center, level = z[rows].mean(0), y[rows].mean()
+        k = z.shape[1]
+        pull = np.sqrt(rows.sum() * strength)
+        a = np.concatenate([z[rows] - center, pull * np.eye(k)])
+        w, _ = nnls(a, np.concatenate([y[rows] - level, np.full(k, pull / k)]))
+        return w, float(level - center @ w)
+
+    def error(strength: float) -> float:
+        total = 0.0
+        for left in range(n):
+            w, bias = fit(np.arange(n) != left, strength)
+            total += float((y[left] - bias - z[left] @ w) ** 2)
+        return total
+
+    return fit(np.ones(n, bool), min(_STRENGTHS, key=error))
+
+
+def rescaled_member(
+    member: Member, data: GraphSet, y: Array, penalty: float, device: torch.device
+) -> Member:
+    """A member whose last layer's weights AdaProxy rescaled to labels; all else is as it was."""
+    result = member.copy()
+    body = cast("nn.Sequential", result.module.head.body)
+    last = cast("nn.Linear", body[-1])
+    body[-1] = nn.Identity()
+    inputs, _ = apply(lambda batch: result.module(batch, *result.context), data, device)
+    body[-1] = last
+    # The mean of several outputs is one output with the mean of their weights.
+    weights = last.weight.detach().mean(0).cpu().double().numpy()
+    bias = float(last.bias.detach().mean())
+    found = rescale_last_layer(inputs, weights, bias, y, penalty)
+    with torch.no_grad():
+        last.weight.copy_(torch.from_numpy(found).expand_as(last.weight))
+    return result
