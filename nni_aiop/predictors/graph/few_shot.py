@@ -370,7 +370,7 @@ def _kernel(theta: Array, a: Array, b: Array) -> Array:
     if not r:
         return linear
     smooth: Array = r * np.exp(-_square_distance(a, b) / (2 * length**2))
-    return linear + smooth
+    return np.asarray(linear + smooth)
 
 
 def _covariance(theta: Array, x: Array) -> Array:
