@@ -48,6 +48,8 @@ def _transposed(chain: _Chain, order: Sequence[int]) -> _Chain:
 
 def _reshaped(chain: _Chain, shape: Sequence[int]) -> _Chain | None:
     """The chain after a reshape, None where the new axes cut across parts that have moved."""
+    if 0 in shape:
+        return None
     waiting = [part for group in chain.groups for part in group][::-1]
     split: dict[_Axis, list[_Axis]] = {}
     groups: list[list[_Axis]] = []

@@ -133,6 +133,15 @@ class Call:
             op, inputs, self.shape if shape is None else shape, name=self.name, **options
         )
 
+    def demand(self, holds: bool, rule: str, got: object) -> None:
+        """Refuses the node where a rule does not hold.
+
+        Raises:
+            GraphError: It does not.
+        """
+        if not holds:
+            raise GraphError(f"{rule}, but node {self.name!r} ({self.node.op_type}) has {got}.")
+
     def binary(
         self, function: str, a: Value, b: Value | float, shape: Shape | None = None
     ) -> Value:
@@ -386,7 +395,14 @@ def _with_bias(call: Call) -> list[Value]:
 
 @_handles("Conv")
 def _conv(call: Call) -> Value:
-    kernel = call.value(1).shape[2:]
+    weight = call.value(1).shape
+    kernel, groups = weight[2:], call.option("group", 1)
+    channels = call.x.shape[1]
+    call.demand(
+        groups > 0 and channels == weight[1] * groups and weight[0] % groups == 0,
+        "channels must be those of the weight times the groups",
+        f"{channels} channels, {groups} groups and a weight of {weight}",
+    )
     n = len(kernel)
     stride = tuple(call.option("strides", (1,) * n))
     dilation = tuple(call.option("dilations", (1,) * n))
@@ -397,7 +413,7 @@ def _conv(call: Call) -> Value:
         stride=stride,
         padding=_padding(call, call.x.shape[2:], kernel, stride, dilation),
         dilation=dilation,
-        groups=call.option("group", 1),
+        groups=groups,
     )
 
 
@@ -610,6 +626,11 @@ def _place_of_extreme(call: Call) -> Value:
 
 @_handles("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def _reshape(call: Call) -> Value:
+    call.demand(
+        call.x.size == prod(call.shape),
+        "a reshape must keep the number of entries",
+        f"{call.x.shape} -> {call.shape}",
+    )
     return call.apply("reshape", [call.x])
 
 
@@ -617,6 +638,9 @@ def _reshape(call: Call) -> Value:
 def _transpose(call: Call) -> Value:
     x = call.x
     order = tuple(call.option("perm", range(len(x.shape) - 1, -1, -1)))
+    call.demand(
+        sorted(order) == list(range(len(x.shape))), f"perm must order {len(x.shape)} axes", order
+    )
     if call.opset < 13 and x.op in ("softmax", "log_softmax") and x.inputs[0].op == "transpose":
         # How PyTorch's exporter writes a softmax over any axis but the last up to opset 12.
         there = x.inputs[0].attributes["order"]
@@ -699,7 +723,9 @@ def _gather(call: Call) -> Value:
     axis = call.option("axis", 0) % len(x.shape)
     place = call.number(1)
     if index.is_constant and index.shape == () and place is not None and not x.is_constant:
-        at = int(place) % x.shape[axis]
+        at, size = int(place), x.shape[axis]
+        call.demand(-size <= at < size, f"an index must lie within {size}", at)
+        at %= size
         return call.apply("reshape", [_cut(call, x, axis, at, at + 1)])
     return call.apply("gather", [x, index], axis=axis)
 

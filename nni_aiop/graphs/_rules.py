@@ -312,15 +312,15 @@ def _one_number(value: Value, x: Value, c: Value) -> Value | None:
     )
 
 
-def _factors(value: Value) -> tuple[list[Value], float | None]:
+def _factors(value: Value, depth: int = 8) -> tuple[list[Value], float | None]:
     """Data and number that a tree of products multiplies; None where a number is not known."""
     data: list[Value] = []
     number: float | None = 1.0
     for v in value.inputs:
         if v.is_constant:
             number = None if number is None or v.number is None else number * v.number
-        elif v.op == "mul" and v.uses == 1:
-            inner, scale = _factors(v)
+        elif v.op == "mul" and v.uses == 1 and depth:
+            inner, scale = _factors(v, depth - 1)
             data += inner
             number = None if number is None or scale is None else number * scale
         else:
