@@ -1,4 +1,4 @@
-"""Ready search spaces: each has codes, exact costs, features for predictors, and its networks.
+"""Ready search spaces: each has codes, exact costs, compute graphs, and its networks.
 
 Every space is a module with `code_space() -> CodeSpace`, free of any engine, and a class that
 is an NNI ModelSpace with the same labels in the same order (there when NNI is installed).

@@ -1,9 +1,10 @@
 """The quick door: graphs written operation by operation, by spaces that know their networks.
 
 Each operation is written in the form that the canonical rules (`_rules`) would give it, and equal
-nodes are one object, so that a space of cells writes some thousand graphs a second. What a writer
-leaves to its caller: a product is never one of the named functions, a padding stands in the
-convolution, a slice is not cut again.
+nodes are one object, so that a space of cells writes some thousand graphs a second. Sums of sums
+become one, and so do operations that do the same to the same tensors. The other rules are left to
+the caller: a product is never one of the named functions, a padding stands in the convolution, and
+neither a slice nor a concatenation is of another one.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class GraphWriter:
         self._names: list[str] = []
         self._tied: dict[int, int] = {}
         self._known: dict[tuple[int, tuple[int, ...]], int] = {}
-        self._sums: dict[int, list[int]] = {}
+        self._nested: dict[int, list[int]] = {}
         self._n_inputs = self._n_outputs = 0
 
     def __len__(self) -> int:
@@ -62,21 +63,23 @@ class GraphWriter:
         return self._write(_interned(node), *sources, shape=shape)
 
     def _write(self, node: Node, *sources: Data, shape: Shape | None = None) -> Data:
-        places = tuple([source[0] for source in sources])
-        if shape is None:
-            shape = node.output_shape
-        if node.weight_shape is None:
-            # What does the same to the same tensors is one node.
-            earlier = self._known.setdefault((id(node), places), len(self._nodes))
-            if earlier < len(self._nodes):
-                return Data(earlier, shape)
-        return self._append(node, places, self.scope, shape)
+        place = self._place(node, tuple([source[0] for source in sources]), self.scope)
+        return Data(place, node.output_shape if shape is None else shape)
 
-    def _append(self, node: Node, places: tuple[int, ...], name: str, shape: Shape) -> Data:
+    def _place(self, node: Node, sources: tuple[int, ...], name: str) -> int:
+        """Where a node stands: what does the same to the same tensors is one node."""
+        place = len(self._nodes)
+        if not node.parameters:
+            earlier = self._known.setdefault((id(node), sources), place)
+            if earlier < place:
+                return earlier
+        return self._append(node, sources, name)
+
+    def _append(self, node: Node, sources: tuple[int, ...], name: str) -> int:
         self._nodes.append(node)
-        self._inputs.append(places)
+        self._inputs.append(sources)
         self._names.append(name)
-        return Data(len(self._nodes) - 1, shape)
+        return len(self._nodes) - 1
 
     # --- in and out ----------------------------------------------------------------------------
 
@@ -85,13 +88,13 @@ class GraphWriter:
         shape = tuple(shape)
         name = f"input_{self._n_inputs}"
         self._n_inputs += 1
-        return self._append(Node("input", output_shape=shape), (), name, shape)
+        return Data(self._append(Node("input", output_shape=shape), (), name), shape)
 
     def output(self, x: Data) -> None:
         """Makes data an output of the network."""
         name = f"output_{self._n_outputs}"
         self._n_outputs += 1
-        self._append(_plain("output", x.shape), (x.place,), name, x.shape)
+        self._append(_plain("output", x.shape), (x.place,), name)
 
     def reshape(self, x: Data, shape: Shape) -> Data:
         """The same data in another shape, which is no operation."""
@@ -115,24 +118,15 @@ class GraphWriter:
             >>> w.graph().operations, w.graph().parameters
             ({'conv': 2, 'input': 1, 'output': 1, 'relu': 2}, 576)
         """
-        shift = len(self._nodes) - written.start
-        moved = {x.place: other.place} | {place: place + shift for place in written}
-        part = slice(written.start, written.stop)
-        for place, (node, sources) in enumerate(
-            zip(self._nodes[part], self._inputs[part], strict=True), start=len(self._nodes)
-        ):
-            places = tuple([moved.get(source, source) for source in sources])
-            self._inputs.append(places)
-            if node.weight_shape is None:
-                self._known[id(node), places] = place
-            else:
-                earlier = place - shift
-                self._tied[place] = self._tied.get(earlier, earlier)
-        self._nodes += self._nodes[part]
-        self._names += self._names[part]
-        for place in written:
-            if place in self._sums:
-                self._sums[place + shift] = [moved.get(p, p) for p in self._sums[place]]
+        moved = {x.place: other.place}
+        for earlier in written:
+            node = self._nodes[earlier]
+            places = tuple([moved.get(source, source) for source in self._inputs[earlier]])
+            moved[earlier] = self._place(node, places, self._names[earlier])
+            if node.parameters:
+                self._tied[moved[earlier]] = self._tied.get(earlier, earlier)
+            elif earlier in self._nested:
+                self._nested[moved[earlier]] = [moved.get(p, p) for p in self._nested[earlier]]
         return Data(moved[result.place], result.shape)
 
     # --- operations with weights ---------------------------------------------------------------
@@ -194,7 +188,7 @@ class GraphWriter:
             sums = [x[0] for x in (total, term) if self._is_sum(x, node.output_shape)]
             total = self._write(node, total, term)
             if sums:
-                self._sums[total.place] = sums
+                self._nested[total.place] = sums
         return total
 
     def _is_sum(self, x: Data, shape: Shape) -> bool:
@@ -208,7 +202,10 @@ class GraphWriter:
 
     def zeros(self, x: Data) -> Data:
         """x * 0."""
-        return self._write(_zeros(x[1]), x)
+        product = self._write(_zeros(x[1]), x)
+        if self._nodes[x[0]] is self._nodes[product[0]]:
+            self._nested[product[0]] = [x[0]]
+        return product
 
     def max_pool(self, x: Data, kernel: int, *, stride: int, padding: int = 0) -> Data:
         """Max pooling over all axes from the third on."""
@@ -252,7 +249,10 @@ class GraphWriter:
     # --- the end -------------------------------------------------------------------------------
 
     def graph(self) -> ComputeGraph:
-        """The graph of what the outputs depend on; sums that only a sum reads are part of it.
+        """The graph of what the outputs depend on.
+
+        A sum that only a sum reads is part of that one, and x * 0 that only its product with 0
+        reads is that one.
 
         Raises:
             GraphError: There is no output.
@@ -268,23 +268,25 @@ class GraphWriter:
         gone = {p for p, n in enumerate(uses) if not n and nodes[p].op not in ("input", "output")}
         joined = {
             place: inner
-            for place, sums in sorted(self._sums.items())
-            if place not in gone and (inner := {p for p in sums if uses[p] == 1})
+            for place, nested in sorted(self._nested.items())
+            if place not in gone and (inner := {p for p in nested if uses[p] == 1})
         }
         if not gone and not joined:
             return ComputeGraph(nodes, inputs, names=self._names, tied=self._tied)
         nodes, inputs = nodes.copy(), inputs.copy()
         for place, inner in joined.items():
             shapes = list(nodes[place].input_shapes)
-            terms: list[int] = []
+            read: list[int] = []
             for source in inputs[place]:
                 if source in inner:
                     shapes.remove(nodes[source].output_shape)
                     shapes += nodes[source].input_shapes
-                    terms += inputs[source]
+                    read += inputs[source]
                 else:
-                    terms.append(source)
-            nodes[place], inputs[place] = _combined("add", tuple(shapes)), tuple(terms)
+                    read.append(source)
+            inputs[place] = tuple(read)
+            if nodes[place].op == "add":
+                nodes[place] = _combined("add", tuple(shapes))
             gone |= inner
         kept = [place for place in range(len(nodes)) if place not in gone]
         moved = dict(zip(kept, range(len(kept)), strict=True))

@@ -135,6 +135,19 @@ def test_a_sum_that_only_a_sum_reads_is_part_of_it() -> None:
     assert write(read_twice).operations["add"] == 2
 
 
+def test_nothing_of_nothing_is_nothing_once() -> None:
+    assert write(lambda w, x: w.zeros(w.zeros(x))) == from_module(
+        Lambda(lambda x: x * 0.0 * 0.0), IMAGE
+    )
+
+    def read_twice(w: GraphWriter, x: Data) -> Data:
+        y = w.zeros(x)
+        return w.add(w.zeros(y), y)
+
+    assert write(read_twice) == from_module(Lambda(lambda x: x * 0.0 * 0.0 + x * 0.0), IMAGE)
+    assert write(read_twice).operations["mul"] == 2
+
+
 def test_what_does_the_same_to_the_same_is_one_node() -> None:
     pool = nn.AvgPool2d(3, 1, 1)
 
@@ -210,8 +223,10 @@ def test_a_repeated_range_has_its_sums_and_twins() -> None:
     def twice(w: GraphWriter, x: Data) -> Data:
         start = len(w)
         y = block(w, x)
-        z = w.repeat(range(start, len(w)), x, y, y)
-        return w.add(z, w.relu(y))  # that relu is in the block already
+        written = range(start, len(w))
+        w.activation(y, "tanh")  # as the block will do
+        z = w.repeat(written, x, y, y)
+        return w.add(z, w.relu(y))  # as the block has done
 
     class Twice(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
