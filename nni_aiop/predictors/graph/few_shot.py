@@ -370,8 +370,8 @@ def _kernel(theta: Array, a: Array, b: Array) -> Array:
     if not r:
         return linear
     smooth: Array = r * np.exp(-_square_distance(a, b) / (2 * length**2))
-    return np.asarray(linear + smooth)
+    return linear + smooth
 
 
 def _covariance(theta: Array, x: Array) -> Array:
-    return _kernel(theta, x, x) + theta[3] * np.eye(len(x))
+    return np.asarray(_kernel(theta, x, x) + theta[3] * np.eye(len(x)))
