@@ -154,6 +154,22 @@ def test_graphs_from_many_codes_are_those_of_the_networks(name: str) -> None:
         check(READY[name], sample)
 
 
+@pytest.mark.slow
+def test_graphs_from_cells_all_over_nasbench201() -> None:
+    for place in range(0, nasbench201.N_CELLS, 53):
+        check(READY["nasbench201"], nasbench201.from_index(place))
+
+
+@pytest.mark.parametrize("last", ["avg_pool_3x3", "none", "skip_connect", "nor_conv_1x1"])
+def test_cells_of_twins_and_zeros(last: str) -> None:
+    # Both edges from node 1 make the same zeros, so that node 1 is read once; or the sums of
+    # nodes 2 and 3 begin alike.
+    for first, rest in (("none", "none"), ("avg_pool_3x3", "avg_pool_3x3")):
+        cell = dict.fromkeys(nasbench201.LABELS, "skip_connect")
+        cell |= {"op_01": first, "op_12": rest, "op_13": rest, "op_23": last}
+        check(READY["nasbench201"], cell)
+
+
 @pytest.mark.parametrize("name", READY)
 def test_parameters_are_those_of_the_costs(name: str) -> None:
     space = READY[name].space
