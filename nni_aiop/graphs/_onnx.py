@@ -451,8 +451,10 @@ class _Door:
         """Type and shape of each output; None where it is not known."""
         domain = _domain(node.domain)
         inferred: Mapping[str, TypeProto] = {}
+        schema = None
         if onnx.defs.has(node.op_type, domain=domain):
             schema = onnx.defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
+        if schema is not None and not schema.deprecated:
             types, data = {}, {}
             for name, operand in zip(node.input, inputs, strict=True):
                 if operand is None:
@@ -482,7 +484,10 @@ class _Door:
                 raise GraphError(
                     f"dimensions must not be negative, but {_called(node)} makes {shape}."
                 )
-            elem_type = TensorProto.UNDEFINED if kind is None else kind.tensor_type.elem_type
+            if kind is not None:
+                elem_type = kind.tensor_type.elem_type
+            else:
+                elem_type = next((operand.elem_type for operand in inputs if operand), 0)
             results.append((elem_type, shape))
         return results
 
