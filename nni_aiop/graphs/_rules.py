@@ -7,8 +7,9 @@ inputs are already in canonical form, so that a pattern is recognised at its las
 1. Identities vanish: dropout, casts, copies, x + 0, x * 1, slices of everything, resizing to the
    same size, means and maxima of single entries. What does not depend on the input of the network
    is a constant, and becomes part of the operation that reads it.
-2. x - c is a sum, x / c a product; a sum of sums that nothing else reads is one sum, products with
-   single numbers in a row are one; repeating entries for a broadcast is not an operation.
+2. x - c is a sum, x / c a product; a sum of sums that nothing else reads is one sum, and so is a sum
+   over what was stacked; products with single numbers in a row are one; repeating entries for a
+   broadcast is not an operation.
 3. Functions have one name: clamp(x, 0, 6) is `relu6`, relu6(x + 3) / 6 `hard_sigmoid`, and x times
    it `hard_swish`; x * sigmoid(x) is `silu`; x / 2 * (1 + erf(x / sqrt 2)), its tanh approximation
    and x * sigmoid(1.702 x) are `gelu`; x * tanh(softplus(x)) is `mish`.
@@ -680,9 +681,26 @@ def _reduce(value: Value) -> Value:
     kind = value.attributes["kind"]
     if prod(shape) == prod(value.shape) and kind in ("mean", "max", "min", "sum", "prod"):
         return _replace(value, "reshape", [value.inputs[0]])
+    if kind == "sum" and (terms := _stacked(value)):
+        return _add(_replace(value, "add", terms))
     if len(shape) > 2 and axes == tuple(range(2, len(shape))) and kind in ("mean", "max"):
         value.op = "global_avg_pool" if kind == "mean" else "global_max_pool"
     return value
+
+
+def _stacked(value: Value) -> list[Value] | None:
+    """The tensors that were stacked along the one axis that is now reduced."""
+    stack, axes = value.inputs[0], value.attributes["axes"]
+    if stack.op != "concat" or stack.uses != 1 or axes != (stack.attributes["axis"],):
+        return None
+    if any(v.is_constant for v in stack.inputs) or stack.shape != value.input_shapes[0]:
+        return None
+    if any(shape[axes[0]] != 1 for shape in stack.input_shapes):
+        return None
+    return [
+        v.inputs[0] if v.op == "reshape" and v.inputs[0].shape == value.shape else v
+        for v in stack.inputs
+    ]
 
 
 # --- cutting and joining -------------------------------------------------------------------------
