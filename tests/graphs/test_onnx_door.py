@@ -91,7 +91,8 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
     "conv valid": (
         model([node("Conv", ["x", "w"], ["y"], auto_pad="VALID", dilations=[2, 2])], [W]),
         [
-            "conv dilation=2x2 groups=1 kernel=3x3 padding=(0x0, 0x0) stride=1x1 [2x4x8x8 -> 2x8x4x4]"
+            "conv dilation=2x2 groups=1 kernel=3x3 padding=(0x0, 0x0) stride=1x1 "
+            "[2x4x8x8 -> 2x8x4x4]"
         ],
     ),
     "conv asymmetric": (
