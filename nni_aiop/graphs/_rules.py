@@ -7,7 +7,7 @@ inputs are already in canonical form, so that a pattern is recognised at its las
 1. Identities vanish: dropout, casts, copies, x + 0, x * 1, slices of everything, resizing to the
    same size, means and maxima of single entries. What does not depend on the input of the network
    is a constant, and becomes part of the operation that reads it.
-2. x - c is a sum, x / c a product; a sum of sums that nothing else reads is one sum, and so is a sum
+2. x - c is a sum, x / c a product; a sum of sums that nothing else reads is one sum, as is a sum
    over what was stacked; products with single numbers in a row are one; repeating entries for a
    broadcast is not an operation.
 3. Functions have one name: clamp(x, 0, 6) is `relu6`, relu6(x + 3) / 6 `hard_sigmoid`, and x times
