@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,12 @@ class Member:
         """(g, 1) standardised predictions, those of several metrics averaged."""
         result: Tensor = self.module(batch, *self.context).mean(1, keepdim=True)
         return result
+
+    @property
+    def merged(self) -> bool:
+        """Whether it reads batches of merged nodes."""
+        encoder, *_ = self.context or (cast(Backbone, self.module).encoder,)
+        return encoder.merged
 
     def copy(self) -> Member:
         """The same with weights that may change."""

@@ -1,11 +1,14 @@
 """Many graphs as flat arrays, and batches of them for the encoders.
 
 Notation: N nodes, E edges and G graphs in a set; n, e and g of them in a batch; F columns of node
-features, U of global ones, L resolution levels.
+features without those of positions, U of global ones, L resolution levels.
 
-Features are collated once. A batch is then a handful of gathers, and every sum over neighbours or
-over a part of a graph is one `bag_sum`, whose gradient is the `bag_sum` of the transposed lists:
-several times faster on a CPU than gathering messages for edges and scattering them.
+Features are collated once. Nodes of cells and blocks repeat, so that few distinct rows are kept. A
+batch is a handful of gathers, and every sum over neighbours or over a part of a graph is one
+`bag_sum`, whose gradient is the `bag_sum` of the transposed lists: several times faster on a CPU
+than gathering messages for edges and scattering them.
+
+Nodes can be merged into groups such as convolution, normalisation and activation: see `_groups`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,15 +27,24 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn.functional import embedding_bag
 
+from nni_aiop.graphs._families import FAMILIES
 from nni_aiop.graphs._features import GLOBAL_COLUMNS, LEVELS, NODE_COLUMNS, graph_features
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
 
-__all__ = ["POSITION_COLUMNS", "Bags", "GraphBatch", "GraphSet", "apply", "bag_sum"]
+__all__ = ["COLUMNS", "POSITIONS", "Bags", "GraphBatch", "GraphSet", "apply", "bag_sum"]
 
-POSITION_COLUMNS = tuple(NODE_COLUMNS.index(name) for name in ("depth", "height", "progress"))
-"""Columns that tell nearly every node of a graph from every other; rows without them repeat."""
+POSITIONS = ("depth", "height", "progress")
+"""Columns of node features that tell nearly every node of a graph from every other."""
+
+COLUMNS = tuple(name for name in NODE_COLUMNS if name not in POSITIONS)
+"""The other columns of node features; nodes often share these."""
+
+_POSITION = [NODE_COLUMNS.index(name) for name in POSITIONS]
+_ROW = [NODE_COLUMNS.index(name) for name in COLUMNS]
+_HEAVY_FAMILIES = ("convolution", "linear", "product", "recurrent", "pooling")
+_HEAVY = [COLUMNS.index(f"op:{op}") for family in _HEAVY_FAMILIES for op in FAMILIES[family]]
 
 _CHUNK = 256  # graphs whose features are held unpacked at once
 _HELD = 1024  # graphs whose features are held at once by a prediction
@@ -39,6 +52,7 @@ _BATCH = 64  # graphs that are predicted at once: what fits a cache
 _LEVELS = len(LEVELS)
 
 Ints = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any]]
 
 
 class Bags(NamedTuple):
@@ -92,7 +106,10 @@ class GraphBatch:
     """What an encoder reads of some graphs. Nodes stand by graph, in each by level.
 
     Attributes:
-        x: (n, F) features of nodes.
+        table: (r, F) distinct features of nodes, of merged ones (r, 3 F): the sum over the group,
+            those of its first and those of its last node.
+        row: Of each node its row of the table.
+        positions: (n, len(POSITIONS)).
         u: (g, U) features of graphs.
         sources: For each node those that it reads (transposed: those that read it).
         levels: For each graph and level its nodes; g * L bags.
@@ -101,7 +118,9 @@ class GraphBatch:
         sink_counts: (g, 1).
     """
 
-    x: Tensor
+    table: Tensor
+    row: Bags
+    positions: Tensor
     u: Tensor
     sources: Bags
     levels: Bags
@@ -111,7 +130,7 @@ class GraphBatch:
 
     def to(self, device: torch.device) -> GraphBatch:
         """The same on another device; itself where it is there already."""
-        if self.x.device == device:
+        if self.u.device == device:
             return self
         return GraphBatch(**{name: part.to(device) for name, part in vars(self).items()})
 
@@ -125,83 +144,182 @@ class GraphSet:
     Attributes:
         u: (G, U) float32 global features.
         flops: (G,) float64 operations of each network.
-        nodes: (G,) number of nodes.
     """
 
     def __init__(self, graphs: Sequence[ComputeGraph]) -> None:
         known: dict[int, int] = {}
         table: list[NDArray[np.float32]] = []
-        chunks = [
-            _chunk(graphs[at : at + _CHUNK], known, table) for at in range(0, len(graphs), _CHUNK)
-        ] or [_chunk([], known, table)]
-        parts = {
-            name: np.concatenate([chunk[name] for chunk in chunks], axis=0) for name in chunks[0]
-        }
-        self._table = np.concatenate(table) if table else np.zeros((0, len(NODE_COLUMNS)), "f4")
-        self._row, self._position, self._level = parts["row"], parts["position"], parts["level"]
-        self._reads, self._read_by = parts["reads"], parts["read_by"]
-        self._source, self._reader = parts["source"], parts["reader"]
-        self._first, self._first_edge = _starts(parts["nodes"])[:-1], _starts(parts["edges"])[:-1]
-        self._edges: Ints = parts["edges"]
-        self.nodes: Ints = parts["nodes"]
-        self.u: NDArray[np.float32] = parts["u"]
+        starts = range(0, max(len(graphs), 1), _CHUNK)
+        chunks = [_chunk(graphs[at : at + _CHUNK], known, table) for at in starts]
+        parts = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+        self.u: NDArray[np.float32] = parts.pop("u")
         self.flops = np.array([graph.flops for graph in graphs], np.float64)
+        self._nodes = _Nodes(table=np.concatenate(table), **parts)
+        self._places = np.arange(len(graphs))
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return len(self._places)
 
     def take(self, places: NDArray[Any] | Sequence[int]) -> GraphSet:
         """The graphs at some places (or where a mask is true); what is large is shared."""
         result = copy.copy(self)
-        for name in ("_first", "_first_edge", "_edges", "nodes", "u", "flops"):
+        for name in ("u", "flops", "_places"):
             setattr(result, name, getattr(self, name)[np.asarray(places)])
         return result
 
-    def batches(self, size: int) -> Iterator[GraphBatch]:
-        """All graphs in their order, `size` at a time."""
+    def batch(self, places: NDArray[Any] | Sequence[int], *, merged: bool = False) -> GraphBatch:
+        """The batch of the graphs at some places, in that order."""
+        chosen = np.asarray(places, np.int64)
+        nodes = self._nodes.merged if merged else self._nodes
+        return nodes.batch(self._places[chosen], self.u[chosen])
+
+    def batches(self, size: int, *, merged: bool = False) -> Iterator[GraphBatch]:
+        """All graphs in their order, `size` at a time; one empty batch if there are none."""
         for at in range(0, max(len(self), 1), size):
-            yield self.batch(np.arange(at, min(at + size, len(self))))
+            yield self.batch(np.arange(at, min(at + size, len(self))), merged=merged)
 
     @property
     def digest(self) -> str:
         """SHA-256 of what encoders read."""
         result = hashlib.sha256()
         for batch in self.batches(256):
-            for part in (batch.x, batch.u, *batch.sources):
+            for part in (batch.table, *batch.row, batch.positions, batch.u, *batch.sources):
                 result.update(part.numpy().tobytes())
         return result.hexdigest()
 
-    def batch(self, places: Ints | Sequence[int]) -> GraphBatch:
-        """The batch of the graphs at some places, in that order."""
-        chosen = np.asarray(places, np.int64)
+
+def apply(
+    call: Callable[[GraphBatch], Tensor],
+    graphs: Sequence[ComputeGraph] | GraphSet,
+    *,
+    merged: bool,
+    device: torch.device,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n, k) what a function of batches returns for graphs, and the graphs' (n,) FLOPs."""
+    if isinstance(graphs, GraphSet):
+        sets: Iterable[GraphSet] = [graphs]
+    else:
+        starts = range(0, max(len(graphs), 1), _HELD)
+        sets = (GraphSet(graphs[at : at + _HELD]) for at in starts)
+    found, flops = [], []
+    with torch.no_grad():
+        for data in sets:
+            flops.append(data.flops)
+            for batch in data.batches(_BATCH, merged=merged):
+                found.append(call(batch.to(device)).cpu().double())
+    return torch.cat(found).numpy(), np.concatenate(flops)
+
+
+# --- the arrays of a set -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """The nodes of all graphs of a set, by graph and in each by level.
+
+    Attributes:
+        table: (R, C) distinct rows of features.
+        row: (N,) of each node its row.
+        position: (N, len(POSITIONS)).
+        level: (N,) places in `LEVELS`.
+        reads, read_by: (N,) how many edges come in and go out.
+        source: (E,) by the node that reads: which one it reads, counted in the graph.
+        reader: (E,) by the node that is read: which one reads it, likewise.
+        nodes, edges: (G,) how many each graph has.
+    """
+
+    table: NDArray[np.float32]
+    row: NDArray[np.int32]
+    position: NDArray[np.float32]
+    level: NDArray[np.int8]
+    reads: NDArray[np.int32]
+    read_by: NDArray[np.int32]
+    source: NDArray[np.int32]
+    reader: NDArray[np.int32]
+    nodes: Ints
+    edges: Ints
+
+    @cached_property
+    def first(self) -> Ints:
+        return _starts(self.nodes)
+
+    @cached_property
+    def first_edge(self) -> Ints:
+        return _starts(self.edges)
+
+    def batch(self, chosen: Ints, u: NDArray[np.float32]) -> GraphBatch:
         g = len(chosen)
-        sizes, edges = self.nodes[chosen], self._edges[chosen]
+        sizes, edges = self.nodes[chosen], self.edges[chosen]
         first = _starts(sizes)
         n = int(first[-1])
-        node = _ranges(self._first[chosen], sizes)
-        edge = _ranges(self._first_edge[chosen], edges)
+        node = _ranges(self.first[chosen], sizes)
+        edge = _ranges(self.first_edge[chosen], edges)
         graph = np.repeat(np.arange(g), sizes)
         shift = np.repeat(first[:-1], edges)
-        x = self._table[self._row[node]]
-        x[:, POSITION_COLUMNS] = self._position[node]
-        segment = graph * _LEVELS + self._level[node]
+        rows, row = np.unique(self.row[node], return_inverse=True)
+        segment = graph * _LEVELS + self.level[node]
         counts = np.bincount(segment, minlength=g * _LEVELS)
-        sink = self._read_by[node] == 0
+        sink = self.read_by[node] == 0
         sinks = np.flatnonzero(sink)
         sink_counts = np.bincount(graph[sinks], minlength=g)
+        each = np.arange(n + 1)
         return GraphBatch(
-            x=torch.from_numpy(x),
-            u=torch.from_numpy(self.u[chosen]),
-            sources=_bags(
-                self._source[edge] + shift,
-                _starts(self._reads[node]),
-                self._reader[edge] + shift,
-                _starts(self._read_by[node]),
+            table=torch.from_numpy(self.table[rows]),
+            row=_bags(
+                row,
+                each,
+                np.argsort(row, kind="stable"),
+                _starts(np.bincount(row, minlength=len(rows))),
             ),
-            levels=_bags(np.arange(n), _starts(counts), segment, np.arange(n + 1)),
+            positions=torch.from_numpy(self.position[node]),
+            u=torch.from_numpy(u),
+            sources=_bags(
+                self.source[edge] + shift,
+                _starts(self.reads[node]),
+                self.reader[edge] + shift,
+                _starts(self.read_by[node]),
+            ),
+            levels=_bags(each[:-1], _starts(counts), segment, each),
             sinks=_bags(sinks, _starts(sink_counts), graph[sinks], _starts(sink)),
             counts=torch.from_numpy(counts.reshape(g, _LEVELS).astype(np.float32)),
             sink_counts=torch.from_numpy(sink_counts.astype(np.float32))[:, None],
+        )
+
+    @cached_property
+    def merged(self) -> _Nodes:
+        """The groups of nodes, and the edges between groups."""
+        shift = np.repeat(self.first[:-1], self.edges)
+        target = np.repeat(np.arange(len(self.row)), self.reads)
+        source = self.source + shift
+        group = _groups(self, source, target)
+        graph = np.repeat(np.arange(len(self.nodes)), self.nodes)
+        # Members stand in the order of nodes, so that the first and the last come from the data's.
+        members, sizes = np.argsort(group, kind="stable"), np.bincount(group)
+        start = _starts(sizes)
+        first, last = members[start[:-1]], members[start[1:] - 1]
+        mixed = _keys([self.row])[members]
+        sums = np.add.reduceat(mixed, start[:-1]) if len(mixed) else mixed
+        keys = _keys([self.row[first], self.row[last], sums])
+        _, kinds, row = np.unique(keys, return_index=True, return_inverse=True)
+        totals = [self.table[self.row[members[start[k] : start[k + 1]]]].sum(0) for k in kinds]
+        width = self.table.shape[1]
+        parts = [
+            np.array(totals, np.float32).reshape(-1, width),
+            self.table[self.row[first[kinds]]],
+            self.table[self.row[last[kinds]]],
+        ]
+        between = group[source] != group[target]
+        return _Nodes(
+            table=np.concatenate(parts, axis=1),
+            row=row.astype(np.int32),
+            position=self.position[first],
+            level=self.level[first],
+            **_connected(
+                group[source[between]],
+                group[target[between]],
+                graph[target[between]],
+                np.bincount(graph[first], minlength=len(self.nodes)),
+            ),
         )
 
 
@@ -221,42 +339,45 @@ def _bags(*parts: Ints) -> Bags:
     return Bags(*(torch.from_numpy(part.astype(np.int32)) for part in parts))
 
 
+def _connected(source: Ints, target: Ints, graph: Ints, nodes: Ints) -> Arrays:
+    """The fields of `_Nodes` on edges, of those from and to some nodes in graphs of given sizes."""
+    n, first = int(nodes.sum()), _starts(nodes)[graph]
+    by_target, by_source = np.argsort(target, kind="stable"), np.argsort(source, kind="stable")
+    return {
+        "source": (source - first)[by_target].astype(np.int32),
+        "reader": (target - first)[by_source].astype(np.int32),
+        "reads": np.bincount(target, minlength=n).astype(np.int32),
+        "read_by": np.bincount(source, minlength=n).astype(np.int32),
+        "nodes": nodes,
+        "edges": np.bincount(graph, minlength=len(nodes)),
+    }
+
+
 def _chunk(
     graphs: Sequence[ComputeGraph], known: dict[int, int], table: list[NDArray[np.float32]]
-) -> dict[str, NDArray[Any]]:
-    """Arrays of some graphs; new rows of features go to the table, their keys to `known`.
+) -> Arrays:
+    """Fields of `_Nodes`, and `u`, of some graphs; new rows of features go to the table.
 
-    In each graph nodes are sorted by level, and edges are listed twice: those into each node, and
-    those out of it, with the other end counted from the first node of the graph.
+    `known` has the place in the table of each row by its key.
     """
     found = [graph_features(graph) for graph in graphs]
     nodes = np.array([len(f.x) for f in found], np.int64)
-    edges = np.array([f.edges.shape[1] // 2 for f in found], np.int64)
-    first = np.repeat(_starts(nodes)[:-1], edges)
-    empty = np.zeros((2, 0), np.int64)
-    source, target = np.concatenate(
-        [empty, *(f.edges[:, : f.edges.shape[1] // 2] for f in found)], axis=1
-    )
+    # Edges are listed in both directions, along the data first.
+    edges = [f.edges[:, : f.edges.shape[1] // 2] for f in found]
+    graph = np.repeat(np.arange(len(found)), [e.shape[1] for e in edges])
+    source, target = np.concatenate([np.zeros((2, 0), np.int64), *edges], axis=1)
     level = np.concatenate([np.zeros(0, np.int64), *(f.level for f in found)])
     order = np.lexsort((level, np.repeat(np.arange(len(found)), nodes)))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    source, target = place[source + first], place[target + first]
-    by_target, by_source = np.argsort(target, kind="stable"), np.argsort(source, kind="stable")
-    x = np.concatenate([np.zeros((0, len(NODE_COLUMNS)), "f4"), *(f.x for f in found)])[order]
-    position = x[:, POSITION_COLUMNS]
-    x[:, POSITION_COLUMNS] = 0
+    first = _starts(nodes)[graph]
+    x = np.concatenate([np.zeros((0, len(NODE_COLUMNS)), np.float32), *(f.x for f in found)])[order]
     return {
-        "nodes": nodes,
-        "edges": edges,
-        "row": _shared_rows(x, known, table),
-        "position": position,
+        "row": _shared_rows(x[:, _ROW], known, table),
+        "position": x[:, _POSITION],
         "level": level[order].astype(np.int8),
-        "source": (source[by_target] - first).astype(np.int32),
-        "reader": (target[by_source] - first).astype(np.int32),
-        "reads": np.bincount(target, minlength=len(x)).astype(np.int32),
-        "read_by": np.bincount(source, minlength=len(x)).astype(np.int32),
         "u": np.array([f.u for f in found], np.float32).reshape(-1, len(GLOBAL_COLUMNS)),
+        **_connected(place[source + first], place[target + first], graph, nodes),
     }
 
 
@@ -264,7 +385,8 @@ def _shared_rows(
     x: NDArray[np.float32], known: dict[int, int], table: list[NDArray[np.float32]]
 ) -> NDArray[np.int32]:
     """(n,) the place of each row in the table, which gets those it does not have yet."""
-    keys, first, inverse = np.unique(_keys(x), return_index=True, return_inverse=True)
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    keys, first, inverse = np.unique(_keys(bits.T), return_index=True, return_inverse=True)
     places, new = [], []
     for key, row in zip(keys.tolist(), first.tolist(), strict=True):
         if key not in known:
@@ -275,33 +397,41 @@ def _shared_rows(
     return np.array(places, np.int32)[inverse]
 
 
-def _keys(x: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """(n,) 64 bits of each row: a sum over its columns of mixed bits (SplitMix64's finaliser)."""
-    result = np.zeros(len(x), np.uint64)
-    for column in range(x.shape[1]):
-        bits = np.ascontiguousarray(x[:, column]).view(np.uint32).astype(np.uint64)
-        z = bits + np.uint64(((column + 1) * 0x9E3779B97F4A7C15) % 2**64)
+def _keys(columns: Iterable[NDArray[Any]]) -> NDArray[np.uint64]:
+    """(n,) 64 bits for each tuple of whole numbers: mixed (SplitMix64's finaliser) and added up."""
+    result = np.zeros((), np.uint64)
+    for place, column in enumerate(columns, start=1):
+        z = column.astype(np.uint64) + np.uint64(place * 0x9E3779B97F4A7C15 % 2**64)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        result += z ^ (z >> np.uint64(31))
-    return result
+        result = result + (z ^ (z >> np.uint64(31)))
+    return np.asarray(result)
 
 
-def apply(
-    call: Callable[[GraphBatch], Tensor],
-    graphs: Sequence[ComputeGraph] | GraphSet,
-    device: torch.device,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(n, k) what a function of batches returns for graphs, and the graphs' (n,) FLOPs."""
-    if isinstance(graphs, GraphSet):
-        sets: Iterable[GraphSet] = [graphs]
-    else:
-        starts = range(0, max(len(graphs), 1), _HELD)
-        sets = (GraphSet(graphs[at : at + _HELD]) for at in starts)
-    found, flops = [], []
-    with torch.no_grad():
-        for data in sets:
-            flops.append(data.flops)
-            for batch in data.batches(_BATCH):
-                found.append(call(batch.to(device)).cpu().double())
-    return torch.cat(found).numpy(), np.concatenate(flops)
+def _groups(nodes: _Nodes, source: Ints, target: Ints) -> Ints:
+    """(N,) the group of each node; groups are counted by their first nodes.
+
+    A node joins the group of the one that it reads if it reads no other, nothing else reads that
+    one, both stand at one level, and not both the node and the group hold a heavy operation
+    (`_HEAVY_FAMILIES`).
+    """
+    n = len(nodes.row)
+    # Place n stands for "no node" at the end of every array.
+    before = np.full(n + 1, n)
+    before[target] = source
+    level, read_by = np.append(nodes.level, -1), np.append(nodes.read_by, 0)
+    joins = (read_by[before] == 1) & (level[before] == level)
+    joins[:n] &= nodes.reads == 1
+    before = np.where(joins, before, n)
+    # By doubling: the first node of each chain, and how many heavy ones there are since.
+    chain = np.where(before == n, np.arange(n + 1), before)
+    is_heavy = nodes.table[:, _HEAVY].sum(axis=1)
+    heavy = np.append(is_heavy[nodes.row], 0).astype(np.int64)
+    while (before < n).any():
+        heavy = heavy + heavy[before]
+        chain, before = chain[chain], before[before]
+    keys = chain[:n] * (n + 1) + np.maximum(heavy[:n], 1)
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[group]

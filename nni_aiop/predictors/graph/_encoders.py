@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nni_aiop.graphs._features import GLOBAL_COLUMNS, LEVELS, NODE_COLUMNS
-from nni_aiop.predictors.graph._collation import POSITION_COLUMNS, GraphBatch, bag_sum
+from nni_aiop.graphs._features import GLOBAL_COLUMNS, LEVELS
+from nni_aiop.predictors.graph._collation import COLUMNS, POSITIONS, GraphBatch, bag_sum
 
 __all__ = ["ENCODERS", "READ_OUTS", "Encoder", "GraphEncoder", "PublishedEncoder"]
 
@@ -72,6 +72,8 @@ class Encoder(nn.Module, ABC):
 
     #: Width of `read_out`, without global features.
     width: int
+    #: Whether it reads batches of merged nodes.
+    merged: bool = False
 
     def __init__(self, hidden: int, layers: int) -> None:
         super().__init__()
@@ -125,9 +127,9 @@ class PublishedEncoder(Encoder):
         self.kernel_height = nn.Embedding(self._SIZES, eighth)
         self.kernel_width = nn.Embedding(self._SIZES, eighth)
         self.bias = nn.Embedding(2, eighth)
-        operations = sum(name.startswith("op:") for name in NODE_COLUMNS)
+        operations = sum(name.startswith("op:") for name in COLUMNS)
         self.operation = nn.Embedding(operations, hidden - 5 * eighth)
-        column = {name: place for place, name in enumerate(NODE_COLUMNS)}
+        column = {name: place for place, name in enumerate(COLUMNS)}
         shapes = ("channels_in", "channels_out", "positions_in", "positions_out")
         self._shapes = [column[name] for name in shapes]
         self._kernels = [column["kernel_height"], column["kernel_width"]]
@@ -154,7 +156,7 @@ class PublishedEncoder(Encoder):
         )
 
     def embed(self, batch: GraphBatch) -> Tensor:
-        x = batch.x
+        x = batch.table
         operation = x[:, : self.operation.num_embeddings].argmax(1)
         kernels = (x[:, self._kernels] * 3).exp2().sub(1).round().long().clamp(0, self._SIZES - 1)
         weighted = torch.cat(
@@ -166,7 +168,8 @@ class PublishedEncoder(Encoder):
             dim=1,
         )
         weighted = weighted * (x[:, self._weight] > 0)[:, None]
-        return torch.cat([self.operation(operation), self.shape(x[:, self._shapes]), weighted], 1)
+        parts = [self.operation(operation), self.shape(x[:, self._shapes]), weighted]
+        return bag_sum(torch.cat(parts, dim=1), batch.row)
 
     def read_out(self, batch: GraphBatch, h: Tensor) -> Tensor:
         return _pool(batch, h)["mean"]
@@ -182,6 +185,7 @@ class GraphEncoder(Encoder):
     Args:
         hidden: Width d of every layer.
         layers: How many.
+        merged: Groups such as convolution, normalisation, activation are one node.
         both_directions: Messages against the data too, with weights of their own.
         residual: Each layer adds to what it reads.
         norm: Layer normalisation.
@@ -195,6 +199,7 @@ class GraphEncoder(Encoder):
         *,
         hidden: int = 64,
         layers: int = 4,
+        merged: bool = True,
         both_directions: bool = True,
         residual: bool = True,
         norm: bool = True,
@@ -214,9 +219,9 @@ class GraphEncoder(Encoder):
         self._global_features = global_features
         self.read_outs = tuple(read_outs)
         super().__init__(hidden, layers)
-        columns = range(len(NODE_COLUMNS))
-        self._columns = [c for c in columns if positions or c not in POSITION_COLUMNS]
-        self.node = nn.Linear(len(self._columns), hidden)
+        self.merged = merged
+        self.node = nn.Linear((3 if merged else 1) * len(COLUMNS), hidden)
+        self.position = nn.Linear(len(POSITIONS), hidden) if positions else None
         self.width = hidden * sum(len(LEVELS) if name == "levels" else 1 for name in self.read_outs)
 
     def layer(self, inputs: int) -> GraphLayer:
@@ -229,9 +234,8 @@ class GraphEncoder(Encoder):
         )
 
     def embed(self, batch: GraphBatch) -> Tensor:
-        x = batch.x if len(self._columns) == len(NODE_COLUMNS) else batch.x[:, self._columns]
-        result: Tensor = self.node(x)
-        return result
+        result = bag_sum(self.node(batch.table), batch.row)
+        return result if self.position is None else result + self.position(batch.positions)
 
     def read_out(self, batch: GraphBatch, h: Tensor) -> Tensor:
         found = _pool(batch, h)

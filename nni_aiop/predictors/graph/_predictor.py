@@ -25,7 +25,7 @@ from nni_aiop.errors import FileFormatError
 from nni_aiop.predictors._base import Prediction
 from nni_aiop.predictors.graph._adapters import Backbone, KAdapter, Member
 from nni_aiop.predictors.graph._collation import GraphBatch, GraphSet, apply
-from nni_aiop.predictors.graph._encoders import ENCODERS
+from nni_aiop.predictors.graph._encoders import ENCODERS, Encoder
 from nni_aiop.predictors.graph._files import read_file, write_file
 from nni_aiop.predictors.graph._training import Recipe, train
 from nni_aiop.predictors.graph._transfer import (
@@ -269,7 +269,7 @@ class GraphPredictor:
         data: GraphSet,
         targets: Array,
         validation: float,
-        context: Sequence[Any],
+        context: Sequence[Encoder],
         identity: str,
         epochs: int | None,
         checkpoint: str | os.PathLike[str] | None,
@@ -280,7 +280,7 @@ class GraphPredictor:
             raise ValueError(f"validation must lie in [0, 1), but got {validation}.")
         order = np.random.default_rng(self.seed).permutation(len(data))
         kept, learned = np.split(order, [int(validation * len(data))])
-        chosen = data.take(learned)
+        chosen, merged = data.take(learned), Member(module, tuple(context)).merged
         module.head.set_globals(torch.from_numpy(chosen.u).to(self.device))
         losses = train(
             module,
@@ -288,13 +288,19 @@ class GraphPredictor:
             targets[learned],
             self._recipe(epochs),
             seed=self.seed,
+            merged=merged,
             context=context,
             identity=identity,
             checkpoint=None if checkpoint is None else Path(checkpoint),
             progress=progress,
         )
         judged = kept if len(kept) else learned
-        found, _ = apply(lambda batch: module(batch, *context), data.take(judged), self.device)
+        found, _ = apply(
+            lambda batch: module(batch, *context),
+            data.take(judged),
+            merged=merged,
+            device=self.device,
+        )
         errors = np.square(found - targets[judged])
         known = ~np.isnan(errors)
         means = np.where(known, errors, 0.0).sum(0) / np.maximum(known.sum(0), 1)
@@ -317,7 +323,7 @@ class GraphPredictor:
         """
         self._require_fit()
         if adapters is None:
-            found, flops = apply(self._backbone, graphs, self.device)
+            found, flops = self._apply(self._backbone, graphs)
             return prediction(found, self.std_, self.scalings_, self.metrics_, flops)
         if len(adapters) != 1:
             raise ValueError(
@@ -325,7 +331,7 @@ class GraphPredictor:
                 "have a unit only after `transfer`."
             )
         adapter = self._adapter(adapters[0])
-        found, flops = apply(self._members(adapters)[0], graphs, self.device)
+        found, flops = self._apply(self._members(adapters)[0], graphs)
         std = np.array([adapter.std])
         return prediction(found, std, (adapter.scaling,), tuple(adapters), flops)
 
@@ -357,7 +363,12 @@ class GraphPredictor:
             tops = [layers[-1], *(module.top(batch, layers) for module in modules)]
             return torch.cat([*(encoder.read_out(batch, top) for top in tops), batch.u], dim=1)
 
-        return apply(call, graphs, self.device)
+        return self._apply(call, graphs)
+
+    def _apply(
+        self, call: Callable[[GraphBatch], Tensor], graphs: Sequence[ComputeGraph] | GraphSet
+    ) -> tuple[Array, Array]:
+        return apply(call, graphs, merged=self._backbone.encoder.merged, device=self.device)
 
     def _adapter(self, name: str) -> Adapter:
         if name not in self.adapters_:
@@ -438,6 +449,7 @@ class GraphPredictor:
                 np.repeat(targets[:, None], width, axis=1),
                 recipe,
                 seed=self.seed,
+                merged=member.merged,
                 context=member.context,
                 progress=progress,
             )

@@ -79,6 +79,7 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
+    merged: bool = False,
     context: Sequence[Any] = (),
     identity: str = "",
     checkpoint: Path | str | None = None,
@@ -92,6 +93,7 @@ def train(
         targets: (G, m) standardised; NaN where not known.
         recipe: How.
         seed: Of the order of graphs.
+        merged: Whether the module reads batches of merged nodes.
         context: Further arguments of the module.
         identity: Digest of what else the result depends on.
         checkpoint: File that is written after every epoch; where it is there already, training
@@ -127,7 +129,8 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.zero_grad()
-            loss = _loss(called(data.batch(share).to(device), *context), known[share], recipe)
+            batch = data.batch(share, merged=merged).to(device)
+            loss = _loss(called(batch, *context), known[share], recipe)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
             optimiser.step()

@@ -130,7 +130,10 @@ def _votes(
 ) -> tuple[Array, Array]:
     """(n, k) what each member predicts, and (n,) FLOPs."""
     return apply(
-        lambda batch: torch.cat([member(batch) for member in members], dim=1), graphs, device
+        lambda batch: torch.cat([member(batch) for member in members], dim=1),
+        graphs,
+        merged=members[0].merged,
+        device=device,
     )
 
 
@@ -195,7 +198,12 @@ def rescaled_member(
     body = cast("nn.Sequential", result.module.head.body)
     last = cast("nn.Linear", body[-1])
     body[-1] = nn.Identity()
-    inputs, _ = apply(lambda batch: result.module(batch, *result.context), data, device)
+    inputs, _ = apply(
+        lambda batch: result.module(batch, *result.context),
+        data,
+        merged=member.merged,
+        device=device,
+    )
     body[-1] = last
     # The mean of several outputs is one output with the mean of their weights.
     weights = last.weight.detach().mean(0).cpu().double().numpy()
