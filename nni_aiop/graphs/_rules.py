@@ -8,8 +8,8 @@ inputs are already in canonical form, so that a pattern is recognised at its las
    same size, means and maxima of single entries. What does not depend on the input of the network
    is a constant, and becomes part of the operation that reads it.
 2. x - c is a sum, x / c a product; a sum of sums that nothing else reads is one sum, as is a sum
-   over what was stacked; products with single numbers in a row are one; repeating entries for a
-   broadcast is not an operation.
+   over what was stacked; products with single numbers in a row are one, and so are clamps (to which
+   max and min with a number belong); repeating entries for a broadcast is not an operation.
 3. Functions have one name: clamp(x, 0, 6) is `relu6`, relu6(x + 3) / 6 `hard_sigmoid`, and x times
    it `hard_swish`; x * sigmoid(x) is `silu`; x / 2 * (1 + erf(x / sqrt 2)), its tanh approximation
    and x * sigmoid(1.702 x) are `gelu`; x * tanh(softplus(x)) is `mish`.
