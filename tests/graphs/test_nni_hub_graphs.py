@@ -25,7 +25,7 @@ Door = Callable[[nn.Module, torch.Tensor], ComputeGraph]
 IMAGENET = ("ProxylessNAS", "ShuffleNetSpace", "MobileNetV3Space", "AutoFormer")
 CELLS = ("NasBench101", "NasBench201", "NASNet", "ENAS", "AmoebaNet", "PNAS", "DARTS")
 QUICK = ("NasBench201", "MobileNetV3Space", "ShuffleNetSpace", "DARTS")
-N_SAMPLES = 3
+N_SAMPLES = 2
 SAMPLES = [
     pytest.param(name, seed, marks=[] if name in QUICK and seed == 0 else pytest.mark.slow)
     for name in (*IMAGENET, *CELLS)

@@ -126,7 +126,9 @@ def written(space: CodeSpace, sample: Sample) -> ComputeGraph:
 
 
 def check(case: Case, sample: Sample) -> None:
-    read = from_module(case.network(sample), case.shape)
+    with torch.device("meta"):
+        network = case.network(sample)
+    read = from_module(network, case.shape)
     graph = written(case.space, sample)
     assert graph == read, sample
     assert graph.cost == read.cost
@@ -150,13 +152,13 @@ def test_graphs_from_codes_are_those_of_the_networks(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READY)
 def test_graphs_from_many_codes_are_those_of_the_networks(name: str) -> None:
-    for sample in samples(READY[name].space, 60, seed=1):
+    for sample in samples(READY[name].space, 20, seed=1):
         check(READY[name], sample)
 
 
 @pytest.mark.slow
 def test_graphs_from_cells_all_over_nasbench201() -> None:
-    for place in range(0, nasbench201.N_CELLS, 53):
+    for place in range(0, nasbench201.N_CELLS, 101):
         check(READY["nasbench201"], nasbench201.from_index(place))
 
 
