@@ -102,7 +102,8 @@ def _tidy(value: Value) -> None:
 
 
 def _close(number: float | None, target: float) -> bool:
-    return number is not None and math.isclose(number, target, rel_tol=1e-3, abs_tol=1e-6)
+    """Whether a number is the target, as exporters round it; zero is never rounded to."""
+    return number is not None and math.isclose(number, target, rel_tol=1e-3)
 
 
 def _with_constant(value: Value, op: str) -> tuple[Value, Value] | None:
