@@ -9,7 +9,7 @@ from nni_aiop.graphs._families import FAMILIES
 from nni_aiop.graphs._graph import ComputeGraph, Node, Shape
 from nni_aiop.graphs._stages import Stage, short
 from nni_aiop.graphs._vocabulary import ACTIVATIONS, COMMUTATIVE, OPERATIONS, OTHER
-from nni_aiop.graphs._writer import Data, GraphWriter
+from nni_aiop.graphs._writer import GraphWriter, Handle
 
 if TYPE_CHECKING:
     from nni_aiop.graphs._diff import GraphDiff as GraphDiff
@@ -37,11 +37,11 @@ __all__ = [
     "OTHER",
     "ComputeGraph",
     "Cost",
-    "Data",
     "FeatureCache",
     "GraphDiff",
     "GraphFeatures",
     "GraphWriter",
+    "Handle",
     "Node",
     "Shape",
     "Stage",

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs._graph import ComputeGraph, Node, Shape
 
-__all__ = ["Data", "GraphWriter"]
+__all__ = ["GraphWriter", "Handle"]
 
 _cached = lru_cache(maxsize=2**14)
 
 
-class Data(NamedTuple):
+class Handle(NamedTuple):
     """What an operation gives: the place of its node, and the shape in which it is read."""
 
     place: int
@@ -30,7 +30,7 @@ class Data(NamedTuple):
 
 
 class GraphWriter:
-    """Writes a compute graph; every method that takes `Data` gives the operation's result.
+    """Writes a compute graph; every method that takes `Handle` gives the operation's result.
 
     Attributes:
         scope: Name of the nodes that are written next, such as "stages.2".
@@ -58,13 +58,13 @@ class GraphWriter:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def write(self, node: Node, *sources: Data, shape: Shape | None = None) -> Data:
+    def write(self, node: Node, *sources: Handle, shape: Shape | None = None) -> Handle:
         """Any node; `shape` is that of the result where it is not the node's output shape."""
         return self._write(_interned(node), *sources, shape=shape)
 
-    def _write(self, node: Node, *sources: Data, shape: Shape | None = None) -> Data:
+    def _write(self, node: Node, *sources: Handle, shape: Shape | None = None) -> Handle:
         place = self._place(node, tuple([source[0] for source in sources]), self.scope)
-        return Data(place, node.output_shape if shape is None else shape)
+        return Handle(place, node.output_shape if shape is None else shape)
 
     def _place(self, node: Node, sources: tuple[int, ...], name: str) -> int:
         """Where a node stands: what does the same to the same tensors is one node."""
@@ -83,24 +83,24 @@ class GraphWriter:
 
     # --- in and out ----------------------------------------------------------------------------
 
-    def input(self, shape: Shape) -> Data:
+    def input(self, shape: Shape) -> Handle:
         """An input of the network."""
         shape = tuple(shape)
         name = f"input_{self._n_inputs}"
         self._n_inputs += 1
-        return Data(self._append(Node("input", output_shape=shape), (), name), shape)
+        return Handle(self._append(Node("input", output_shape=shape), (), name), shape)
 
-    def output(self, x: Data) -> None:
+    def output(self, x: Handle) -> None:
         """Makes data an output of the network."""
         name = f"output_{self._n_outputs}"
         self._n_outputs += 1
         self._append(_plain("output", x.shape), (x.place,), name)
 
-    def reshape(self, x: Data, shape: Shape) -> Data:
+    def reshape(self, x: Handle, shape: Shape) -> Handle:
         """The same data in another shape, which is no operation."""
-        return Data(x.place, shape)
+        return Handle(x.place, shape)
 
-    def repeat(self, written: range, x: Data, other: Data, result: Data) -> Data:
+    def repeat(self, written: range, x: Handle, other: Handle, result: Handle) -> Handle:
         """The result of a range of operations once more, with the same weights, on other data.
 
         Args:
@@ -127,13 +127,13 @@ class GraphWriter:
                 self._tied[moved[earlier]] = self._tied.get(earlier, earlier)
             elif earlier in self._nested:
                 self._nested[moved[earlier]] = [moved.get(p, p) for p in self._nested[earlier]]
-        return Data(moved[result.place], result.shape)
+        return Handle(moved[result.place], result.shape)
 
     # --- operations with weights ---------------------------------------------------------------
 
     def conv(
         self,
-        x: Data,
+        x: Handle,
         out: int,
         kernel: int,
         *,
@@ -141,14 +141,14 @@ class GraphWriter:
         padding: int | None = None,
         groups: int = 1,
         bias: bool = False,
-    ) -> Data:
+    ) -> Handle:
         """A convolution over all axes from the third on; its padding is half its kernel."""
         padding = kernel // 2 if padding is None else padding
         return self._write(_conv(x[1], out, kernel, stride, padding, groups, bias), x)
 
     def conv_transpose(
         self,
-        x: Data,
+        x: Handle,
         out: int,
         kernel: int,
         *,
@@ -156,31 +156,31 @@ class GraphWriter:
         padding: int,
         output_padding: int = 0,
         bias: bool = True,
-    ) -> Data:
+    ) -> Handle:
         """A transposed convolution over all axes from the third on."""
         return self._write(
             _conv_transpose(x.shape, out, kernel, stride, padding, output_padding, bias), x
         )
 
-    def linear(self, x: Data, out: int, *, bias: bool = True) -> Data:
+    def linear(self, x: Handle, out: int, *, bias: bool = True) -> Handle:
         """A product with a learned matrix over the last axis."""
         return self._write(_linear(x.shape, out, bias), x, shape=(*x.shape[:-1], out))
 
-    def batch_norm(self, x: Data) -> Data:
+    def batch_norm(self, x: Handle) -> Handle:
         """Batch normalisation with learned scale and shift."""
         return self._write(_batch_norm(x[1]), x)
 
     # --- operations without weights ------------------------------------------------------------
 
-    def activation(self, x: Data, op: str) -> Data:
+    def activation(self, x: Handle, op: str) -> Handle:
         """A function entry by entry that the vocabulary names, such as "hard_swish"."""
         return self._write(_plain(op, x[1]), x)
 
-    def relu(self, x: Data) -> Data:
+    def relu(self, x: Handle) -> Handle:
         """max(x, 0)."""
         return self._write(_plain("relu", x[1]), x)
 
-    def add(self, *terms: Data) -> Data:
+    def add(self, *terms: Handle) -> Handle:
         """The sum of tensors, broadcast, one after the other; one tensor is its own sum."""
         total = terms[0]
         for term in terms[1:]:
@@ -191,56 +191,56 @@ class GraphWriter:
                 self._nested[total.place] = sums
         return total
 
-    def _is_sum(self, x: Data, shape: Shape) -> bool:
+    def _is_sum(self, x: Handle, shape: Shape) -> bool:
         """Whether x is a sum of this shape that may become part of another."""
         node = self._nodes[x[0]]
         return node.op == "add" and not node.attributes and node.output_shape == x[1] == shape
 
-    def mul(self, *factors: Data) -> Data:
+    def mul(self, *factors: Handle) -> Handle:
         """The product of tensors, broadcast."""
         return self._write(_combined("mul", tuple([factor[1] for factor in factors])), *factors)
 
-    def zeros(self, x: Data) -> Data:
+    def zeros(self, x: Handle) -> Handle:
         """x * 0."""
         product = self._write(_zeros(x[1]), x)
         if self._nodes[x[0]] is self._nodes[product[0]]:
             self._nested[product[0]] = [x[0]]
         return product
 
-    def max_pool(self, x: Data, kernel: int, *, stride: int, padding: int = 0) -> Data:
+    def max_pool(self, x: Handle, kernel: int, *, stride: int, padding: int = 0) -> Handle:
         """Max pooling over all axes from the third on."""
         return self._pool("max", x, kernel, stride, padding)
 
-    def avg_pool(self, x: Data, kernel: int, *, stride: int, padding: int = 0) -> Data:
+    def avg_pool(self, x: Handle, kernel: int, *, stride: int, padding: int = 0) -> Handle:
         """Average pooling over all axes from the third on."""
         return self._pool("avg", x, kernel, stride, padding)
 
-    def _pool(self, kind: str, x: Data, kernel: int, stride: int, padding: int) -> Data:
+    def _pool(self, kind: str, x: Handle, kernel: int, stride: int, padding: int) -> Handle:
         shape = (*x.shape[:2], *_spatial(x.shape, kernel, stride, padding))
         return self._write(_pool(kind, x.shape, kernel, stride, padding), x, shape=shape)
 
-    def global_avg_pool(self, x: Data, *, keep: bool = False) -> Data:
+    def global_avg_pool(self, x: Handle, *, keep: bool = False) -> Handle:
         """The mean over all axes from the third on, which stay with length 1 on demand."""
         shape = x.shape[:2] + (1,) * (len(x.shape) - 2) * keep
         if prod(x.shape) == prod(shape):
             return self.reshape(x, shape)
         return self._write(_plain_to("global_avg_pool", x.shape, x.shape[:2]), x, shape=shape)
 
-    def concat(self, parts: Sequence[Data], axis: int = 1) -> Data:
+    def concat(self, parts: Sequence[Handle], axis: int = 1) -> Handle:
         """Tensors joined along an axis; one tensor is itself."""
         if len(parts) == 1:
             return parts[0]
         return self._write(_concat(tuple([part[1] for part in parts]), axis), *parts)
 
-    def slice(self, x: Data, *ranges: tuple[int, int, int, int]) -> Data:
+    def slice(self, x: Handle, *ranges: tuple[int, int, int, int]) -> Handle:
         """The part of x in (axis, start, stop, step) ranges; `stop` is one past the last taken."""
         return self._write(_slice(x.shape, ranges), x)
 
-    def pad(self, x: Data, *amounts: tuple[int, int, int]) -> Data:
+    def pad(self, x: Handle, *amounts: tuple[int, int, int]) -> Handle:
         """x with (axis, before, after) zeros."""
         return self._write(_pad(x.shape, amounts), x)
 
-    def resize(self, x: Data, size: Sequence[int], mode: str) -> Data:
+    def resize(self, x: Handle, size: Sequence[int], mode: str) -> Handle:
         """x with its axes from the third on resized; as it is where it has the size already."""
         if x.shape[2:] == tuple(size):
             return x

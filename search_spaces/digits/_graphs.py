@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nni_aiop.errors import SpaceError
-from nni_aiop.graphs import ComputeGraph, Data, GraphWriter
+from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle
 from nni_aiop.search_spaces.digits._space import (
     CLASSES,
     EXPANSION,
@@ -35,12 +35,12 @@ def graph(sample: Mapping[str, Any]) -> ComputeGraph:
     activation = _ACTIVATIONS[sample["activation"]]
 
     def convolution(
-        x: Data, out: int, kernel: int, *, groups: int = 1, activated: bool = True
-    ) -> Data:
+        x: Handle, out: int, kernel: int, *, groups: int = 1, activated: bool = True
+    ) -> Handle:
         x = w.batch_norm(w.conv(x, out, kernel, groups=groups))
         return w.activation(x, activation) if activated else x
 
-    def block(x: Data, op: str, kernel: int) -> Data:
+    def block(x: Handle, op: str, kernel: int) -> Handle:
         width = x.shape[1]
         if op == "conv":
             return convolution(x, width, kernel)
@@ -52,13 +52,13 @@ def graph(sample: Mapping[str, Any]) -> ComputeGraph:
         y = convolution(convolution(x, inner, 1), inner, kernel, groups=inner)
         return w.add(x, convolution(y, width, 1, activated=False))
 
-    def stage(x: Data, number: int) -> Data:
+    def stage(x: Handle, number: int) -> Handle:
         for i in range(1, sample[f"depth_{number}"] + 1):
             w.scope = f"stage_{number}.{i - 1}"
             x = block(x, sample[f"op_{number}_{i}"], sample[f"kernel_{number}_{i}"])
         return x
 
-    def transition(x: Data, kind: str, out: int) -> Data:
+    def transition(x: Handle, kind: str, out: int) -> Handle:
         if kind == "stride":
             y = w.conv(x, out, 2, stride=2, padding=0)
             return w.activation(w.batch_norm(y), activation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nni_aiop.graphs import ComputeGraph, Data, GraphWriter
+from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle
 from nni_aiop.search_spaces.mobilenetv3._codes import Resolution, blocks_of, side_of
 from nni_aiop.search_spaces.mobilenetv3._skeleton import UNITS, Activation, se_channels, skeleton
 
@@ -69,19 +69,19 @@ def graph(
 
 def _conv_norm(
     w: GraphWriter,
-    x: Data,
+    x: Handle,
     out: int,
     kernel: int = 1,
     *,
     stride: int = 1,
     groups: int = 1,
     activation: Activation | None = None,
-) -> Data:
+) -> Handle:
     x = w.batch_norm(w.conv(x, out, kernel, stride=stride, groups=groups))
     return x if activation is None else w.activation(x, _ACTIVATIONS[activation])
 
 
-def _weighed(w: GraphWriter, x: Data) -> Data:
+def _weighed(w: GraphWriter, x: Handle) -> Handle:
     """Squeeze-and-excitation."""
     y = w.global_avg_pool(x, keep=True)
     y = w.relu(w.conv(y, se_channels(x.shape[1]), 1, bias=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from nni_aiop.graphs import ComputeGraph, Data, GraphWriter, Node, Shape
+from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle, Node, Shape
 from nni_aiop.search_spaces.multi_resolution._codes import numbers_of
 from nni_aiop.search_spaces.multi_resolution._costs import Head, check_head
 
@@ -75,14 +75,14 @@ def graph(
     return w.graph()
 
 
-def _conv(w: GraphWriter, x: Data, out: int, kernel: int = 3, *, stride: int = 1) -> Data:
+def _conv(w: GraphWriter, x: Handle, out: int, kernel: int = 3, *, stride: int = 1) -> Handle:
     """A convolution, normalised, ReLU."""
     return w.relu(w.batch_norm(w.conv(x, out, kernel, stride=stride)))
 
 
-def _fused(w: GraphWriter, branches: Sequence[Data], channels: Sequence[int]) -> list[Data]:
+def _fused(w: GraphWriter, branches: Sequence[Handle], channels: Sequence[int]) -> list[Handle]:
     """Each resolution with its neighbours; where there are more channels, one resolution more."""
-    fused: list[Data] = []
+    fused: list[Handle] = []
     for place, branch in enumerate(branches):
         out = channels[place]
         terms = [_conv(w, branch, out)]
@@ -97,7 +97,7 @@ def _fused(w: GraphWriter, branches: Sequence[Data], channels: Sequence[int]) ->
     return fused
 
 
-def _residual(w: GraphWriter, x: Data, n_units: int) -> Data:
+def _residual(w: GraphWriter, x: Handle, n_units: int) -> Handle:
     """Residual units of two convolutions."""
     for _ in range(n_units):
         y = _conv(w, x, x.shape[1])
@@ -105,7 +105,7 @@ def _residual(w: GraphWriter, x: Data, n_units: int) -> Data:
     return x
 
 
-def _swapped(w: GraphWriter, x: Data, rows: int, columns: int, shape: Shape) -> Data:
+def _swapped(w: GraphWriter, x: Handle, rows: int, columns: int, shape: Shape) -> Handle:
     """x as (rows, columns, ...) with these two axes swapped, in a shape."""
     if rows > 1 and columns > 1:
         area = prod(shape) // (rows * columns)

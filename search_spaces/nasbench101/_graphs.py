@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nni_aiop.graphs import ComputeGraph, Data, GraphWriter
+from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle
 from nni_aiop.search_spaces.nasbench101._costs import (
     CELLS_PER_STACK,
     IMAGE_SIZE,
@@ -46,20 +46,20 @@ def graph(sample: Mapping[str, Any]) -> ComputeGraph:
     return w.graph()
 
 
-def _conv_norm_relu(w: GraphWriter, x: Data, channels: int, kernel: int) -> Data:
+def _conv_norm_relu(w: GraphWriter, x: Handle, channels: int, kernel: int) -> Handle:
     return w.relu(w.batch_norm(w.conv(x, channels, kernel)))
 
 
 def _cell(
     w: GraphWriter,
-    x: Data,
+    x: Handle,
     matrix: Sequence[Sequence[int]],
     operations: Sequence[str],
     channels: Sequence[int],
-) -> Data:
+) -> Handle:
     output = len(matrix) - 1
 
-    def projected(vertex: int) -> list[Data]:
+    def projected(vertex: int) -> list[Handle]:
         return [_conv_norm_relu(w, x, channels[vertex], 1)] if matrix[0][vertex] else []
 
     vertices = [x]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nni_aiop.graphs import ComputeGraph, Data, GraphWriter
+from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle
 from nni_aiop.search_spaces.nasbench201._cells import EDGES, operations_of
 from nni_aiop.search_spaces.nasbench201._costs import CELLS_PER_STAGE, WIDTHS, dataset
 
@@ -45,18 +45,18 @@ def graph(sample: Mapping[str, str], *, data: str = "cifar100") -> ComputeGraph:
     return w.graph()
 
 
-def _relu_conv_norm(w: GraphWriter, x: Data, channels: int, kernel: int, stride: int) -> Data:
+def _relu_conv_norm(w: GraphWriter, x: Handle, channels: int, kernel: int, stride: int) -> Handle:
     x = w.conv(w.relu(x), channels, kernel, stride=stride)
     return w.batch_norm(x)
 
 
-def _reduction(w: GraphWriter, x: Data, width: int) -> Data:
+def _reduction(w: GraphWriter, x: Handle, width: int) -> Handle:
     y = _relu_conv_norm(w, x, width, kernel=3, stride=2)
     y = _relu_conv_norm(w, y, width, kernel=3, stride=1)
     return w.add(y, w.conv(w.avg_pool(x, 2, stride=2), width, 1))
 
 
-def _cell(w: GraphWriter, x: Data, operations: Sequence[str]) -> Data:
+def _cell(w: GraphWriter, x: Handle, operations: Sequence[str]) -> Handle:
     nodes = [x]
     for target in (1, 2, 3):
         terms = [
@@ -68,7 +68,7 @@ def _cell(w: GraphWriter, x: Data, operations: Sequence[str]) -> Data:
     return nodes[3]
 
 
-def _operation(w: GraphWriter, x: Data, name: str) -> Data:
+def _operation(w: GraphWriter, x: Handle, name: str) -> Handle:
     if name == "skip_connect":
         return x
     if name == "none":

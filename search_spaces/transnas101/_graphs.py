@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nni_aiop.graphs import ComputeGraph, Data, GraphWriter
+from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle
 from nni_aiop.search_spaces.transnas101._body import BASE, EDGES, SKELETON, Block, blocks, halves
 from nni_aiop.search_spaces.transnas101._tasks import Task, decoder_layers, task_of
 
@@ -22,12 +22,14 @@ def skeleton_graph(types: Sequence[int], task: str) -> ComputeGraph:
 
 
 def _graph(
-    write_block: Callable[[GraphWriter, Data, Block], Data], types: Sequence[int], task_name: str
+    write_block: Callable[[GraphWriter, Handle, Block], Handle],
+    types: Sequence[int],
+    task_name: str,
 ) -> ComputeGraph:
     task = task_of(task_name)
     w = GraphWriter()
 
-    def body(x: Data) -> Data:
+    def body(x: Handle) -> Handle:
         w.scope = "stem"
         x = w.batch_norm(w.conv(x, BASE // 2, 3, stride=2))
         x = _relu_conv_norm(w, x, BASE, kernel=3, stride=2)
@@ -54,7 +56,7 @@ def _graph(
     return w.graph()
 
 
-def _head(w: GraphWriter, x: Data, task: Task, n_halvings: int) -> Data:
+def _head(w: GraphWriter, x: Handle, task: Task, n_halvings: int) -> Handle:
     if task.head == "linear":
         return w.linear(w.global_avg_pool(x), task.n_outputs)
     *layers, last = decoder_layers(task, n_halvings)
@@ -70,11 +72,11 @@ def _head(w: GraphWriter, x: Data, task: Task, n_halvings: int) -> Data:
     return w.activation(x, "tanh") if task.head == "generative" else x
 
 
-def _relu_conv_norm(w: GraphWriter, x: Data, channels: int, kernel: int, stride: int) -> Data:
+def _relu_conv_norm(w: GraphWriter, x: Handle, channels: int, kernel: int, stride: int) -> Handle:
     return w.batch_norm(w.conv(w.relu(x), channels, kernel, stride=stride))
 
 
-def _basic_block(w: GraphWriter, x: Data, block: Block) -> Data:
+def _basic_block(w: GraphWriter, x: Handle, block: Block) -> Handle:
     y = _relu_conv_norm(w, x, block.c_out, kernel=3, stride=block.stride)
     y = _relu_conv_norm(w, y, block.c_out, kernel=3, stride=1)
     if block.stride > 1 or block.c_in != block.c_out:
@@ -82,7 +84,7 @@ def _basic_block(w: GraphWriter, x: Data, block: Block) -> Data:
     return w.add(x, y)
 
 
-def _cell(w: GraphWriter, x: Data, operations: Sequence[str], block: Block) -> Data:
+def _cell(w: GraphWriter, x: Handle, operations: Sequence[str], block: Block) -> Handle:
     inner = Block(block.c_out, block.c_out, 1)
     nodes = [x]
     for target in (1, 2, 3):
@@ -95,7 +97,7 @@ def _cell(w: GraphWriter, x: Data, operations: Sequence[str], block: Block) -> D
     return nodes[3]
 
 
-def _operation(w: GraphWriter, x: Data, name: str, block: Block) -> Data:
+def _operation(w: GraphWriter, x: Handle, name: str, block: Block) -> Handle:
     if name == "none":
         return _zeros(w, x, block)
     if name == "skip_connect":
@@ -105,7 +107,7 @@ def _operation(w: GraphWriter, x: Data, name: str, block: Block) -> Data:
     return _relu_conv_norm(w, x, block.c_out, kernel=kernel, stride=block.stride)
 
 
-def _zeros(w: GraphWriter, x: Data, block: Block) -> Data:
+def _zeros(w: GraphWriter, x: Handle, block: Block) -> Handle:
     if block.stride > 1:
         side = x.shape[2]
         x = w.slice(x, (2, 0, side, block.stride), (3, 0, side, block.stride))
@@ -113,7 +115,7 @@ def _zeros(w: GraphWriter, x: Data, block: Block) -> Data:
     return w.concat([zeros] * (block.c_out // block.c_in))
 
 
-def _factorised_reduction(w: GraphWriter, x: Data, block: Block) -> Data:
+def _factorised_reduction(w: GraphWriter, x: Handle, block: Block) -> Handle:
     x = w.relu(x)
     side = x.shape[2] + 1
     shifted = w.slice(w.pad(x, (2, 0, 1), (3, 0, 1)), (2, 1, side, 1), (3, 1, side, 1))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nni_aiop.errors import GraphError
-from nni_aiop.graphs import ComputeGraph, Data, GraphWriter, Node, from_module
+from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle, Node, from_module
 
 IMAGE = (2, 8, 6, 6)
 
@@ -23,14 +23,14 @@ class Lambda(nn.Module):
 
 
 def write(
-    operations: Callable[[GraphWriter, Data], Data], shape: tuple[int, ...] = IMAGE
+    operations: Callable[[GraphWriter, Handle], Handle], shape: tuple[int, ...] = IMAGE
 ) -> ComputeGraph:
     w = GraphWriter()
     w.output(operations(w, w.input(shape)))
     return w.graph()
 
 
-PAIRS: dict[str, tuple[nn.Module, Callable[[GraphWriter, Data], Data]]] = {
+PAIRS: dict[str, tuple[nn.Module, Callable[[GraphWriter, Handle], Handle]]] = {
     "conv": (
         nn.Conv2d(8, 16, 3, 2, 1, groups=4, bias=False),
         lambda w, x: w.conv(x, 16, 3, stride=2, groups=4),
@@ -121,14 +121,14 @@ def test_the_mean_of_single_entries_is_no_operation_in_either() -> None:
 
 
 def test_a_sum_that_only_a_sum_reads_is_part_of_it() -> None:
-    def inner(w: GraphWriter, x: Data) -> Data:
+    def inner(w: GraphWriter, x: Handle) -> Handle:
         return w.add(x, w.relu(x))
 
     nested = write(lambda w, x: w.add(w.add(inner(w, x), x), w.relu(w.relu(x))))
     assert nested.operations["add"] == 1
     assert nested == from_module(Lambda(lambda x: x + x.relu() + x + x.relu().relu()), IMAGE)
 
-    def read_twice(w: GraphWriter, x: Data) -> Data:
+    def read_twice(w: GraphWriter, x: Handle) -> Handle:
         y = inner(w, x)
         return w.add(y, w.relu(y))
 
@@ -140,7 +140,7 @@ def test_nothing_of_nothing_is_nothing_once() -> None:
         Lambda(lambda x: x * 0.0 * 0.0), IMAGE
     )
 
-    def read_twice(w: GraphWriter, x: Data) -> Data:
+    def read_twice(w: GraphWriter, x: Handle) -> Handle:
         y = w.zeros(x)
         return w.add(w.zeros(y), y)
 
@@ -151,7 +151,7 @@ def test_nothing_of_nothing_is_nothing_once() -> None:
 def test_what_does_the_same_to_the_same_is_one_node() -> None:
     pool = nn.AvgPool2d(3, 1, 1)
 
-    def twice(w: GraphWriter, x: Data) -> Data:
+    def twice(w: GraphWriter, x: Handle) -> Handle:
         first, second = (w.avg_pool(w.relu(x), 3, stride=1, padding=1) for _ in range(2))
         y = w.add(x, first)
         return w.add(w.add(x, second, w.conv(x, 8, 1)), w.conv(x, 8, 1), w.relu(y))
@@ -172,7 +172,7 @@ def test_what_does_the_same_to_the_same_is_one_node() -> None:
 
 
 def test_what_no_output_depends_on_vanishes() -> None:
-    def with_rest(w: GraphWriter, x: Data) -> Data:
+    def with_rest(w: GraphWriter, x: Handle) -> Handle:
         y = w.add(x, w.relu(x))
         w.conv(w.add(y, x), 9, 3)
         return w.add(y, x)
@@ -202,7 +202,7 @@ def test_weights_that_are_used_twice_count_once() -> None:
     assert graph == read
     assert graph.parameters == read.parameters == 72
 
-    def without_the_first(w: GraphWriter, x: Data) -> Data:
+    def without_the_first(w: GraphWriter, x: Handle) -> Handle:
         start = len(w)
         y = w.conv(x, 8, 1)
         once = range(start, len(w))
@@ -217,10 +217,10 @@ def test_a_repeated_range_has_its_sums_and_twins() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x + x.relu() + x.tanh() + x.relu()
 
-    def block(w: GraphWriter, x: Data) -> Data:
+    def block(w: GraphWriter, x: Handle) -> Handle:
         return w.add(x, w.relu(x), w.activation(x, "tanh"), w.relu(x))
 
-    def twice(w: GraphWriter, x: Data) -> Data:
+    def twice(w: GraphWriter, x: Handle) -> Handle:
         start = len(w)
         y = block(w, x)
         written = range(start, len(w))

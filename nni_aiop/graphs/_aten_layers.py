@@ -1,0 +1,406 @@
+"""ATen operations of layers: convolutions, linear layers and products, normalisation, recurrence.
+
+Shapes are worked out here, because PyTorch's own meta kernels for convolutions and normalisation
+are several times slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nni_aiop.graphs._aten_table import each, handles, out_of_place, registered
+from nni_aiop.graphs._builder import Value
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs._recorder import Recorder
+
+
+def _same_padding(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def window(
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    *,
+    ceil: bool = False,
+) -> tuple[int, ...]:
+    """How often a window fits along each axis."""
+    out = []
+    for size, k, s, (before, after), d in zip(
+        sizes, kernel, stride, padding, dilation, strict=True
+    ):
+        room = size + before + after - d * (k - 1) - 1
+        if room < 0:
+            raise RuntimeError(
+                f"kernel size can't be greater than actual input size: a window of "
+                f"{d * (k - 1) + 1} on {size + before + after}"
+            )
+        n = room // s + 1
+        if ceil and -(-room // s) + 1 > n and n * s < size + before:
+            n += 1
+        out.append(n)
+    return tuple(out)
+
+
+def _conv_forward(
+    rec: Recorder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Tensor:
+    n = weight.ndim - 2
+    kernel = tuple(weight.shape[2:])
+    stride, dilation = each(stride, n), each(dilation, n)
+    if isinstance(padding, str):
+        pads = ((0, 0),) * n if padding == "valid" else _same_padding(kernel, dilation)
+    else:
+        pads = tuple((p, p) for p in each(padding, n))
+    value = rec.value(x)
+    batched = x.ndim == n + 2
+    shape = tuple(x.shape) if batched else (1, *x.shape)
+    if shape[1] != weight.shape[1] * groups:
+        raise RuntimeError(
+            f"expected input to have {weight.shape[1] * groups} channels, but got {shape[1]}"
+        )
+    if not batched:
+        value = rec.apply("reshape", [value], shape)
+    sizes = (shape[0], weight.shape[0], *window(shape[2:], kernel, stride, pads, dilation))
+    inputs = [value, rec.value(weight)] + ([] if bias is None else [rec.value(bias)])
+    out = rec.emit(
+        "conv",
+        inputs,
+        sizes,
+        x,
+        kernel=kernel,
+        stride=stride,
+        padding=pads,
+        dilation=dilation,
+        groups=groups,
+    )
+    return out if batched else out.squeeze(0)
+
+
+@handles("conv1d", "conv2d", "conv3d")
+def _conv(
+    rec: Recorder,
+    func: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    return _conv_forward(rec, x, weight, bias, stride, padding, dilation, groups)
+
+
+def _conv_transpose_forward(
+    rec: Recorder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+) -> Tensor:
+    n = weight.ndim - 2
+    kernel = tuple(weight.shape[2:])
+    stride, dilation, padding, extra = (
+        each(v, n) for v in (stride, dilation, padding, output_padding)
+    )
+    spatial = tuple(
+        (size - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for size, s, p, d, k, e in zip(
+            x.shape[2:], stride, padding, dilation, kernel, extra, strict=True
+        )
+    )
+    inputs = [rec.value(x), rec.value(weight)] + ([] if bias is None else [rec.value(bias)])
+    return rec.emit(
+        "conv_transpose",
+        inputs,
+        (x.shape[0], weight.shape[1] * groups, *spatial),
+        x,
+        kernel=kernel,
+        stride=stride,
+        padding=tuple((p, p) for p in padding),
+        dilation=dilation,
+        groups=groups,
+    )
+
+
+@handles("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _conv_transpose(
+    rec: Recorder,
+    func: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    return _conv_transpose_forward(
+        rec, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+@handles("convolution", "_convolution")
+def _convolution(
+    rec: Recorder,
+    func: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    if transposed:
+        return _conv_transpose_forward(
+            rec, x, weight, bias, stride, padding, output_padding, groups, dilation
+        )
+    return _conv_forward(rec, x, weight, bias, stride, padding, dilation, groups)
+
+
+@handles("linear")
+def _linear(
+    rec: Recorder, func: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    if x.shape[-1] != weight.shape[-1]:
+        raise RuntimeError(
+            f"shapes cannot be multiplied: {tuple(x.shape)} and {tuple(weight.shape)} transposed"
+        )
+    inputs = [rec.value(v) for v in (x, weight, bias) if v is not None]
+    return rec.emit("linear", inputs, (*x.shape[:-1], *weight.shape[:-1]), x)
+
+
+@handles("matmul", "mm", "bmm", "mv", "dot")
+def _matmul(rec: Recorder, func: Any, a: Tensor, b: Tensor) -> Any:
+    return registered(
+        rec,
+        func,
+        (a, b),
+        {},
+        lambda out: rec.apply("matmul", [rec.value(a), rec.value(b)], out.shape),
+    )
+
+
+@handles("addmm", "addbmm", "baddbmm", "addmv")
+def _addmm(
+    rec: Recorder, func: Any, base: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Any:
+    out = rec.run(out_of_place(func), (base, a, b), {"beta": beta, "alpha": alpha})
+    product = rec.apply("matmul", [rec.value(a), rec.value(b)], out.shape)
+    for factor in (alpha,):
+        if factor != 1:
+            product = rec.apply("binary", [product, rec.number(factor)], out.shape, function="mul")
+    if beta == 0:
+        rec.register(out, product)
+    else:
+        rec.register(
+            out, rec.apply("binary", [product, rec.value(base)], out.shape, function="add")
+        )
+    return out
+
+
+@handles("einsum")
+def _einsum(
+    rec: Recorder, func: Any, equation: str, operands: Sequence[Tensor], *args: Any, **kwargs: Any
+) -> Any:
+    value = rec.builder.einsum(equation, [rec.value(x) for x in operands], name=rec.scope[-1])
+    if value is None:
+        return rec.unknown(func, (equation, operands), kwargs)
+    out = torch.empty(value.shape, dtype=operands[0].dtype, device="meta")
+    rec.register(out, value)
+    return out
+
+
+@handles("scaled_dot_product_attention")
+def _attention(
+    rec: Recorder,
+    func: Any,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **kwargs: Any,
+) -> Tensor:
+    masks = [] if attn_mask is None else [rec.value(attn_mask)]
+    if is_causal:
+        masks.append(rec.builder.constant((q.shape[-2], k.shape[-2])))
+    inputs = [*map(rec.value, (q, k, v)), *masks]
+    return rec.emit("attention", inputs, (*q.shape[:-1], v.shape[-1]), q)
+
+
+# --- normalisations ---
+
+
+def _norm_inputs(
+    rec: Recorder, x: Tensor, tensors: Sequence[Tensor | None], channels: int
+) -> list[Value]:
+    """x, scale and shift; a missing scale is all ones, which is how ONNX writes it."""
+    values = [None if t is None else rec.value(t) for t in tensors]
+    if values[0] is None:
+        values[0] = rec.builder.constant((channels,), 1.0)
+    return [rec.value(x), *(v for v in values if v is not None)]
+
+
+@handles(
+    "batch_norm", "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training"
+)
+def _batch_norm(
+    rec: Recorder,
+    func: Any,
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    mean: Tensor | None = None,
+    var: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    inputs = _norm_inputs(rec, x, (weight, bias, mean, var), x.shape[1])
+    out = rec.emit("batch_norm", inputs, x.shape, x)
+    return out if func._overloadpacket.__name__ == "batch_norm" else (out, out, out)
+
+
+@handles("instance_norm")
+def _instance_norm(
+    rec: Recorder, func: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, *args: Any
+) -> Tensor:
+    inputs = _norm_inputs(rec, x, (weight, bias), x.shape[1])
+    return rec.emit("instance_norm", inputs, x.shape, x)
+
+
+@handles("layer_norm", "native_layer_norm")
+def _layer_norm(
+    rec: Recorder,
+    func: Any,
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    inputs = [rec.value(v) for v in (x, weight, bias) if v is not None]
+    out = rec.emit("layer_norm", inputs, x.shape, x)
+    return out if func._overloadpacket.__name__ == "layer_norm" else (out, out, out)
+
+
+@handles("rms_norm", "_fused_rms_norm")
+def _rms_norm(
+    rec: Recorder,
+    func: Any,
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Any:
+    inputs = [rec.value(v) for v in (x, weight) if v is not None]
+    out = rec.emit("rms_norm", inputs, x.shape, x)
+    return out if func._overloadpacket.__name__ == "rms_norm" else (out, out)
+
+
+@handles("group_norm")
+def _group_norm(
+    rec: Recorder,
+    func: Any,
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    inputs = [rec.value(v) for v in (x, weight, bias) if v is not None]
+    return rec.emit("group_norm", inputs, x.shape, x, groups=groups)
+
+
+# --- recurrent layers ---
+
+
+@handles("lstm", "gru", "rnn_tanh", "rnn_relu")
+def _recurrent(
+    rec: Recorder,
+    func: Any,
+    x: Tensor,
+    state: Any,
+    params: Sequence[Tensor],
+    biases: bool,
+    layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> Any:
+    """One node for each layer; the last states are slices of what the layers put out."""
+    op = func._overloadpacket.__name__.split("_")[0]
+    directions = 2 if bidirectional else 1
+    each = len(params) // (layers * directions)
+    hidden = params[1].shape[1]
+    value = rec.value(x)
+    length, batch = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
+    if batch_first:
+        value = rec.apply("transpose", [value], (length, batch, x.shape[2]), order=(1, 0, 2))
+    last = []
+    for layer in range(layers):
+        own = params[layer * directions * each : (layer + 1) * directions * each]
+        value = rec.apply(
+            op,
+            [value, *map(rec.value, own)],
+            (length, batch, directions * hidden),
+            hidden=hidden,
+            directions=directions,
+            bias=biases,
+        )
+        last.append(
+            rec.apply(
+                "slice",
+                [value],
+                (1, batch, directions * hidden),
+                axis=0,
+                start=length - 1,
+                stop=length,
+                step=1,
+            )
+        )
+    if batch_first:
+        value = rec.apply(
+            "transpose", [value], (batch, length, directions * hidden), order=(1, 0, 2)
+        )
+        out = rec.emit("identity", [value], (batch, length, directions * hidden), x)
+    else:
+        out = rec.emit("identity", [value], (length, batch, directions * hidden), x)
+    rows = [rec.apply("reshape", [v], (directions, batch, hidden)) for v in last]
+    states = rec.apply("concat", rows, (layers * directions, batch, hidden), axis=0)
+    n_states = 2 if op == "lstm" else 1
+    return (
+        out,
+        *(rec.emit("identity", [states], states.shape, x) for _ in range(n_states)),
+    )
