@@ -230,7 +230,11 @@ class GraphEncoder(Encoder):
     def head(self, inputs: int, outputs: int) -> nn.Module:
         d = 2 * self.hidden
         return nn.Sequential(
-            nn.Linear(inputs, d), nn.ReLU(), nn.Linear(d, d), nn.ReLU(), nn.Linear(d, outputs)
+            nn.Linear(inputs, d),
+            nn.ReLU(),
+            nn.Linear(d, d),
+            nn.ReLU(),
+            nn.Linear(d, outputs),
         )
 
     def embed(self, batch: GraphBatch) -> Tensor:

@@ -27,6 +27,7 @@ from nni_aiop.predictors.graph._adapters import Backbone, KAdapter, Member
 from nni_aiop.predictors.graph._collation import GraphBatch, GraphSet, apply
 from nni_aiop.predictors.graph._encoders import ENCODERS, Encoder
 from nni_aiop.predictors.graph._files import read_file, write_file
+from nni_aiop.predictors.graph._scores import TaskLabels
 from nni_aiop.predictors.graph._training import Recipe, train
 from nni_aiop.predictors.graph._transfer import (
     HEADS,
@@ -36,7 +37,6 @@ from nni_aiop.predictors.graph._transfer import (
     rescaled_member,
     zero_shot,
 )
-from nni_aiop.predictors.graph.labels import LabelScaling
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
@@ -59,6 +59,17 @@ RECIPES = {
 }
 """How each encoder is trained unless the constructor says otherwise."""
 
+_OPTIONS = (
+    "encoder",
+    "by_flops",
+    "normal_scores",
+    "loss",
+    "epochs",
+    "learning_rate",
+    "batch_size",
+    "encoder_options",
+    "seed",
+)
 _KIND = "nni-aiop graph predictor"
 _ADAPTER_KIND = "nni-aiop adapter"
 
@@ -69,13 +80,13 @@ class Adapter:
 
     Attributes:
         module: Its layers and its head.
-        scaling: Of its labels.
-        std: Root mean square error of the standardised labels that it did not learn from.
+        labels: What it learned of its labels' spread.
+        std: Root mean square error of the targets that it did not learn from.
         n_rows: How many graphs it was given.
     """
 
     module: KAdapter
-    scaling: LabelScaling
+    labels: TaskLabels
     std: float
     n_rows: int
 
@@ -92,6 +103,8 @@ class GraphPredictor:
     Args:
         encoder: A key of `ENCODERS`; "published" is the paper's, with its way of training.
         by_flops: Whether labels are divided by the networks' size first (Eq. 5).
+        normal_scores: Whether standardised labels are then turned into normal scores
+            (`NormalScores`), against their long tails; not with the published encoder by default.
         loss: "mse", "rank" or "both"; this and the next three as `RECIPES` says by default.
         epochs: Passes over the graphs, of `fit` and of `adapt`.
         learning_rate: The highest of Adam.
@@ -102,15 +115,15 @@ class GraphPredictor:
 
     Attributes:
         metrics_: Names of what the backbone predicts.
-        scalings_: Of the labels of each metric.
-        std_: (m,) root mean square errors of standardised labels of graphs kept for validation.
+        labels_: Of each metric, how its labels become targets.
+        std_: (m,) root mean square errors of the targets of graphs kept for validation.
         losses_: Mean training loss of each epoch of the last `fit` or `adapt`.
         adapters_: The adapter of each task.
         n_rows_: Number of graphs with a label.
     """
 
     metrics_: tuple[str, ...]
-    scalings_: tuple[LabelScaling, ...]
+    labels_: tuple[TaskLabels, ...]
     std_: Array
     losses_: list[float]
     adapters_: dict[str, Adapter]
@@ -121,6 +134,7 @@ class GraphPredictor:
         encoder: str = "default",
         *,
         by_flops: bool = False,
+        normal_scores: bool | None = None,
         loss: str | None = None,
         epochs: int | None = None,
         learning_rate: float | None = None,
@@ -133,6 +147,7 @@ class GraphPredictor:
             raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, but got {encoder!r}.")
         self.encoder = encoder
         self.by_flops = by_flops
+        self.normal_scores = encoder == "default" if normal_scores is None else normal_scores
         self.loss = loss
         self.epochs = epochs
         self.learning_rate = learning_rate
@@ -146,8 +161,7 @@ class GraphPredictor:
         return f"GraphPredictor({options})"
 
     def _options(self) -> dict[str, Any]:
-        names = ("encoder", "by_flops", "loss", "epochs", "learning_rate", "batch_size")
-        return {name: getattr(self, name) for name in (*names, "encoder_options", "seed")}
+        return {name: getattr(self, name) for name in _OPTIONS}
 
     def _recipe(self, epochs: int | None = None) -> Recipe:
         given: dict[str, Any] = {
@@ -197,17 +211,20 @@ class GraphPredictor:
             FileFormatError: The checkpoint is damaged or of another training.
         """
         columns = dict(y) if isinstance(y, Mapping) else {"metric": y}
-        data, labels = _labelled(graphs, columns)
-        scalings = tuple(self._scaling(column, data.flops) for column in labels.T)
+        data, y_known = _labelled(graphs, columns)
+        labels = tuple(self._task_labels(column, data.flops) for column in y_known.T)
         targets = np.stack(
-            [_scaled(s, column, data.flops) for s, column in zip(scalings, labels.T, strict=True)],
+            [
+                task.transform(column, data.flops)
+                for task, column in zip(labels, y_known.T, strict=True)
+            ],
             axis=1,
         )
         module = self._new_backbone(len(columns))
         self.losses_, std = self._train(
             module, data, targets, validation, (), "", None, checkpoint, progress
         )
-        self.metrics_, self.scalings_, self.std_ = tuple(columns), scalings, std
+        self.metrics_, self.labels_, self.std_ = tuple(columns), labels, std
         self.n_rows_, self._backbone = len(data), module
         self.adapters_ = {}
         return self
@@ -241,9 +258,9 @@ class GraphPredictor:
         """
         self._require_fit()
         encoder = self._backbone.encoder
-        data, labels = _labelled(graphs, {task: y})
-        scaling = self._scaling(labels[:, 0], data.flops)
-        targets = _scaled(scaling, labels[:, 0], data.flops)[:, None]
+        data, known = _labelled(graphs, {task: y})
+        labels = self._task_labels(known[:, 0], data.flops)
+        targets = labels.transform(known[:, 0], data.flops)[:, None]
         module = self._made(lambda: KAdapter(encoder))
         self.losses_, std = self._train(
             module,
@@ -256,12 +273,11 @@ class GraphPredictor:
             checkpoint,
             progress,
         )
-        self.adapters_[task] = Adapter(module, scaling, float(std[0]), len(data))
+        self.adapters_[task] = Adapter(module, labels, float(std[0]), len(data))
         return self
 
-    def _scaling(self, labels: Array, flops: Array) -> LabelScaling:
-        known = ~np.isnan(labels)
-        return LabelScaling(by_flops=self.by_flops).fit(labels[known], flops[known])
+    def _task_labels(self, y: Array, flops: Array) -> TaskLabels:
+        return TaskLabels.fit(y, flops, by_flops=self.by_flops, normal_scores=self.normal_scores)
 
     def _train(
         self,
@@ -324,7 +340,7 @@ class GraphPredictor:
         self._require_fit()
         if adapters is None:
             found, flops = self._apply(self._backbone, graphs)
-            return prediction(found, self.std_, self.scalings_, self.metrics_, flops)
+            return prediction(found, self.std_, self.labels_, self.metrics_, flops)
         if len(adapters) != 1:
             raise ValueError(
                 f"predict must get one adapter, but got {len(adapters)}: predictions of several "
@@ -333,7 +349,7 @@ class GraphPredictor:
         adapter = self._adapter(adapters[0])
         found, flops = self._apply(self._members(adapters)[0], graphs)
         std = np.array([adapter.std])
-        return prediction(found, std, (adapter.scaling,), tuple(adapters), flops)
+        return prediction(found, std, (adapter.labels,), tuple(adapters), flops)
 
     def embed(
         self,
@@ -413,8 +429,8 @@ class GraphPredictor:
             ValueError: Fewer than 2 labels, lengths that differ, an infinity, or unknown weights.
         """
         members = self._members(adapters)
-        data, targets, scaling = self._target(graphs, y, by_flops, metric)
-        return zero_shot(members, data, targets, scaling, weights, metric, self.device)
+        data, targets, labels = self._target(graphs, y, by_flops, metric)
+        return zero_shot(members, data, targets, labels, weights, metric, self.device)
 
     def fine_tune(
         self,
@@ -435,8 +451,8 @@ class GraphPredictor:
         the few labels that were learned say nothing of other networks.
         """
         members = self._members(adapters)
-        data, targets, scaling = self._target(graphs, y, by_flops, metric)
-        before = zero_shot(members, data, targets, scaling, "equal", metric, self.device)
+        data, targets, labels = self._target(graphs, y, by_flops, metric)
+        before = zero_shot(members, data, targets, labels, "equal", metric, self.device)
         recipe = replace(self._recipe(epochs), batch_size=len(data))
         if learning_rate is not None:
             recipe = replace(recipe, learning_rate=learning_rate)
@@ -470,11 +486,11 @@ class GraphPredictor:
         See `rescale_last_layer`; `penalty` is its lambda, for standardised labels.
         """
         members = self._members(adapters)
-        data, targets, scaling = self._target(graphs, y, by_flops, metric)
+        data, targets, labels = self._target(graphs, y, by_flops, metric)
         rescaled = [
             rescaled_member(member, data, targets, penalty, self.device) for member in members
         ]
-        return zero_shot(rescaled, data, targets, scaling, "equal", metric, self.device)
+        return zero_shot(rescaled, data, targets, labels, "equal", metric, self.device)
 
     def few_shot(
         self,
@@ -504,9 +520,9 @@ class GraphPredictor:
         if head not in HEADS:
             raise ValueError(f"head must be one of {', '.join(HEADS)}, but got {head!r}.")
         names = tuple(self.adapters_ if adapters is None else adapters)
-        data, targets, scaling = self._target(graphs, y, by_flops, metric)
+        data, targets, labels = self._target(graphs, y, by_flops, metric)
         regressor = HEADS[head]().fit(self.embed(data, adapters=names), targets)
-        return FewShotPredictor(self, names, regressor, scaling, metric)
+        return FewShotPredictor(self, names, regressor, labels, metric)
 
     def _members(self, adapters: Sequence[str]) -> list[Member]:
         self._require_fit()
@@ -521,13 +537,13 @@ class GraphPredictor:
         y: ArrayLike,
         by_flops: bool | None,
         metric: str,
-    ) -> tuple[GraphSet, Array, LabelScaling]:
-        """The labelled graphs, their (n,) standardised labels, and the scaling of these."""
+    ) -> tuple[GraphSet, Array, TaskLabels]:
+        """The labelled graphs, their (n,) standardised labels, and how they came to be."""
         self._require_fit()
-        data, labels = _labelled(graphs, {metric: y})
-        scaling = LabelScaling(by_flops=self.by_flops if by_flops is None else by_flops)
-        scaling.fit(labels[:, 0], data.flops)
-        return data, scaling.transform(labels[:, 0], data.flops), scaling
+        data, known = _labelled(graphs, {metric: y})
+        flops = self.by_flops if by_flops is None else by_flops
+        labels = TaskLabels.fit(known[:, 0], data.flops, by_flops=flops)
+        return data, labels.transform(known[:, 0], data.flops), labels
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -541,7 +557,7 @@ class GraphPredictor:
         content = {
             "options": self._options(),
             "metrics": list(self.metrics_),
-            "scalings": [scaling.to_json() for scaling in self.scalings_],
+            "labels": [labels.to_json() for labels in self.labels_],
             "std": self.std_.tolist(),
             "n_rows": self.n_rows_,
         }
@@ -559,7 +575,7 @@ class GraphPredictor:
         content = {
             "task": task,
             "backbone": digest_of(self._backbone.encoder),
-            "scaling": adapter.scaling.to_json(),
+            "labels": adapter.labels.to_json(),
             "std": adapter.std,
             "n_rows": adapter.n_rows,
         }
@@ -583,9 +599,9 @@ class GraphPredictor:
         with _whole(path, "adapter"):
             _restore(module, tensors)
             task = str(content["task"])
-            scaling = LabelScaling.from_json(content["scaling"])
+            labels = TaskLabels.from_json(content["labels"])
             self.adapters_[task] = Adapter(
-                module, scaling, float(content["std"]), int(content["n_rows"])
+                module, labels, float(content["std"]), int(content["n_rows"])
             )
         return task
 
@@ -603,7 +619,7 @@ def load_graph_predictor(
     with _whole(path, "graph predictor"):
         predictor = GraphPredictor(**content["options"], device=device)
         predictor.metrics_ = tuple(content["metrics"])
-        predictor.scalings_ = tuple(map(LabelScaling.from_json, content["scalings"]))
+        predictor.labels_ = tuple(map(TaskLabels.from_json, content["labels"]))
         predictor.std_ = np.array(content["std"], np.float64)
         predictor.n_rows_ = int(content["n_rows"])
         predictor._backbone = predictor._new_backbone(len(predictor.metrics_))
@@ -670,11 +686,3 @@ def _labelled(
     if isinstance(graphs, GraphSet):
         return graphs.take(rows), y[rows]
     return GraphSet([graphs[row] for row in rows.tolist()]), y[rows]
-
-
-def _scaled(scaling: LabelScaling, labels: Array, flops: Array) -> Array:
-    """(n,) scaled labels, NaN where they are."""
-    known = ~np.isnan(labels)
-    result = np.full(len(labels), np.nan)
-    result[known] = scaling.transform(labels[known], flops[known])
-    return result

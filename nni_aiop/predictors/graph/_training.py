@@ -44,9 +44,10 @@ class Recipe:
         epochs: Passes over the data.
         learning_rate: Of Adam, the highest one.
         batch_size: Graphs in a step, over all processes.
-        loss: "mse"; "rank", -log sigmoid(p_i - p_j) of predictions over pairs with y_i > y_j; or
-            "both", their sum with `rank_weight`.
+        loss: "mse"; "rank", the mean of -log sigmoid(s (p_i - p_j)) of predictions p over pairs
+            with y_i > y_j; or "both", the first and `rank_weight` times the second.
         rank_weight: Of the second where there are both.
+        rank_sharpness: s, so that pairs a little apart are left alone.
         schedule: "constant", or "cosine": up for a tenth of the steps, then down to 0.
         weight_decay: Decoupled, as in AdamW.
     """
@@ -56,6 +57,7 @@ class Recipe:
     batch_size: int = 32
     loss: str = "both"
     rank_weight: float = 0.5
+    rank_sharpness: float = 5.0
     schedule: str = "cosine"
     weight_decay: float = 1e-2
 
@@ -180,7 +182,7 @@ def _loss(found: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
     # A comparison with NaN is false.
     above = (targets[:, None] - targets[None]) > 0
     margins = (found[:, None] - found[None])[above]
-    pairs = softplus(-margins).mean() if len(margins) else zero
+    pairs = softplus(-recipe.rank_sharpness * margins).mean() if len(margins) else zero
     return pairs if recipe.loss == "rank" else square + recipe.rank_weight * pairs
 
 

@@ -20,8 +20,8 @@ from torch import nn
 from nni_aiop.predictors._base import Prediction
 from nni_aiop.predictors.graph._adapters import Member
 from nni_aiop.predictors.graph._collation import GraphSet, apply
+from nni_aiop.predictors.graph._scores import TaskLabels
 from nni_aiop.predictors.graph.few_shot import FewShotHead, GPHead, RidgeHead, rescale_last_layer
-from nni_aiop.predictors.graph.labels import LabelScaling
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
@@ -45,22 +45,21 @@ _STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the pull towards equal weigh
 
 
 def prediction(
-    z: Array, s: Array, scalings: Sequence[LabelScaling], metrics: tuple[str, ...], flops: Array
+    z: Array, s: Array, labels: Sequence[TaskLabels], metrics: tuple[str, ...], flops: Array
 ) -> Prediction:
     """The prediction, in the metrics' units, of standardised means (n, m) and stds ((n,) m)."""
     stds = np.broadcast_to(s, z.shape)
-    columns = list(zip(scalings, z.T, stds.T, strict=True))
-    return Prediction(
-        np.stack([scaling.inverse(mean, flops) for scaling, mean, _ in columns], axis=1),
-        np.stack([scaling.inverse_std(std, flops) for scaling, _, std in columns], axis=1),
-        metrics,
-    )
+    columns = [
+        task.inverse(mean, std, flops) for task, mean, std in zip(labels, z.T, stds.T, strict=True)
+    ]
+    means, errors = (np.stack(part, axis=1) for part in zip(*columns, strict=True))
+    return Prediction(means, errors, metrics)
 
 
 class TransferredPredictor(ABC):
     """Predicts one metric of graphs; what `GraphPredictor.transfer` and its siblings return."""
 
-    scaling: LabelScaling
+    labels: TaskLabels
     metric: str
 
     @abstractmethod
@@ -72,7 +71,7 @@ class TransferredPredictor(ABC):
     def predict(self, graphs: Sequence[ComputeGraph] | GraphSet) -> Prediction:
         """The metric of n graphs, in its own units."""
         z, s, flops = self._standardised(graphs)
-        return prediction(z, s, (self.scaling,), (self.metric,), flops)
+        return prediction(z, s, (self.labels,), (self.metric,), flops)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class ZeroShotPredictor(TransferredPredictor):
     weights: Array
     bias: float
     std: float
-    scaling: LabelScaling
+    labels: TaskLabels
     metric: str
     device: torch.device
 
@@ -114,7 +113,7 @@ class FewShotPredictor(TransferredPredictor):
     predictor: GraphPredictor
     adapters: tuple[str, ...]
     head: FewShotHead
-    scaling: LabelScaling
+    labels: TaskLabels
     metric: str
 
     def _standardised(
@@ -141,7 +140,7 @@ def zero_shot(
     members: Sequence[Member],
     data: GraphSet,
     y: Array,
-    scaling: LabelScaling,
+    labels: TaskLabels,
     weights: str,
     metric: str,
     device: torch.device,
@@ -159,9 +158,7 @@ def zero_shot(
         w, bias = fitted_weights(z, y)
     # Two numbers, mean and standard deviation, were learned from the same labels.
     error = np.square(y - bias - z @ w).sum() / max(1, len(y) - 2)
-    return ZeroShotPredictor(
-        tuple(members), w, bias, float(np.sqrt(error)), scaling, metric, device
-    )
+    return ZeroShotPredictor(tuple(members), w, bias, float(np.sqrt(error)), labels, metric, device)
 
 
 def fitted_weights(z: Array, y: Array) -> tuple[Array, float]:
