@@ -5,8 +5,9 @@ A name is imported when it is first used, so that the rest of the package works 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nni_aiop._lazy import lazy_names
 
 if TYPE_CHECKING:
     from nni_aiop.engines.nni_evaluators import (
@@ -26,11 +27,7 @@ _MODULES = {
 
 __all__ = ["DigitsEvaluator", "PredictedEvaluator", "SampleEvaluator", "TableEvaluator"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -6,8 +6,9 @@ half says how to install it.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nni_aiop._lazy import lazy_names
 
 if TYPE_CHECKING:
     from nni_aiop.strategies._nni import (
@@ -44,11 +45,7 @@ __all__ = [
     "SearchTuner",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

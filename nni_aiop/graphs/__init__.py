@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nni_aiop._lazy import lazy_names
 from nni_aiop.graphs._costs import Cost
 from nni_aiop.graphs._families import FAMILIES
 from nni_aiop.graphs._graph import ComputeGraph, Node, Shape
@@ -54,24 +55,18 @@ __all__ = [
 ]
 
 _LAZY = {
-    "from_module": "_recorder",
-    "from_onnx": "_onnx",
-    "GraphDiff": "_diff",
-    "FEATURES_VERSION": "_features",
-    "GLOBAL_COLUMNS": "_features",
-    "LEVELS": "_features",
-    "NODE_COLUMNS": "_features",
-    "FeatureCache": "_features",
-    "GraphFeatures": "_features",
-    "global_features": "_features",
-    "graph_features": "_features",
-    "node_features": "_features",
+    "from_module": "nni_aiop.graphs._recorder",
+    "from_onnx": "nni_aiop.graphs._onnx",
+    "GraphDiff": "nni_aiop.graphs._diff",
+    "FEATURES_VERSION": "nni_aiop.graphs._features",
+    "GLOBAL_COLUMNS": "nni_aiop.graphs._features",
+    "LEVELS": "nni_aiop.graphs._features",
+    "NODE_COLUMNS": "nni_aiop.graphs._features",
+    "FeatureCache": "nni_aiop.graphs._features",
+    "GraphFeatures": "nni_aiop.graphs._features",
+    "global_features": "nni_aiop.graphs._features",
+    "graph_features": "nni_aiop.graphs._features",
+    "node_features": "nni_aiop.graphs._features",
 }
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY)

@@ -4,9 +4,9 @@ Propagation itself (`propagate`, `Task`, `Propagation`, `draw_propagation`) need
 imported when one of these names is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nni_aiop._lazy import lazy_names
 from nni_aiop.search._base import BaseSearch, Objective, Search
 from nni_aiop.search._baselines import RandomSearch, RegularizedEvolution
 from nni_aiop.search._limits import repair
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from nni_aiop.search._propagation import Propagation, Task, propagate
 
 _LAZY = {
-    "Propagation": "_propagation",
-    "Task": "_propagation",
-    "draw_propagation": "_drawing",
-    "propagate": "_propagation",
+    "Propagation": "nni_aiop.search._propagation",
+    "Task": "nni_aiop.search._propagation",
+    "draw_propagation": "nni_aiop.search._drawing",
+    "propagate": "nni_aiop.search._propagation",
 }
 
 __all__ = [
@@ -45,8 +45,4 @@ __all__ = [
     "repair",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"nni_aiop.search.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(__name__, _LAZY)

@@ -13,9 +13,9 @@ Example:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nni_aiop._lazy import lazy_names
 from nni_aiop.search_spaces.digits._graphs import graph
 from nni_aiop.search_spaces.digits._space import code_space, features, flops, params
 
@@ -40,17 +40,13 @@ __all__ = [
 
 # Imported when first asked for: the space itself needs neither PyTorch nor NNI.
 _LAZY = {
-    "DigitsEvaluator": "_nni",
-    "DigitsNetwork": "_network",
-    "DigitsSpace": "_nni",
-    "EPOCHS": "_training",
-    "build": "_network",
-    "load_split": "_training",
-    "train_and_evaluate": "_training",
+    "DigitsEvaluator": "nni_aiop.search_spaces.digits._nni",
+    "DigitsNetwork": "nni_aiop.search_spaces.digits._network",
+    "DigitsSpace": "nni_aiop.search_spaces.digits._nni",
+    "EPOCHS": "nni_aiop.search_spaces.digits._training",
+    "build": "nni_aiop.search_spaces.digits._network",
+    "load_split": "nni_aiop.search_spaces.digits._training",
+    "train_and_evaluate": "nni_aiop.search_spaces.digits._training",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY)

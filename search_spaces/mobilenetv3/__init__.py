@@ -8,9 +8,9 @@ first asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nni_aiop._lazy import lazy_names
 from nni_aiop.search_spaces.mobilenetv3._codes import (
     DEPTHS,
     EXPANSIONS,
@@ -47,10 +47,9 @@ __all__ = [
     "params",
 ]
 
-_LAZY = {"MobileNetV3Net": "_network", "MobileNetV3Space": "_nni"}
+_LAZY = {
+    "MobileNetV3Net": "nni_aiop.search_spaces.mobilenetv3._network",
+    "MobileNetV3Space": "nni_aiop.search_spaces.mobilenetv3._nni",
+}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY)

@@ -7,9 +7,9 @@ and how wide each part is. `MultiResolutionNet` (which needs PyTorch) and `Multi
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nni_aiop._lazy import lazy_names
 from nni_aiop.search_spaces.multi_resolution._codes import LABELS, values_of
 from nni_aiop.search_spaces.multi_resolution._costs import Head, flops, params
 from nni_aiop.search_spaces.multi_resolution._features import features
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LABELS", "Head", "code_space", "features", "flops", "graph", "params", "values_of"]
 
-_LAZY = {"MultiResolutionNet": "_network", "MultiResolutionSpace": "_nni"}
+_LAZY = {
+    "MultiResolutionNet": "nni_aiop.search_spaces.multi_resolution._network",
+    "MultiResolutionSpace": "nni_aiop.search_spaces.multi_resolution._nni",
+}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY)

@@ -6,9 +6,9 @@ are imported when they are first asked for.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nni_aiop._lazy import lazy_names
 from nni_aiop.search_spaces.nasbench201._cells import (
     EDGES,
     LABELS,
@@ -50,10 +50,9 @@ __all__ = [
     "params",
 ]
 
-_LAZY = {"NASBench201Net": "_network", "NASBench201Space": "_nni"}
+_LAZY = {
+    "NASBench201Net": "nni_aiop.search_spaces.nasbench201._network",
+    "NASBench201Space": "nni_aiop.search_spaces.nasbench201._nni",
+}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY)

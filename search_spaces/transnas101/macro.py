@@ -8,9 +8,9 @@ NNI ModelSpace, which needs NNI) are imported when they are first asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nni_aiop._lazy import lazy_names
 from nni_aiop.errors import SpaceError
 from nni_aiop.graphs import ComputeGraph
 from nni_aiop.search_spaces.transnas101._body import BASE, MODULE_TYPES, doubles, halves
@@ -218,11 +218,9 @@ def _modules(codes: Tensor) -> Iterator[_Module]:
 
 _SPACE = code_space()
 
-_LAZY = {"TransNASMacroNet": "_network", "TransNASMacroSpace": "_nni"}
+_LAZY = {
+    "TransNASMacroNet": "nni_aiop.search_spaces.transnas101._network",
+    "TransNASMacroSpace": "nni_aiop.search_spaces.transnas101._nni",
+}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        module = import_module(f"nni_aiop.search_spaces.transnas101.{_LAZY[name]}")
-        return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY)

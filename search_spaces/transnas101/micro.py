@@ -7,11 +7,11 @@ NNI) are imported when they are first asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nni_aiop._lazy import lazy_names
 from nni_aiop.errors import SpaceError
 from nni_aiop.graphs import ComputeGraph
 from nni_aiop.search_spaces.transnas101._body import (
@@ -197,11 +197,9 @@ def _operation_params(operation: str, block: Block) -> int:
     return weights + 2 * block.c_out if weights else 0
 
 
-_LAZY = {"TransNASMicroNet": "_network", "TransNASMicroSpace": "_nni"}
+_LAZY = {
+    "TransNASMicroNet": "nni_aiop.search_spaces.transnas101._network",
+    "TransNASMicroSpace": "nni_aiop.search_spaces.transnas101._nni",
+}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        module = import_module(f"nni_aiop.search_spaces.transnas101.{_LAZY[name]}")
-        return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _LAZY)
