@@ -197,7 +197,7 @@ class GraphEncoder(Encoder):
     def __init__(
         self,
         *,
-        hidden: int = 64,
+        hidden: int = 48,
         layers: int = 4,
         merged: bool = True,
         both_directions: bool = True,

@@ -519,6 +519,7 @@ class GraphPredictor:
         """
         if head not in HEADS:
             raise ValueError(f"head must be one of {', '.join(HEADS)}, but got {head!r}.")
+        self._require_fit()
         names = tuple(self.adapters_ if adapters is None else adapters)
         data, targets, labels = self._target(graphs, y, by_flops, metric)
         regressor = HEADS[head]().fit(self.embed(data, adapters=names), targets)

@@ -53,13 +53,13 @@ class Recipe:
     """
 
     epochs: int = 40
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     batch_size: int = 32
     loss: str = "both"
-    rank_weight: float = 0.5
+    rank_weight: float = 1.0
     rank_sharpness: float = 5.0
     schedule: str = "cosine"
-    weight_decay: float = 1e-2
+    weight_decay: float = 0.3
 
     def __post_init__(self) -> None:
         for name, choices in (("loss", LOSSES), ("schedule", SCHEDULES)):
