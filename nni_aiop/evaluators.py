@@ -1,4 +1,4 @@
-"""NNI evaluators: what measures a sample in an experiment. They need NNI.
+"""What measures a sample in an experiment: NNI evaluators, and an objective for Optuna.
 
 A name is imported when it is first used, so that the rest of the package works without NNI.
 """
@@ -11,21 +11,32 @@ from nni_aiop._lazy import lazy_names
 
 if TYPE_CHECKING:
     from nni_aiop.engines.nni_evaluators import (
+        GraphPredictorEvaluator,
         PredictedEvaluator,
         SampleEvaluator,
         TableEvaluator,
     )
+    from nni_aiop.engines.optuna_objectives import graph_objective
     from nni_aiop.search_spaces.digits import DigitsEvaluator
 
 # Each stands beside what it wraps; here is only the door, so that nothing is imported upwards.
 _MODULES = {
     "DigitsEvaluator": "nni_aiop.search_spaces.digits",
+    "GraphPredictorEvaluator": "nni_aiop.engines.nni_evaluators",
     "PredictedEvaluator": "nni_aiop.engines.nni_evaluators",
     "SampleEvaluator": "nni_aiop.engines.nni_evaluators",
     "TableEvaluator": "nni_aiop.engines.nni_evaluators",
+    "graph_objective": "nni_aiop.engines.optuna_objectives",
 }
 
-__all__ = ["DigitsEvaluator", "PredictedEvaluator", "SampleEvaluator", "TableEvaluator"]
+__all__ = [
+    "DigitsEvaluator",
+    "GraphPredictorEvaluator",
+    "PredictedEvaluator",
+    "SampleEvaluator",
+    "TableEvaluator",
+    "graph_objective",
+]
 
 __getattr__ = lazy_names(__name__, _MODULES)
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nni_aiop.benchmarks import load_table
 from nni_aiop.errors import AiopError, SpaceError
 from nni_aiop.spaces import CodeSpace, Sample
 
-__all__ = ["FunctionMeasure", "Measure", "PredictedMeasure", "TableMeasure"]
+if TYPE_CHECKING:
+    from nni_aiop.graphs import ComputeGraph
+    from nni_aiop.predictors import Prediction
+    from nni_aiop.predictors.graph import GraphPredictor, TransferredPredictor
+
+__all__ = ["FunctionMeasure", "GraphMeasure", "Measure", "PredictedMeasure", "TableMeasure"]
 
 
 class Measure(Protocol):
@@ -50,11 +55,70 @@ class PredictedMeasure:
         self._default = _one_of(self.metrics, metric, Path(path))
 
     def __call__(self, sample: Sample) -> dict[str, float]:
-        prediction = self._predictor.predict(self.space.encode([sample]))
-        found = {}
-        for j, name in enumerate(prediction.metrics):
-            found[name] = float(prediction.mean[0, j])
-            found[f"{name}_std"] = float(prediction.std[0, j])
+        found = _named(self._predictor.predict(self.space.encode([sample])))
+        return {"default": found[self._default], **found}
+
+
+class GraphMeasure:
+    """What a graph predictor predicts of a network, each metric with its std as `NAME_std`.
+
+    The network is never built: its compute graph is drawn from the sample.
+
+    Args:
+        predictor: The file of `GraphPredictor.save`, the predictor itself, or what its `transfer`,
+            `few_shot` and their siblings returned.
+        space: Whose samples are measured; None where only graphs are (`of_graph`).
+        adapter: The file of `GraphPredictor.save_adapter`, or the task of an adapter that the
+            predictor has; without one the backbone predicts.
+        metric: Which predicted metric is `default`; the first one by default.
+
+    Raises:
+        AiopError: The predictor has no such metric.
+        FileFormatError: A file is damaged, or the adapter is of another backbone.
+        KeyError: The predictor has no such adapter.
+        OSError: There is no such file.
+        SpaceError: The space draws no graphs.
+    """
+
+    def __init__(
+        self,
+        predictor: str | os.PathLike[str] | GraphPredictor | TransferredPredictor,
+        space: CodeSpace | None = None,
+        *,
+        adapter: str | os.PathLike[str] | None = None,
+        metric: str | None = None,
+    ) -> None:
+        from nni_aiop.predictors.graph import GraphPredictor, load_graph_predictor
+
+        if space is not None and space.graph is None:
+            raise SpaceError("a space must draw the graphs of its samples, but this one does not.")
+        if isinstance(predictor, (str, os.PathLike)):
+            predictor = load_graph_predictor(predictor)
+        self.space = space
+        self._predictor = predictor
+        self._adapters: list[str] = []
+        if isinstance(predictor, GraphPredictor):
+            self.metrics: tuple[str, ...] = predictor.metrics_
+            if adapter is not None:
+                known = adapter in predictor.adapters_
+                task = str(adapter) if known else predictor.load_adapter(adapter)
+                self._adapters = [task]
+                self.metrics = (task,)
+        else:
+            self.metrics = (predictor.metric,)
+        self._default = _one_of(self.metrics, metric, "the predictor")
+
+    def __call__(self, sample: Sample) -> dict[str, float]:
+        if self.space is None or self.space.graph is None:
+            raise SpaceError(
+                "a sample must be one of a space that draws graphs, but there is none."
+            )
+        return self.of_graph(self.space.graph(sample))
+
+    def of_graph(self, graph: ComputeGraph) -> dict[str, float]:
+        """The metrics of a network by its compute graph, among them `default`."""
+        options: dict[str, Any] = {"adapters": self._adapters} if self._adapters else {}
+        found = _named(self._predictor.predict([graph], **options))
         return {"default": found[self._default], **found}
 
 
@@ -132,8 +196,17 @@ class FunctionMeasure:
         return metrics
 
 
-def _one_of(known: Sequence[str], wanted: str | None, path: Path) -> str:
+def _one_of(known: Sequence[str], wanted: str | None, path: Path | str) -> str:
     """The wanted metric, or the first one."""
     if wanted is not None and wanted not in known:
         raise AiopError(f"{path} must have the metric {wanted!r}, but has {', '.join(known)}.")
     return known[0] if wanted is None else wanted
+
+
+def _named(prediction: Prediction) -> dict[str, float]:
+    """Each metric of one architecture, and its standard deviation as `NAME_std`."""
+    found = {}
+    for j, name in enumerate(prediction.metrics):
+        found[name] = float(prediction.mean[0, j])
+        found[f"{name}_std"] = float(prediction.std[0, j])
+    return found

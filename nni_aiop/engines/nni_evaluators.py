@@ -1,4 +1,4 @@
-"""NNI evaluators that answer from the sample alone: a predictor, a published table, a function.
+"""NNI evaluators that answer from the sample alone: predictors, a published table, a function.
 
 None of them builds the network. Their arguments are paths, references and scalars, because NNI
 writes them into every trial.
@@ -7,7 +7,7 @@ writes them into every trial.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,20 @@ from nni_aiop.engines._nni import importing_nni
 from nni_aiop.engines._references import load_object
 from nni_aiop.engines.nni_space import as_code_space
 from nni_aiop.errors import SpaceError
-from nni_aiop.measures import FunctionMeasure, Measure, PredictedMeasure, TableMeasure
+from nni_aiop.measures import (
+    FunctionMeasure,
+    GraphMeasure,
+    Measure,
+    PredictedMeasure,
+    TableMeasure,
+)
 from nni_aiop.spaces import CodeSpace, Sample, Subset, Value
 
 with importing_nni():
     import nni
     from nni.nas.evaluator import Evaluator
 
-__all__ = ["PredictedEvaluator", "SampleEvaluator", "TableEvaluator"]
+__all__ = ["GraphPredictorEvaluator", "PredictedEvaluator", "SampleEvaluator", "TableEvaluator"]
 
 
 class _ByTheSample(Evaluator):  # type: ignore[misc]
@@ -76,9 +82,13 @@ class _ByTheSample(Evaluator):  # type: ignore[misc]
         """
         raise TypeError(f"{type(self).__name__} must be run by NNI, which gives it the sample.")
 
+    def measured(self, model: Any, sample: Sample) -> Mapping[str, float]:
+        """The metrics of a model, whose sample has every label."""
+        return self.measure(sample)
+
     def _execute(self, model: Any) -> dict[str, float]:
         sample = _own_sample(self.code_space(model), model.sample)
-        metrics = {k: float(v) for k, v in self.measure(sample).items()}
+        metrics = {k: float(v) for k, v in self.measured(model, sample).items()}
         nni.report_final_result(metrics)
         return metrics
 
@@ -128,6 +138,59 @@ class PredictedEvaluator(_ByTheSample):
 
     def make_measure(self) -> Measure:
         return PredictedMeasure(self.path, self.code_space(), self.metric)
+
+
+@nni.trace
+class GraphPredictorEvaluator(_ByTheSample):
+    """Reports what a saved graph predictor predicts; see `GraphMeasure`.
+
+    The compute graph comes straight from the sample where the space draws it (`CodeSpace.graph`).
+    Of any other NNI space the model is made on PyTorch's meta device, without weights, and read.
+
+    Args:
+        path: The predictor's file, of `GraphPredictor.save`.
+        adapter: An adapter's file, of `GraphPredictor.save_adapter`; without one the backbone
+            predicts.
+        metric: Which predicted metric is `default`; the first one by default.
+        input_shape: Shape of the networks' input, for spaces that draw no graphs.
+        space: See `PredictedEvaluator`.
+
+    Raises:
+        FileFormatError: A file is damaged, or the adapter is of another backbone.
+        SpaceError: The space draws no graphs, and no input shape is given.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        adapter: str | os.PathLike[str] | None = None,
+        metric: str | None = None,
+        input_shape: Sequence[int] | None = None,
+        space: str | None = None,
+    ) -> None:
+        super().__init__(space)
+        self.path = Path(path)
+        self.adapter = None if adapter is None else Path(adapter)
+        self.metric = metric
+        self.input_shape = None if input_shape is None else tuple(input_shape)
+
+    def make_measure(self) -> GraphMeasure:
+        space = self.code_space()
+        drawn = space if self.input_shape is None or space.graph is not None else None
+        return GraphMeasure(self.path, drawn, adapter=self.adapter, metric=self.metric)
+
+    def measured(self, model: Any, sample: Sample) -> Mapping[str, float]:
+        measure = self.measure
+        if not isinstance(measure, GraphMeasure) or measure.space is not None:
+            return measure(sample)
+        import torch
+
+        from nni_aiop.graphs import from_module
+
+        assert self.input_shape is not None
+        with torch.device("meta"):
+            network = model.executable_model()
+        return measure.of_graph(from_module(network.eval(), self.input_shape))
 
 
 @nni.trace
