@@ -25,18 +25,19 @@ from nni_aiop.errors import FileFormatError
 from nni_aiop.predictors._base import Prediction
 from nni_aiop.predictors.graph._adapters import Backbone, KAdapter, Member
 from nni_aiop.predictors.graph._collation import GraphBatch, GraphSet, apply
+from nni_aiop.predictors.graph._domain import Domain
 from nni_aiop.predictors.graph._encoders import ENCODERS, Encoder
 from nni_aiop.predictors.graph._files import read_file, write_file
 from nni_aiop.predictors.graph._scores import TaskLabels
 from nni_aiop.predictors.graph._training import Recipe, train
 from nni_aiop.predictors.graph._transfer import (
-    HEADS,
     FewShotPredictor,
     TransferredPredictor,
     prediction,
     rescaled_member,
     zero_shot,
 )
+from nni_aiop.predictors.graph.few_shot import HEADS
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
@@ -72,6 +73,7 @@ _OPTIONS = (
 )
 _KIND = "nni-aiop graph predictor"
 _ADAPTER_KIND = "nni-aiop adapter"
+_DOMAIN = "domain."
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,14 @@ class Adapter:
         labels: What it learned of its labels' spread.
         std: Root mean square error of the targets that it did not learn from.
         n_rows: How many graphs it was given.
+        domain: Where those graphs lie.
     """
 
     module: KAdapter
     labels: TaskLabels
     std: float
     n_rows: int
+    domain: Domain
 
 
 class GraphPredictor:
@@ -120,6 +124,7 @@ class GraphPredictor:
         losses_: Mean training loss of each epoch of the last `fit` or `adapt`.
         adapters_: The adapter of each task.
         n_rows_: Number of graphs with a label.
+        domain_: Where those graphs lie.
     """
 
     metrics_: tuple[str, ...]
@@ -128,6 +133,7 @@ class GraphPredictor:
     losses_: list[float]
     adapters_: dict[str, Adapter]
     n_rows_: int
+    domain_: Domain
 
     def __init__(
         self,
@@ -225,7 +231,7 @@ class GraphPredictor:
             module, data, targets, validation, (), "", None, checkpoint, progress
         )
         self.metrics_, self.labels_, self.std_ = tuple(columns), labels, std
-        self.n_rows_, self._backbone = len(data), module
+        self.n_rows_, self.domain_, self._backbone = len(data), Domain.fit(data.u), module
         self.adapters_ = {}
         return self
 
@@ -273,7 +279,7 @@ class GraphPredictor:
             checkpoint,
             progress,
         )
-        self.adapters_[task] = Adapter(module, labels, float(std[0]), len(data))
+        self.adapters_[task] = Adapter(module, labels, float(std[0]), len(data), Domain.fit(data.u))
         return self
 
     def _task_labels(self, y: Array, flops: Array) -> TaskLabels:
@@ -562,7 +568,7 @@ class GraphPredictor:
             "std": self.std_.tolist(),
             "n_rows": self.n_rows_,
         }
-        write_file(path, _KIND, content, _tensors(self._backbone))
+        write_file(path, _KIND, content, _tensors(self._backbone, self.domain_))
 
     def save_adapter(self, task: str, path: str | os.PathLike[str]) -> None:
         """Writes one adapter to a file that `load_adapter` reads beside the same backbone.
@@ -580,7 +586,7 @@ class GraphPredictor:
             "std": adapter.std,
             "n_rows": adapter.n_rows,
         }
-        write_file(path, _ADAPTER_KIND, content, _tensors(adapter.module))
+        write_file(path, _ADAPTER_KIND, content, _tensors(adapter.module, adapter.domain))
 
     def load_adapter(self, path: str | os.PathLike[str]) -> str:
         """The task of the adapter in a file, which this predictor has from now on.
@@ -598,11 +604,11 @@ class GraphPredictor:
             )
         module = self._made(lambda: KAdapter(self._backbone.encoder))
         with _whole(path, "adapter"):
-            _restore(module, tensors)
+            domain = _restore(module, tensors)
             task = str(content["task"])
             labels = TaskLabels.from_json(content["labels"])
             self.adapters_[task] = Adapter(
-                module, labels, float(content["std"]), int(content["n_rows"])
+                module, labels, float(content["std"]), int(content["n_rows"]), domain
             )
         return task
 
@@ -624,7 +630,7 @@ def load_graph_predictor(
         predictor.std_ = np.array(content["std"], np.float64)
         predictor.n_rows_ = int(content["n_rows"])
         predictor._backbone = predictor._new_backbone(len(predictor.metrics_))
-        _restore(predictor._backbone, tensors)
+        predictor.domain_ = _restore(predictor._backbone, tensors)
     predictor.adapters_ = {}
     predictor.losses_ = []
     return predictor
@@ -639,20 +645,31 @@ def _whole(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         raise FileFormatError(f"{path} must hold a whole {what}, but does not: {err}.") from err
 
 
-def _tensors(module: nn.Module) -> dict[str, NDArray[Any]]:
-    return {name: tensor.cpu().numpy() for name, tensor in module.state_dict().items()}
+def _tensors(module: nn.Module, domain: Domain) -> dict[str, NDArray[Any]]:
+    """What files hold: the weights of a module and the domain of its training graphs."""
+    weights = {name: tensor.cpu().numpy() for name, tensor in module.state_dict().items()}
+    return weights | {f"{_DOMAIN}{name}": a for name, a in domain.to_arrays().items()}
 
 
-def _restore(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> None:
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})
+def _restore(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> Domain:
+    """The domain of a file; the module gets its weights."""
+    weights = {name: array for name, array in tensors.items() if not name.startswith(_DOMAIN)}
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     module.eval()
+    return Domain.from_arrays(
+        {
+            name.removeprefix(_DOMAIN): array
+            for name, array in tensors.items()
+            if name not in weights
+        }
+    )
 
 
 def digest_of(module: nn.Module) -> str:
     """SHA-256 of a module's tensors."""
     result = hashlib.sha256()
-    for name, array in _tensors(module).items():
-        result.update(name.encode() + array.tobytes())
+    for name, tensor in module.state_dict().items():
+        result.update(name.encode() + tensor.cpu().numpy().tobytes())
     return result.hexdigest()
 
 

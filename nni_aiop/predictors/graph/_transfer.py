@@ -21,14 +21,13 @@ from nni_aiop.predictors._base import Prediction
 from nni_aiop.predictors.graph._adapters import Member
 from nni_aiop.predictors.graph._collation import GraphSet, apply
 from nni_aiop.predictors.graph._scores import TaskLabels
-from nni_aiop.predictors.graph.few_shot import FewShotHead, GPHead, RidgeHead, rescale_last_layer
+from nni_aiop.predictors.graph.few_shot import FewShotHead, rescale_last_layer
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
     from nni_aiop.predictors.graph._predictor import GraphPredictor
 
 __all__ = [
-    "HEADS",
     "FewShotPredictor",
     "TransferredPredictor",
     "ZeroShotPredictor",
@@ -40,7 +39,6 @@ __all__ = [
 Array = NDArray[np.float64]
 
 WEIGHTS = ("equal", "fitted")
-HEADS: dict[str, type[FewShotHead]] = {"ridge": RidgeHead, "gp": GPHead}
 _STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the pull towards equal weights
 
 

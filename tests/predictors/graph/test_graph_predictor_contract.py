@@ -319,6 +319,7 @@ class TestFiles:
             assert before.metrics == after.metrics
             np.testing.assert_array_equal(before.mean, after.mean)
             np.testing.assert_array_equal(before.std, after.std)
+        assert again.domain_.limit == fitted.domain_.limit
         again.save(folder / "backbone again")
         again.save_adapter("up", folder / "up again")
         for name in ("backbone", "up"):
