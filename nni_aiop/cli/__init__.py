@@ -2,6 +2,7 @@
 
 from nni_aiop.cli._app import app, main
 from nni_aiop.cli._graph import graph
+from nni_aiop.cli._predict import predict
 from nni_aiop.cli._predictor import predictor
 from nni_aiop.cli._run import run
 from nni_aiop.cli._search import search
@@ -12,5 +13,6 @@ __all__ = ["app", "main"]
 app.command()(search)
 app.command()(run)
 app.command()(graph)
+app.command()(predict)
 app.add_typer(predictor)
 app.add_typer(spaces)

@@ -41,7 +41,7 @@ def graph(
       nni-aiop graph my_module:make_network --input 1x3x224x224
       nni-aiop graph detector.onnx --input 1x3x640x640 --out out/detector
     """
-    found = _read(model, [_parse_input(text) for text in inputs or ()])
+    found = read_graph(model, inputs or ())
     out.mkdir(parents=True, exist_ok=True)
     typer.echo(report(found))
     found.save(out / "graph.json")
@@ -82,9 +82,19 @@ def _parse_input(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(map(int, sizes))
 
 
-def _read(model: str, inputs: Sequence[tuple[str, tuple[int, ...]]]) -> ComputeGraph:
+def read_graph(model: str, texts: Sequence[str] = ()) -> ComputeGraph:
+    """The graph of a file (.onnx, .json) or of what module:callable returns.
+
+    Args:
+        model: As the command takes it.
+        texts: Inputs as `--input` takes them.
+
+    Raises:
+        BadInput: It is none of these, or an input does not fit.
+    """
     from nni_aiop.graphs import ComputeGraph, from_module
 
+    inputs = [_parse_input(text) for text in texts]
     name, _, attribute = model.partition(":")
     suffixes = Path(model).suffixes
     if suffixes[-1:] == [".onnx"]:

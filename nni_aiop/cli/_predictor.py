@@ -1,7 +1,9 @@
-"""`nni-aiop predictor`: fit a predictor on a table, and measure one."""
+"""`nni-aiop predictor`: fit a predictor on a table, measure one, teach one a new task."""
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nni_aiop.graphs import ComputeGraph
     from nni_aiop.predictors import CodePredictor
 
 predictor = typer.Typer(
@@ -112,6 +115,75 @@ def evaluate(
     fit = load_predictor(predictor, code_space)
     codes, targets = load_table(data, code_space, fit.metrics_)
     _measure(fit, codes, targets, out)
+
+
+@predictor.command()
+def adapt(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A CSV with the column `model` (a file .onnx or .json, as seen from the CSV, or a "
+            "sample of --space as JSON) and one of measured values."
+        ),
+    ],
+    backbone: Annotated[Path, typer.Option(help="A file of GraphPredictor.save.")],
+    task: Annotated[str | None, typer.Option(help="Its column; the second one by default.")] = None,
+    model: Annotated[
+        str, typer.Option(help="gp or ridge (few rows), or adapter (hundreds of rows).")
+    ] = "gp",
+    space: Annotated[str | None, typer.Option(help="Of samples, from `spaces list`.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of an adapter.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of tasks, to which it is added.")] = Path(
+        "out/tasks"
+    ),
+) -> None:
+    """Teach a graph predictor a task by a CSV of networks, for `nni-aiop predict`.
+
+    \b
+    Examples
+      nni-aiop predictor adapt measured.csv --backbone predictor.safetensors
+      nni-aiop predictor adapt history.csv --backbone predictor.safetensors --space nasbench201
+    """
+    from nni_aiop.cli._progress import Spinner
+    from nni_aiop.predictors.graph import learn_task, load_graph_predictor
+
+    name, graphs, values = _measured_networks(data, task, space)
+    fit = load_graph_predictor(backbone)
+    with bad_input(), Spinner(f"Learning {name}"):
+        learn_task(fit, name, graphs, values, out, model=model, epochs=epochs)
+    typer.echo(f"{name} learned from {len(graphs)} networks ({model}): {out}")
+
+
+def _measured_networks(
+    data: Path, task: str | None, space: str | None
+) -> tuple[str, list[ComputeGraph], list[float]]:
+    """The task, the networks of a CSV, and their measured values."""
+    from nni_aiop.cli._graph import read_graph
+    from nni_aiop.cli._inputs import load_space
+
+    with data.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = [name for name in rows[0] if name != "model"] if rows else []
+    if not columns or "model" not in rows[0]:
+        raise BadInput(f"{data} must have the column model, one of values, and rows.")
+    name = task or columns[0]
+    if name not in columns:
+        raise BadInput(f"a column must be one of {', '.join(columns)}, but got {name!r}.")
+    draw = None if space is None else load_space(space).graph
+    if space is not None and draw is None:
+        raise BadInput(f"a space must draw the graphs of its samples, but {space} does not.")
+    graphs, values = [], []
+    for place, row in enumerate(rows):
+        try:
+            values.append(float(row[name]))
+            sample = {} if draw is None else json.loads(row["model"])
+        except (TypeError, ValueError) as err:
+            raise BadInput(f"row {place} of {data} must be whole, but is not: {err}.") from err
+        if draw is None:
+            graphs.append(read_graph(str(data.parent / row["model"])))
+        else:
+            graphs.append(draw(sample))
+    return name, graphs, values
 
 
 def _complete(targets: dict[str, NDArray[np.float64]], rows: str) -> NDArray[np.bool_]:

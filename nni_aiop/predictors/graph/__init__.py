@@ -8,6 +8,7 @@ from nni_aiop.predictors.graph._adapters import KAdapter
 from nni_aiop.predictors.graph._collation import GraphSet
 from nni_aiop.predictors.graph._encoders import ENCODERS, Encoder, GraphEncoder, PublishedEncoder
 from nni_aiop.predictors.graph._predictor import GraphPredictor, load_graph_predictor
+from nni_aiop.predictors.graph._tasks import TaskPredictor, learn_task, load_task
 from nni_aiop.predictors.graph._transfer import (
     FewShotPredictor,
     TransferredPredictor,
@@ -28,7 +29,10 @@ __all__ = [
     "LabelScaling",
     "PublishedEncoder",
     "RidgeHead",
+    "TaskPredictor",
     "TransferredPredictor",
     "ZeroShotPredictor",
+    "learn_task",
     "load_graph_predictor",
+    "load_task",
 ]

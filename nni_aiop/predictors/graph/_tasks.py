@@ -1,0 +1,171 @@
+"""Folders of tasks: a backbone, and beside it what predicts each task, with its domain.
+
+A folder holds `backbone.safetensors`, and of each task `NAME.safetensors` (what it is, and the
+few-shot head where it is one) and, where it is an adapter, `NAME.adapter.safetensors`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nni_aiop.errors import FileFormatError
+from nni_aiop.graphs import global_features
+from nni_aiop.predictors._base import Prediction
+from nni_aiop.predictors.graph._domain import Domain
+from nni_aiop.predictors.graph._files import read_file, write_file
+from nni_aiop.predictors.graph._predictor import (
+    GraphPredictor,
+    digest_of,
+    load_graph_predictor,
+)
+from nni_aiop.predictors.graph._scores import TaskLabels
+from nni_aiop.predictors.graph._transfer import FewShotPredictor, TransferredPredictor
+from nni_aiop.predictors.graph.few_shot import HEADS
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs import ComputeGraph
+
+__all__ = ["MODELS", "TaskPredictor", "learn_task", "load_task"]
+
+MODELS = ("adapter", *HEADS)
+"""What can predict a task: an adapter, or a few-shot head on frozen embeddings."""
+
+_KIND = "nni-aiop task"
+_BACKBONE = "backbone.safetensors"
+
+
+@dataclass(frozen=True)
+class TaskPredictor:
+    """Predicts one task, and knows which graphs it knows something of.
+
+    Attributes:
+        task: Its name.
+        domain: Of the graphs that it learned from.
+    """
+
+    task: str
+    domain: Domain
+    _predictor: GraphPredictor | TransferredPredictor
+
+    def predict(self, graphs: Sequence[ComputeGraph]) -> Prediction:
+        """The task's metric of n networks."""
+        if isinstance(self._predictor, GraphPredictor):
+            return self._predictor.predict(graphs, adapters=[self.task])
+        return self._predictor.predict(graphs)
+
+    def distance(self, graphs: Sequence[ComputeGraph]) -> NDArray[np.float64]:
+        """(n,) how far networks are from known ones; beyond 1 a prediction is not to be trusted."""
+        return self.domain.distance(np.stack([global_features(graph) for graph in graphs]))
+
+
+def learn_task(
+    predictor: GraphPredictor,
+    task: str,
+    graphs: Sequence[ComputeGraph],
+    y: ArrayLike,
+    folder: str | os.PathLike[str],
+    *,
+    model: str = "gp",
+    epochs: int | None = None,
+    progress: bool = False,
+) -> TaskPredictor:
+    """What predicts a task, learned from n graphs with labels y (n,), and written to a folder.
+
+    Args:
+        predictor: Its backbone, without adapters, is written too.
+        task: Letters, digits, `.`, `_` and `-`.
+        graphs: Networks.
+        y: Measured values, in any unit.
+        folder: Of tasks on this backbone; it is made where missing.
+        model: One of `MODELS`.
+        epochs: Of an adapter.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: The name or the model is not such, or labels as `GraphPredictor.adapt`.
+        FileFormatError: The folder is of another backbone.
+    """
+    if model not in MODELS:
+        raise ValueError(f"a model must be one of {', '.join(MODELS)}, but got {model!r}.")
+    path = _path(Path(folder), task)
+    backbone = path.with_name(_BACKBONE)
+    own = _digest(predictor)
+    if backbone.exists() and _digest(load_graph_predictor(backbone)) != own:
+        raise FileFormatError(f"{folder} must be of this backbone, but is of another one.")
+    domain = Domain.fit(np.stack([global_features(graph) for graph in graphs]))
+    tensors = {f"domain.{name}": array for name, array in domain.to_arrays().items()}
+    content: dict[str, object] = {"task": task, "model": model, "backbone": own}
+    found: GraphPredictor | TransferredPredictor = predictor
+    if model == "adapter":
+        predictor.adapt(task, graphs, y, epochs=epochs, progress=progress)
+        predictor.save_adapter(task, _adapter(path))
+    else:
+        few = predictor.few_shot(graphs, y, adapters=(), head=model, metric=task)
+        assert isinstance(few, FewShotPredictor)
+        content["labels"] = few.labels.to_json()
+        tensors |= {f"head.{name}": array for name, array in few.head.to_arrays().items()}
+        found = few
+    predictor.save(backbone)
+    write_file(path, _KIND, content, tensors)
+    return TaskPredictor(task, domain, found)
+
+
+def load_task(folder: str | os.PathLike[str], task: str) -> TaskPredictor:
+    """What predicts a task, from a folder that `learn_task` wrote.
+
+    Raises:
+        KeyError: The folder has no such task.
+        FileFormatError: A file is damaged, or of another backbone.
+        OSError: There is no such folder.
+    """
+    path = _path(Path(folder), task)
+    if not path.exists():
+        known = sorted(
+            p.stem for p in path.parent.glob("*.safetensors") if not p.stem.endswith(".adapter")
+        )
+        names = ", ".join(name for name in known if name != "backbone") or "none"
+        raise KeyError(f"a task must be one of {names}, but got {task!r}.")
+    predictor = load_graph_predictor(path.with_name(_BACKBONE))
+    content, tensors = read_file(path, _KIND)
+    if content.get("backbone") != _digest(predictor):
+        raise FileFormatError(f"{path} must be of the backbone beside it, but is of another one.")
+    domain = Domain.from_arrays(_part(tensors, "domain."))
+    model = content.get("model")
+    if model == "adapter":
+        predictor.load_adapter(_adapter(path))
+        return TaskPredictor(task, domain, predictor)
+    if model not in HEADS:
+        raise FileFormatError(f"{path} must be of {', '.join(MODELS)}, but is of {model!r}.")
+    head = HEADS[model].from_arrays(_part(tensors, "head."))
+    labels = TaskLabels.from_json(content.get("labels", {}))
+    return TaskPredictor(task, domain, FewShotPredictor(predictor, (), head, labels, task))
+
+
+def _part(tensors: dict[str, NDArray[np.float64]], prefix: str) -> dict[str, NDArray[np.float64]]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _digest(predictor: GraphPredictor) -> str:
+    return digest_of(predictor._backbone.encoder)
+
+
+def _path(folder: Path, task: str) -> Path:
+    if not re.fullmatch(r"[\w.-]+", task) or task in ("backbone", ".", ".."):
+        raise ValueError(f"a task must be letters, digits, '.', '_' and '-', but got {task!r}.")
+    return folder / f"{task}.safetensors"
+
+
+def _adapter(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.adapter.safetensors")

@@ -1,0 +1,111 @@
+"""`nni-aiop predictor adapt` and `nni-aiop predict`: a task learned from a CSV, and asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from nni_aiop.cli import app
+from nni_aiop.graphs import ComputeGraph, Node
+from nni_aiop.predictors.graph import GraphPredictor, load_task
+from nni_aiop.search_spaces import get_space
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone, twelve measured cells as a CSV of files and one of samples, and another cell."""
+    space = get_space("nasbench201")
+    assert space.graph is not None
+    samples = space.sample(13, np.random.default_rng(0))
+    graphs = [space.graph(sample) for sample in samples]
+    y = [graph.flops / 1e6 for graph in graphs]
+    folder = tmp_path_factory.mktemp("predict")
+    options = {"hidden": 8, "layers": 2}
+    fit = GraphPredictor(epochs=1, encoder_options=options).fit(graphs, y)
+    fit.save(folder / "backbone.safetensors")
+    for place, graph in enumerate(graphs):
+        graph.save(folder / f"{place}.json")
+    files, codes = ["model,mflops"], ["model,note,speed"]
+    for place, (sample, value) in enumerate(zip(samples[:12], y, strict=False)):
+        files.append(f"{place}.json,{value}")
+        text = json.dumps(sample).replace('"', '""')
+        codes.append(f'"{text}",0,{-value}')
+    (folder / "files.csv").write_text("\n".join(files) + "\n")
+    (folder / "codes.csv").write_text("\n".join(codes) + "\n")
+    x = Node.make("input", [], (1, 7))
+    nodes = [
+        x,
+        Node.make("softmax", [(1, 7)], (1, 7), axis=-1),
+        Node.make("output", [(1, 7)], (1, 7)),
+    ]
+    ComputeGraph(nodes, [(), (0,), (1,)]).save(folder / "foreign.json")
+    return folder
+
+
+@pytest.mark.parametrize("model", ["gp", "ridge", "adapter"])
+def test_a_task_is_learned_and_asked(folder: Path, tmp_path: Path, model: str) -> None:
+    backbone = folder / "backbone.safetensors"
+    options = ("--backbone", backbone, "--model", model, "--epochs", 1, "--out", tmp_path)
+    done = invoke("predictor", "adapt", folder / "files.csv", *options)
+    assert done.exit_code == 0, done.output
+    assert "mflops learned from 12 networks" in done.output
+    told = invoke("predict", folder / "12.json", "--task", "mflops", "--predictor", tmp_path)
+    assert told.exit_code == 0, told.output
+    found = re.fullmatch(r"mflops: (\S+) \(80% interval (\S+) to (\S+)\)\n", told.output)
+    assert found is not None
+    mean, low, high = map(float, found.groups())
+    known = load_task(tmp_path, "mflops")
+    graph = ComputeGraph.load(folder / "12.json")
+    assert mean == pytest.approx(known.predict([graph]).mean[0, 0], rel=1e-5)
+    assert low < mean < high
+
+
+def test_it_abstains_from_what_it_does_not_know(folder: Path, tmp_path: Path) -> None:
+    backbone = folder / "backbone.safetensors"
+    invoke("predictor", "adapt", folder / "files.csv", "--backbone", backbone, "--out", tmp_path)
+    told = invoke("predict", folder / "foreign.json", "--task", "mflops", "--predictor", tmp_path)
+    assert told.exit_code == 0
+    assert "outside what mflops was trained on" in told.output
+    assert "interval" not in told.output
+
+
+def test_samples_of_a_space_and_a_named_column(folder: Path, tmp_path: Path) -> None:
+    done = invoke(
+        *("predictor", "adapt", folder / "codes.csv", "--space", "nasbench201"),
+        *("--task", "speed", "--backbone", folder / "backbone.safetensors", "--out", tmp_path),
+    )
+    assert done.exit_code == 0, done.output
+    assert load_task(tmp_path, "speed").predict([ComputeGraph.load(folder / "3.json")]).mean < 0
+
+
+def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    backbone = folder / "backbone.safetensors"
+    files = folder / "files.csv"
+    (tmp_path / "empty.csv").write_text("model,accuracy\n")
+    (tmp_path / "words.csv").write_text("model,accuracy\n0.json,high\n")
+    adapt = ("predictor", "adapt", "--backbone", backbone, "--out", tmp_path / "tasks")
+    assert invoke(*adapt, files).exit_code == 0
+    task = ("predict", folder / "0.json", "--predictor", tmp_path / "tasks", "--task")
+    for arguments, text in (
+        ((*adapt, tmp_path / "empty.csv"), "must have the column model"),
+        ((*adapt, tmp_path / "words.csv"), "row 0 of"),
+        ((*adapt, files, "--task", "size"), "must be one of mflops"),
+        ((*adapt, files, "--model", "forest"), "must be one of adapter, ridge, gp"),
+        ((*task, "size"), "must be one of mflops, but got 'size'"),
+        ((*task, "../mflops"), "must be letters"),
+    ):
+        failed = invoke(*arguments)
+        assert failed.exit_code == 2, arguments
+        assert text in " ".join(failed.output.split())
+        assert failed.output.count("\n") == 1
