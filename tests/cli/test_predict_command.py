@@ -80,6 +80,13 @@ def test_it_abstains_from_what_it_does_not_know(folder: Path, tmp_path: Path) ->
     assert "interval" not in told.output
 
 
+def test_a_metric_of_the_backbone_is_asked(folder: Path) -> None:
+    told = invoke("predict", folder / "3.json", "--task", "metric", "--predictor", folder)
+    assert told.exit_code == 0, told.output
+    found = load_task(folder, "metric").predict([ComputeGraph.load(folder / "3.json")])
+    assert told.output.startswith(f"metric: {found.mean[0, 0]:.6g} (80% interval")
+
+
 def test_samples_of_a_space_and_a_named_column(folder: Path, tmp_path: Path) -> None:
     done = invoke(
         *("predictor", "adapt", folder / "codes.csv", "--space", "nasbench201"),
@@ -102,7 +109,8 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         ((*adapt, tmp_path / "words.csv"), "row 0 of"),
         ((*adapt, files, "--task", "size"), "must be one of mflops"),
         ((*adapt, files, "--model", "forest"), "must be one of adapter, ridge, gp"),
-        ((*task, "size"), "must be one of mflops, but got 'size'"),
+        ((*adapt, files, "--task", "metric"), "must be one of mflops"),
+        ((*task, "size"), "must be one of metric, mflops, but got 'size'"),
         ((*task, "../mflops"), "must be letters"),
     ):
         failed = invoke(*arguments)

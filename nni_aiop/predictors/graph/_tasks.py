@@ -58,7 +58,9 @@ class TaskPredictor:
     def predict(self, graphs: Sequence[ComputeGraph]) -> Prediction:
         """The task's metric of n networks."""
         if isinstance(self._predictor, GraphPredictor):
-            return self._predictor.predict(graphs, adapters=[self.task])
+            if self.task in self._predictor.adapters_:
+                return self._predictor.predict(graphs, adapters=[self.task])
+            return self._predictor.predict(graphs)[self.task]
         return self._predictor.predict(graphs)
 
     def distance(self, graphs: Sequence[ComputeGraph]) -> NDArray[np.float64]:
@@ -95,22 +97,26 @@ def learn_task(
     """
     if model not in MODELS:
         raise ValueError(f"a model must be one of {', '.join(MODELS)}, but got {model!r}.")
+    if task in predictor.metrics_:
+        raise ValueError(f"a new task must not be a metric of the backbone, but got {task!r}.")
     path = _path(Path(folder), task)
     backbone = path.with_name(_BACKBONE)
     own = _digest(predictor)
     if backbone.exists() and _digest(load_graph_predictor(backbone)) != own:
         raise FileFormatError(f"{folder} must be of this backbone, but is of another one.")
-    domain = Domain.fit(np.stack([global_features(graph) for graph in graphs]))
-    tensors = {f"domain.{name}": array for name, array in domain.to_arrays().items()}
     content: dict[str, object] = {"task": task, "model": model, "backbone": own}
+    tensors: dict[str, NDArray[np.float64]] = {}
     found: GraphPredictor | TransferredPredictor = predictor
     if model == "adapter":
         predictor.adapt(task, graphs, y, epochs=epochs, progress=progress)
         predictor.save_adapter(task, _adapter(path))
+        domain = predictor.adapters_[task].domain
     else:
         few = predictor.few_shot(graphs, y, adapters=(), head=model, metric=task)
         assert isinstance(few, FewShotPredictor)
+        domain = Domain.fit(np.stack([global_features(graph) for graph in graphs]))
         content["labels"] = few.labels.to_json()
+        tensors |= {f"domain.{name}": array for name, array in domain.to_arrays().items()}
         tensors |= {f"head.{name}": array for name, array in few.head.to_arrays().items()}
         found = few
     predictor.save(backbone)
@@ -119,7 +125,7 @@ def learn_task(
 
 
 def load_task(folder: str | os.PathLike[str], task: str) -> TaskPredictor:
-    """What predicts a task, from a folder that `learn_task` wrote.
+    """What predicts a task, or a metric of the backbone, from a folder that `learn_task` wrote.
 
     Raises:
         KeyError: The folder has no such task.
@@ -127,23 +133,24 @@ def load_task(folder: str | os.PathLike[str], task: str) -> TaskPredictor:
         OSError: There is no such folder.
     """
     path = _path(Path(folder), task)
-    if not path.exists():
-        known = sorted(
-            p.stem for p in path.parent.glob("*.safetensors") if not p.stem.endswith(".adapter")
-        )
-        names = ", ".join(name for name in known if name != "backbone") or "none"
-        raise KeyError(f"a task must be one of {names}, but got {task!r}.")
     predictor = load_graph_predictor(path.with_name(_BACKBONE))
+    if task in predictor.metrics_ and not path.exists():
+        return TaskPredictor(task, predictor.domain_, predictor)
+    if not path.exists():
+        files = (p.name.removesuffix(".safetensors") for p in path.parent.glob("*.safetensors"))
+        learned = {name for name in files if not name.endswith(".adapter")} - {"backbone"}
+        known = ", ".join(sorted({*predictor.metrics_, *learned}))
+        raise KeyError(f"a task must be one of {known}, but got {task!r}.")
     content, tensors = read_file(path, _KIND)
     if content.get("backbone") != _digest(predictor):
         raise FileFormatError(f"{path} must be of the backbone beside it, but is of another one.")
-    domain = Domain.from_arrays(_part(tensors, "domain."))
     model = content.get("model")
     if model == "adapter":
         predictor.load_adapter(_adapter(path))
-        return TaskPredictor(task, domain, predictor)
+        return TaskPredictor(task, predictor.adapters_[task].domain, predictor)
     if model not in HEADS:
         raise FileFormatError(f"{path} must be of {', '.join(MODELS)}, but is of {model!r}.")
+    domain = Domain.from_arrays(_part(tensors, "domain."))
     head = HEADS[model].from_arrays(_part(tensors, "head."))
     labels = TaskLabels.from_json(content.get("labels", {}))
     return TaskPredictor(task, domain, FewShotPredictor(predictor, (), head, labels, task))
