@@ -156,7 +156,8 @@ def tell_transfer(table: str, found: Found, data: Path, figures: Figures) -> str
 
 def tell_ablations(found: Found, figures: Figures) -> str:
     text = ["(e) Adapters, Eqs. 4 and 5, fine-tuning on the 20 (default encoder)"]
-    for table, (make, _) in TRANSFERS.items():
+    for table in [part for name, part in found if name == "e"]:
+        make, _ = TRANSFERS[table]
         for what, title in (("srcc", "SRCC"), ("mae", "MAE")):
             values = gathered(found["e", table], what)
             text.append(show(f"{make.__name__}: {title}", values))
@@ -252,11 +253,16 @@ Jobs = list[tuple[tuple[str, str], int, tuple[Any, ...]]]
 """Table and part, seed, and the call of `run_part`."""
 
 
+def ablated_on(quick: bool) -> list[str]:
+    """Tables whose targets table e takes."""
+    return list(TRANSFERS)[: 1 if quick else None]
+
+
 def prepare(tables: Sequence[str], arguments: Namespace, sizes: Sizes, say: Any) -> None:
     """Trains what tables share, each once: backbones, then adapters."""
     data, out = arguments.data, arguments.work
     needed = {
-        table: ([table], COMPARED) if table in TRANSFERS else (list(TRANSFERS), ABLATED)
+        table: ([table], COMPARED) if table in TRANSFERS else (ablated_on(arguments.quick), ABLATED)
         for table in tables
         if table in {*TRANSFERS, "e"}
     }
@@ -291,13 +297,13 @@ def jobs_of(table: str, arguments: Namespace, sizes: Sizes) -> Jobs:
         if table in TRANSFERS:
             jobs.append(((table, ""), seed, (compare, table, *rest)))
         elif table == "e":
-            jobs += [(("e", on), seed, (ablate, on, *rest)) for on in TRANSFERS]
+            jobs += [(("e", on), seed, (ablate, on, *rest)) for on in ablated_on(quick)]
         elif table == "c":
             settings = load(nas_bench_mr, data).labels
-            parts = [(nas_bench_mr, task) for task in ("seg",) if quick] or [
-                (nas_bench_mr, task) for task in settings
-            ]
-            parts += [(nas_bench_201, "cifar100"), (nas_bench_101, "cifar10")]
+            parts = [(nas_bench_mr, task) for task in (["seg"] if quick else settings)]
+            parts.append((nas_bench_201, "cifar100"))
+            if not quick:
+                parts.append((nas_bench_101, "cifar10"))
             for make, task in parts:
                 name = task if make is nas_bench_mr else make.__name__
                 jobs.append((("c", name), seed, (in_space, make, task, *rest)))
