@@ -67,14 +67,6 @@ ASKED_SRCC = 0.5
 ASKED_IN_SPACE = {"nas_bench_201": 0.96}
 FEWEST_MEMBERS = 5
 
-PUBLISHED_101 = {
-    "GATES (Ning et al., ECCV 2020), 381 labels": 0.779,
-    "GATES (Ning et al., ECCV 2020), 1,906 labels": 0.843,
-    "TNASP (Lu et al., NeurIPS 2021), 424 labels": 0.752,
-    "TNASP (Lu et al., NeurIPS 2021), 4,236 labels": 0.820,
-}
-"""Kendall's tau on NAS-Bench-101 as these papers report it, on other splits than ours."""
-
 
 # --- tables --------------------------------------------------------------------------------------
 
@@ -177,8 +169,6 @@ def tell_in_space(found: Found, figures: Figures) -> str:
             for i in range(min(map(len, parts.values())))
         ]
         text.append(show(title, gathered(columns, what)))
-    text.append("Published on NAS-Bench-101 (Kendall's tau, other splits):")
-    text += [f"  {name}: {value}" for name, value in PUBLISHED_101.items()]
     ours = "GNN, default encoder"
     for part, seeds in parts.items():
         for what in ("srcc", "mae", "kendall"):
