@@ -127,7 +127,19 @@ def _axes(x: Tensor, dim: Any) -> tuple[int, ...]:
     if dim is None or dim == []:
         return tuple(range(x.ndim))
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    return tuple(d % max(x.ndim, 1) for d in dims)
+    rank = max(x.ndim, 1)
+    if not all(-rank <= d < rank for d in dims):
+        raise IndexError(f"dimensions must lie in [{-rank}, {rank - 1}], but got {dims}")
+    return tuple(d % rank for d in dims)
+
+
+def _reduced(x: Tensor, axes: Sequence[int], keepdim: bool) -> tuple[int, ...]:
+    """The shape of a tensor whose axes are reduced."""
+    return tuple(
+        1 if axis in axes else size
+        for axis, size in enumerate(x.shape)
+        if keepdim or axis not in axes
+    )
 
 
 @handles(*_REDUCE)
@@ -136,6 +148,9 @@ def _reduce(
 ) -> Any:
     kind = _REDUCE[func._overloadpacket.__name__]
     axes = _axes(x, dim)
+    if kind == "mean" and not kwargs:
+        shape = _reduced(x, axes, keepdim)
+        return rec.emit("reduce", [rec.value(x)], shape, x, kind=kind, axes=axes, keep=keepdim)
     return registered(
         rec,
         func,
@@ -176,11 +191,7 @@ def _vector_norm(
 ) -> Any:
     kind = {1: "l1", 2: "l2", None: "l2", "fro": "l2"}.get(p, "norm")
     axes = _axes(x, dim)
-    shape = tuple(
-        1 if axis in axes else size
-        for axis, size in enumerate(x.shape)
-        if keepdim or axis not in axes
-    )
+    shape = _reduced(x, axes, keepdim)
     return rec.emit("reduce", [rec.value(x)], shape, x, kind=kind, axes=axes, keep=keepdim)
 
 

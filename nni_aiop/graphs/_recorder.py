@@ -8,6 +8,7 @@ and the module is not touched: the copy shares no tensor with it.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -230,6 +231,11 @@ def _copy(module: nn.Module) -> tuple[nn.Module, dict[int, str]]:
         memo[id(parameter)] = nn.Parameter(_on_meta(parameter), requires_grad=False)
     for buffer in module.buffers():
         memo.setdefault(id(buffer), _on_meta(buffer))
+    for part in module.modules():
+        # A module holds a dozen of these for hooks; copying them takes longer than all the rest.
+        for value in vars(part).values():
+            if type(value) is OrderedDict and not value:
+                memo[id(value)] = OrderedDict()
     twin = copy.deepcopy(module, memo).eval()
     names = {id(p): name for name, p in twin.named_parameters()}
     return twin, names
