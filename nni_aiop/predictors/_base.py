@@ -6,13 +6,10 @@ Notation: n codes (rows) of width d, m metrics. A predictor learns standardised 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from typing_extensions import Self
 
 from nni_aiop.errors import FileFormatError, SpaceError
-from nni_aiop.results import write_atomically
+from nni_aiop.predictors._files import read_described, write_described
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,11 +207,8 @@ class CodePredictor(ABC):
         Raises:
             NotFittedError: `fit` was not called.
         """
-        from safetensors.numpy import save
-
         self._require_fit()
-        tensors = {name: np.ascontiguousarray(array) for name, array in self._tensors().items()}
-        tensors |= {"center": self.center_, "scale": self.scale_}
+        tensors = {**self._tensors(), "center": self.center_, "scale": self.scale_}
         content = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -225,8 +219,7 @@ class CodePredictor(ABC):
             "metrics": list(self.metrics_),
             "n_rows": self.n_rows_,
         }
-        content["sha256"] = _digest(content, tensors)
-        write_atomically(Path(path), save(tensors, {"predictor": json.dumps(content)}))
+        write_described(path, "predictor", content, tensors)
 
     # --- shared parts ---------------------------------------------------------------------------
 
@@ -252,28 +245,9 @@ def read_predictor(
         FileFormatError: The file is truncated, changed, of another version or another space.
         OSError: There is no such file.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    data = Path(path).read_bytes()
-    try:
-        # The header is JSON behind its length in eight bytes; `load` returns no metadata.
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        content = json.loads(header["__metadata__"]["predictor"])
-        tensors = load(data)
-        named = content["format"] == FORMAT
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as err:
-        raise FileFormatError(
-            f"{path} must be a predictor's file, but is damaged or something else: {err}."
-        ) from err
-    if not named:
-        raise FileFormatError(f"{path} must be a predictor's file, but is another one.")
-    if content.get("version") != FORMAT_VERSION:
-        raise FileFormatError(
-            f"{path} must have format version {FORMAT_VERSION}, but has {content.get('version')!r}."
-        )
-    if content.pop("sha256", None) != _digest(content, tensors):
-        raise FileFormatError(f"{path} must be as it was written, but its checksum differs.")
+    content, tensors = read_described(
+        path, "predictor", kind=FORMAT, version=FORMAT_VERSION, what="a predictor's file"
+    )
     if content["space"] != space.fingerprint:
         raise FileFormatError(
             f"{path} must be of the space {space.name}, but was fitted on another one, "
@@ -293,13 +267,3 @@ def read_predictor(
     except (KeyError, TypeError, ValueError, RuntimeError) as err:
         raise FileFormatError(f"{path} must hold a whole predictor, but does not: {err}.") from err
     return predictor
-
-
-def _digest(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 of the description and of every tensor's name, type, shape and bytes."""
-    result = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        result.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
-        result.update(array.tobytes())
-    return result.hexdigest()

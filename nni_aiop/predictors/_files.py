@@ -1,0 +1,89 @@
+"""Files of predictors: safetensors with a description in JSON, a format version and a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nni_aiop.errors import FileFormatError
+from nni_aiop.results import write_atomically
+
+__all__ = ["read_described", "write_described"]
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+def write_described(
+    path: str | os.PathLike[str], key: str, content: Mapping[str, Any], tensors: Tensors
+) -> None:
+    """Writes tensors with a description, whole or not at all.
+
+    Args:
+        path: The file.
+        key: Where the description stands in the file's metadata.
+        content: The description, plain JSON; its `format` and `version` are what a reader checks.
+        tensors: Arrays by name.
+    """
+    from safetensors.numpy import save
+
+    arrays = {name: np.array(array, order="C") for name, array in tensors.items()}
+    described = {**content, "sha256": _digest(content, arrays)}
+    write_atomically(Path(path), save(arrays, {key: json.dumps(described)}))
+
+
+def read_described(
+    path: str | os.PathLike[str], key: str, *, kind: str, version: int, what: str
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The description, without its checksum, and the tensors that `write_described` wrote.
+
+    Args:
+        path: The file.
+        key: As when it was written.
+        kind: The `format` that it must have.
+        version: The `version` that it must have.
+        what: What it must be, for the sentence of a refusal.
+
+    Raises:
+        FileFormatError: The file is truncated, changed, or of another kind or version.
+        OSError: There is no such file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    data = Path(path).read_bytes()
+    try:
+        # The header is JSON behind its length in eight bytes; `load` returns no metadata.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        content = json.loads(header["__metadata__"][key])
+        tensors = load(data)
+        found = content["format"]
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as err:
+        raise FileFormatError(
+            f"{path} must be {what}, but is damaged or something else: {err}."
+        ) from err
+    if found != kind:
+        raise FileFormatError(f"{path} must be {what}, but is another one, {found!r}.")
+    if content.get("version") != version:
+        raise FileFormatError(
+            f"{path} must have format version {version}, but has {content.get('version')!r}."
+        )
+    if content.pop("sha256", None) != _digest(content, tensors):
+        raise FileFormatError(f"{path} must be as it was written, but its checksum differs.")
+    return content, tensors
+
+
+def _digest(content: Mapping[str, Any], tensors: Tensors) -> str:
+    """SHA-256 of the description and of every tensor's name, type, shape and bytes."""
+    result = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        result.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
+        result.update(array.tobytes())
+    return result.hexdigest()
