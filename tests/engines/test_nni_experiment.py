@@ -110,6 +110,12 @@ def log_of(out: Path) -> list[tuple[str, str]]:
     return [(line.split()[0], line.split()[1]) for line in lines if len(line.split()) == 3]
 
 
+def under_way(out: Path, after: int) -> bool:
+    """Whether an evaluation is under way, and at least so many have ended before it."""
+    events = Counter(event for event, _ in log_of(out))
+    return events["end"] >= after and events["begin"] > events["end"]
+
+
 def wait_until(condition: Callable[[], bool], process: Any, seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -187,26 +193,27 @@ def test_bad_arguments(toy: Any, tmp_path: Path) -> None:
 def test_killed_in_mid_search_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    program = start(out, "sequential", 8, 1, 0.3)
-    wait_until(lambda: len(log_of(out)) == 7, program)  # the fourth evaluation is under way
+    program = start(out, "sequential", 8, 1, 2.0)
+    wait_until(lambda: under_way(out, after=1), program)
     program.kill()
     assert program.wait(30) == -signal.SIGKILL
-    interrupted = log_of(out)[-1]
+    done = log_of(out)
+    interrupted = done[-1]
     assert interrupted[0] == "begin"
     assert start(out, "sequential", 8, 1, 0.0).wait(120) == 0
     events = Counter(log_of(out))
     assert len(events) == 16  # eight architectures began and ended
     assert events.pop(interrupted) == 2
     assert set(events.values()) == {1}
-    assert log_of(out)[7] == interrupted  # what was under way comes first
+    assert log_of(out)[len(done)] == interrupted  # what was under way comes first
 
 
 @pytest.mark.slow
 def test_sigterm_in_mid_search(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    program = start(out, "sequential", 8, 1, 0.3)
-    wait_until(lambda: len(log_of(out)) == 5, program)
+    program = start(out, "sequential", 8, 1, 2.0)
+    wait_until(lambda: under_way(out, after=1), program)
     program.terminate()
     assert program.wait(30) == -signal.SIGTERM
     assert start(out, "sequential", 8, 1, 0.0).wait(120) == 0
@@ -266,8 +273,7 @@ def test_training_service_after_a_signal(tmp_path: Path, number: signal.Signals)
     out = tmp_path / "out"
     out.mkdir()
     program = start(out, "ts", 4, 2, 8.0)
-    # Two have ended and are told, a third one is under way.
-    wait_until(lambda: Counter(e for e, _ in log_of(out))["begin"] == 3, program)
+    wait_until(lambda: under_way(out, after=2), program)
     assert left_behind(tmp_path) != []
     program.send_signal(number)
     assert program.wait(60) == -number
