@@ -202,7 +202,7 @@ class GraphEncoder(Encoder):
         merged: bool = True,
         both_directions: bool = True,
         residual: bool = True,
-        norm: bool = True,
+        norm: bool = False,
         positions: bool = True,
         read_outs: Sequence[str] = READ_OUTS,
         global_features: bool = True,
