@@ -6,10 +6,10 @@ v reads, Out(v) those that read it.
 `PublishedEncoder` is the one of AIO-P (Mills et al., 2023): the k-GNN of Morris et al. (2019),
 h^i_v = tanh(W_1 h^{i-1}_v + W_2 sum_{w in In(v)} h^{i-1}_w + b), read out as the mean.
 
-`GraphEncoder`, the default, differs by switches, each of which can be turned off:
+`GraphEncoder`, the default, differs by switches, each of which can be turned:
 
-    h^i_v = h^{i-1}_v + relu(norm(W_1 h^{i-1}_v + W_2 sum_{w in In(v)} h^{i-1}_w
-                                  + W_3 sum_{w in Out(v)} h^{i-1}_w + b))
+    h^i_v = h^{i-1}_v + relu(W_1 h^{i-1}_v + W_2 sum_{w in In(v)} h^{i-1}_w
+                             + W_3 sum_{w in Out(v)} h^{i-1}_w + b)
 
 and it reads out the mean of the nodes of each resolution level, beside those of all nodes.
 """
@@ -188,7 +188,7 @@ class GraphEncoder(Encoder):
         merged: Groups such as convolution, normalisation, activation are one node.
         both_directions: Messages against the data too, with weights of their own.
         residual: Each layer adds to what it reads.
-        norm: Layer normalisation.
+        norm: Layer normalisation before the ReLU.
         positions: Nodes know how far they are from the input and the output.
         read_outs: Some of `READ_OUTS`.
         global_features: Heads read the global features too.

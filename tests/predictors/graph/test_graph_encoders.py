@@ -167,7 +167,10 @@ class TestPublished:
 
 class TestDefault:
     WHOLE = sum(
-        p.numel() for part in (GraphEncoder(), KAdapter(GraphEncoder())) for p in part.parameters()
+        p.numel()
+        for encoder in [GraphEncoder(norm=True)]
+        for part in (encoder, KAdapter(encoder))
+        for p in part.parameters()
     )
 
     @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ class TestDefault:
     def test_every_switch_makes_it_smaller_but_the_residual(
         self, graphs: list[ComputeGraph], switch: dict[str, Any]
     ) -> None:
-        encoder = GraphEncoder(**switch)
+        encoder = GraphEncoder(**{"norm": True, **switch})
         batch = GraphSet(graphs).batch(range(6), merged=encoder.merged)
         read_out = encoder.read_out(batch, encoder(batch)[-1])
         assert read_out.shape == (6, encoder.width)
