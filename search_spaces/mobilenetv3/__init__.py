@@ -23,6 +23,7 @@ from nni_aiop.search_spaces.mobilenetv3._codes import (
 from nni_aiop.search_spaces.mobilenetv3._costs import macs, params
 from nni_aiop.search_spaces.mobilenetv3._features import features
 from nni_aiop.search_spaces.mobilenetv3._graphs import graph
+from nni_aiop.search_spaces.mobilenetv3._latency import LatencyTable, load_latency_table
 from nni_aiop.search_spaces.mobilenetv3._skeleton import UNITS, WIDTHS
 from nni_aiop.search_spaces.mobilenetv3._space import code_space
 
@@ -37,12 +38,14 @@ __all__ = [
     "LABELS",
     "UNITS",
     "WIDTHS",
+    "LatencyTable",
     "Resolution",
     "arch_string",
     "code_space",
     "features",
     "from_arch_string",
     "graph",
+    "load_latency_table",
     "macs",
     "params",
 ]

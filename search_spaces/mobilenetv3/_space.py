@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from nni_aiop.errors import SpaceError
 from nni_aiop.search_spaces.mobilenetv3._codes import (
     Resolution,
     conditions,
@@ -14,6 +15,7 @@ from nni_aiop.search_spaces.mobilenetv3._codes import (
 from nni_aiop.search_spaces.mobilenetv3._costs import macs, params
 from nni_aiop.search_spaces.mobilenetv3._features import features
 from nni_aiop.search_spaces.mobilenetv3._graphs import graph
+from nni_aiop.search_spaces.mobilenetv3._latency import LatencyTable
 from nni_aiop.search_spaces.mobilenetv3._skeleton import skeleton
 from nni_aiop.spaces import CodeSpace
 
@@ -26,20 +28,27 @@ __all__ = ["code_space"]
 
 
 def code_space(
-    *, width: float = 1.0, resolution: Resolution = 224, n_classes: int = 1000
+    *,
+    width: float = 1.0,
+    resolution: Resolution = 224,
+    n_classes: int = 1000,
+    latency: Mapping[str, LatencyTable] | None = None,
 ) -> CodeSpace:
     """The space as 45 ordinal dimensions, with exact costs, features and compute graphs.
 
-    Its costs are `params` (a number) and `macs` (multiply-adds of one image). The kernel and the
-    expansion of a position that its unit's depth does not reach are inactive.
+    Its costs are `params` (a number), `macs` (multiply-adds of one image) and those of `latency`
+    (milliseconds). The kernel and the expansion of a position that its unit's depth does not reach
+    are inactive.
 
     Args:
         width: Width multiplier, 1.0 or 1.2.
         resolution: Side of the square image in pixels; where several increasing ones, it is
             chosen too, by a first dimension `r`.
         n_classes: Outputs of the classifier.
+        latency: Further costs by name, from `load_latency_table` at that width and resolution.
 
     Raises:
+        SpaceError: A latency table is of another resolution.
         ValueError: The width or the resolution is wrong.
 
     Example:
@@ -51,6 +60,12 @@ def code_space(
     """
     skeleton(width)
     sizes_of(resolution)
+    for name, table in (latency or {}).items():
+        if table.resolution != resolution:
+            raise SpaceError(
+                f"the latency table {name!r} must be of the space's resolution {resolution}, "
+                f"but is of {table.resolution}."
+            )
 
     def count_params(codes: Tensor) -> Tensor:
         return params(codes, width=width, resolution=resolution, n_classes=n_classes)
@@ -68,7 +83,7 @@ def code_space(
         dimensions(resolution),
         name="mobilenetv3",
         conditions=conditions(),
-        costs={"params": count_params, "macs": count_macs},
+        costs={"params": count_params, "macs": count_macs, **(latency or {})},
         features=describe,
         graph=draw,
     )

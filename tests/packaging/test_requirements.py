@@ -53,7 +53,8 @@ def test_every_requirement_is_imported() -> None:
 
 def test_every_import_is_required() -> None:
     extras = SETTINGS["options.extras_require"]
-    allowed = names(SETTINGS["options"]["install_requires"]) | names(extras["nni"])
+    allowed = names(SETTINGS["options"]["install_requires"])
+    allowed |= names(extras["nni"]) | names(extras["latency"])
     assert imported(*ROOMS) <= allowed
     more = names(extras["benchmarks"])
     # timm is installed by `make` alone: it requires torchvision, whose wheels bring CUDA.
