@@ -16,6 +16,7 @@ SPACES: dict[str, str] = {
     "digits": "nni_aiop.search_spaces.digits:DigitsSpace",
     "mobilenetv3": "nni_aiop.search_spaces.mobilenetv3:MobileNetV3Space",
     "multi_resolution": "nni_aiop.search_spaces.multi_resolution:MultiResolutionSpace",
+    "naap": "nni_aiop.search_spaces.naap:NAAPSpace",
     "nasbench101": "nni_aiop.search_spaces.nasbench101:NASBench101Space",
     "nasbench201": "nni_aiop.search_spaces.nasbench201:NASBench201Space",
     "transnas101_macro": "nni_aiop.search_spaces.transnas101.macro:TransNASMacroSpace",

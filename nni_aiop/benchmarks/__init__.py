@@ -1,6 +1,7 @@
 """Readers of published benchmark tables, each from its publisher's original file."""
 
 from nni_aiop.benchmarks._tables import load_table
+from nni_aiop.benchmarks.naap440 import NAAP440, held_out, load_naap440
 from nni_aiop.benchmarks.nas_bench_101 import NASBench101, load_nas_bench_101
 from nni_aiop.benchmarks.nas_bench_201 import (
     NASBench201,
@@ -12,6 +13,7 @@ from nni_aiop.benchmarks.ofa_mbv3 import OFAMobileNetV3, load_ofa_mbv3
 from nni_aiop.benchmarks.transnas_bench_101 import TransNASBench101, load_transnas_bench_101
 
 __all__ = [
+    "NAAP440",
     "SETTINGS",
     "NASBench101",
     "NASBench201",
@@ -19,6 +21,8 @@ __all__ = [
     "OFAMobileNetV3",
     "Setting",
     "TransNASBench101",
+    "held_out",
+    "load_naap440",
     "load_nas_bench_101",
     "load_nas_bench_201",
     "load_nas_bench_201_csv",

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nni_aiop.benchmarks.naap440 import load_naap440
 from nni_aiop.benchmarks.nas_bench_101 import load_nas_bench_101
 from nni_aiop.benchmarks.nas_bench_201 import load_nas_bench_201, load_nas_bench_201_csv
 from nni_aiop.benchmarks.nas_bench_mr import SETTINGS, load_nas_bench_mr
@@ -89,6 +90,20 @@ def _mobilenetv3(path: Path, space: CodeSpace) -> Table:
         raise FileFormatError(f"{path}: {err}") from err
 
 
+def _naap(path: Path, space: CodeSpace) -> Table:
+    table = load_naap440(path)
+    # The publisher numbers the architectures as they are listed, from 1.
+    points = space.enumerate_points()
+    _, first = np.unique(space.keys(points), return_index=True)
+    points = points[np.sort(first)]
+    if table.model_id.max() > len(points):
+        raise FileFormatError(
+            f"{path} must have a ModelId from 1 to {len(points)}, but has {table.model_id.max()}."
+        )
+    codes = space.encode_points(points[table.model_id - 1])
+    return codes, {"max_accuracy": table.max_accuracy}
+
+
 def _nasbench101(path: Path, space: CodeSpace) -> Table:
     table = load_nas_bench_101(path)
     samples = []
@@ -127,6 +142,7 @@ def _transnas101_macro(path: Path, space: CodeSpace) -> Table:
 _READERS: dict[str, Callable[[Path, CodeSpace], Table]] = {
     "mobilenetv3": _mobilenetv3,
     "multi_resolution": _multi_resolution,
+    "naap": _naap,
     "nasbench101": _nasbench101,
     "nasbench201": _nasbench201,
     "transnas101_macro": _transnas101_macro,
@@ -135,6 +151,7 @@ _READERS: dict[str, Callable[[Path, CodeSpace], Table]] = {
 
 _PUBLISHED_COLUMNS: dict[str, tuple[set[str], ...]] = {
     "mobilenetv3": ({"arch"}, {"arch_id"}, {"run"}),
+    "naap": ({"ModelId", "IsTest"},),
     "nasbench101": ({"adjacency", "ops"},),
     "nasbench201": ({"params_c100_m", "flops_c100_m"},),
     "transnas101_macro": ({"naslib_ops"},),

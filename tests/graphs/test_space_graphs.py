@@ -16,6 +16,7 @@ from nni_aiop.search_spaces import (
     get_space,
     mobilenetv3,
     multi_resolution,
+    naap,
     nasbench101,
     nasbench201,
 )
@@ -43,6 +44,7 @@ READY = {
         lambda s: multi_resolution.MultiResolutionNet(s),
         (1, 3, 128, 128),
     ),
+    "naap": Case(naap.code_space(), lambda s: naap.NAAPNet(s), (1, 3, 32, 32)),
     "nasbench101": Case(
         nasbench101.code_space(), lambda s: nasbench101.NASBench101Net(s), (1, 3, 32, 32)
     ),

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from nni_aiop.errors import MissingPackageError
-from nni_aiop.search_spaces import multi_resolution, nasbench101, nasbench201
+from nni_aiop.search_spaces import multi_resolution, naap, nasbench101, nasbench201
 from nni_aiop.search_spaces.transnas101 import macro, micro
 
 CLASSES = [
     (multi_resolution, "MultiResolutionSpace", "MultiResolutionNet"),
+    (naap, "NAAPSpace", "NAAPNet"),
     (nasbench101, "NASBench101Space", "NASBench101Net"),
     (nasbench201, "NASBench201Space", "NASBench201Net"),
     (macro, "TransNASMacroSpace", "TransNASMacroNet"),
