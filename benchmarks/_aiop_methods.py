@@ -30,18 +30,20 @@ class Kind:
         encoder: Of `GraphPredictor`.
         backbone_by_flops: Whether Eq. 5 applies to the labels of pretraining.
         by_flops: Whether it applies to those of adapters.
+        adapted: Whether it gets adapters.
     """
 
     encoder: str
     backbone_by_flops: bool
     by_flops: bool
+    adapted: bool = True
 
 
 KINDS = {
     "default": Kind("default", False, False),
     "default, Eq. 5": Kind("default", False, True),
     "published": Kind("published", True, True),
-    "published, own units": Kind("published", False, False),
+    "published, own units": Kind("published", False, False, adapted=False),
 }
 
 
@@ -70,7 +72,7 @@ class Sizes:
     test: int = 1000
     in_space: int = 1000
     resolutions: int = 2000
-    proxies: int = 40
+    proxies: int = 20
     proxy_side: int = 64
     epochs: int | None = None
     tuning: int = 100

@@ -8,8 +8,11 @@ a. Backbone pretrained on NAS-Bench-101, adapters on two tasks of TransNAS-Bench
 b. The same on NAS-Bench-MR.
 c. Inside one space, without pretraining: NAS-Bench-MR beside the code predictor on the same split,
    NAS-Bench-201, NAS-Bench-101 beside published figures.
-d. timm's ImageNet networks: trained without a family, that family is ranked (Table 12).
-e. Ablations on the targets of a and b (Tables 8 to 11).
+d. timm's ImageNet networks: trained without a family, that family is ranked (Table 12); other
+   ways to train the GNN with the first seed alone.
+e. Ablations on the targets of a (Tables 8 to 11).
+f. Each choice of the default encoder turned, on rows (of timm: a quarter of the families) that
+   were not trained on.
 
 Every seed draws its own split, which is written to the out folder, as are trained backbones and
 adapters and each finished part: what is there is not done again, so that a stopped run goes on.
@@ -38,7 +41,6 @@ from _aiop_methods import (
     ALONE,
     FLOPS,
     HEADS,
-    KINDS,
     PARAMETERS,
     QUICK,
     RESCALED_GNN,
@@ -48,6 +50,7 @@ from _aiop_methods import (
 from _aiop_parts import (
     ABLATED,
     COMPARED,
+    SWITCHED,
     TRANSFERS,
     Scores,
     ablate,
@@ -59,6 +62,7 @@ from _aiop_parts import (
     score,
     train_adapters,
     train_backbone,
+    turn_switches,
 )
 from _common import Figures, format_table, parse_arguments, parser, progress
 from joblib import Parallel, delayed
@@ -66,6 +70,7 @@ from joblib import Parallel, delayed
 ASKED_SRCC = 0.5
 ASKED_IN_SPACE = {"nas_bench_201": 0.96}
 FEWEST_MEMBERS = 5
+ABLATED_ON = ["a"]  # tables whose targets table e takes: adapters of b take three times as long
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -237,22 +242,30 @@ def tell_families(found: Found, figures: Figures) -> str:
     return "\n".join(text)
 
 
+def tell_switches(found: Found, figures: Figures) -> str:
+    parts = {part: seeds for (table, part), seeds in found.items() if table == "f"}
+    columns = [dict(zip(parts, one, strict=True)) for one in zip(*parts.values(), strict=True)]
+    srcc = gathered(columns, "srcc")
+    for name, row in srcc.items():
+        for part, values in row.items():
+            gap = float(np.mean(np.subtract(srcc["default"][part], values)))
+            if name != "default":
+                figures.add(f"f: {part}: SRCC of the default less that of: {name}", gap)
+    text = "(f) Choices of the default encoder, each turned"
+    return "\n".join([text, show("SRCC", srcc), show("MAE (points)", gathered(columns, "mae"))])
+
+
 # --- what is to be done --------------------------------------------------------------------------
 
 Jobs = list[tuple[tuple[str, str], int, tuple[Any, ...]]]
 """Table and part, seed, and the call of `run_part`."""
 
 
-def ablated_on(quick: bool) -> list[str]:
-    """Tables whose targets table e takes."""
-    return list(TRANSFERS)[: 1 if quick else None]
-
-
 def prepare(tables: Sequence[str], arguments: Namespace, sizes: Sizes, say: Any) -> None:
     """Trains what tables share, each once: backbones, then adapters."""
     data, out = arguments.data, arguments.work
     needed = {
-        table: ([table], COMPARED) if table in TRANSFERS else (ablated_on(arguments.quick), ABLATED)
+        table: ([table], COMPARED) if table in TRANSFERS else (ABLATED_ON, ABLATED)
         for table in tables
         if table in {*TRANSFERS, "e"}
     }
@@ -271,7 +284,7 @@ def prepare(tables: Sequence[str], arguments: Namespace, sizes: Sizes, say: Any)
     )
     for (kind, seed), _ in zip(backbones, runs, strict=True):
         say(f"backbone, seed {seed}: {kind.encoder} encoder")
-    adapters = list(dict.fromkeys(job for job in wanted if job[0] != KINDS["published, own units"]))
+    adapters = list(dict.fromkeys(job for job in wanted if job[0].adapted))
     runs = Parallel(n_jobs=2, return_as="generator")(
         delayed(train_adapters)(kind, on, data, out, sizes, seed) for kind, on, seed in adapters
     )
@@ -287,16 +300,22 @@ def jobs_of(table: str, arguments: Namespace, sizes: Sizes) -> Jobs:
         if table in TRANSFERS:
             jobs.append(((table, ""), seed, (compare, table, *rest)))
         elif table == "e":
-            jobs += [(("e", on), seed, (ablate, on, *rest)) for on in ablated_on(quick)]
+            jobs += [(("e", on), seed, (ablate, on, *rest)) for on in ABLATED_ON]
         elif table == "c":
             settings = load(nas_bench_mr, data).labels
-            parts = [(nas_bench_mr, task) for task in (["seg"] if quick else settings)]
-            parts.append((nas_bench_201, "cifar100"))
+            spaces = [(nas_bench_mr, task) for task in (["seg"] if quick else settings)]
+            spaces.append((nas_bench_201, "cifar100"))
             if not quick:
-                parts.append((nas_bench_101, "cifar10"))
-            for make, task in parts:
+                spaces.append((nas_bench_101, "cifar10"))
+            for make, task in spaces:
                 name = task if make is nas_bench_mr else make.__name__
                 jobs.append((("c", name), seed, (in_space, make, task, *rest)))
+        elif table == "f":
+            parts = [*SWITCHED]
+            if not quick:
+                families_of(arguments)  # puts the graphs of timm's networks into the out folder
+                parts.append("timm")
+            jobs += [(("f", part), seed, (turn_switches, part, *rest)) for part in parts]
         else:
             networks = families_of(arguments)
             jobs += [(("d", family), seed, (rank_family, family, *rest)) for family in networks]
@@ -324,15 +343,13 @@ def families_of(arguments: Namespace) -> list[str]:
 
 def main() -> None:
     result = parser("AIO-P on public benchmarks.", name="aiop_transfer", seeds=5)
-    result.add_argument(
-        "--table", action="append", choices=["a", "b", "c", "d", "e"], help="repeatable (all)"
-    )
+    result.add_argument("--table", action="append", choices=[*"abcdef"], help="repeatable (all)")
     arguments = parse_arguments(result)
     if arguments.quick:
         arguments.seeds = 1
     arguments.work = arguments.out / "quick" if arguments.quick else arguments.out
     sizes = QUICK if arguments.quick else Sizes()
-    tables = sorted(set(arguments.table or "abcde"))
+    tables = sorted(set(arguments.table or "abcdef"))
     say = progress()
     prepare(tables, arguments, sizes, say)
     found: Found = {}
@@ -351,6 +368,7 @@ def main() -> None:
         "c": lambda: tell_in_space(found, figures),
         "d": lambda: tell_families(found, figures),
         "e": lambda: tell_ablations(found, figures),
+        "f": lambda: tell_switches(found, figures),
     }
     text = "\n".join(told[table]() for table in tables)
     print(f"\n{text}\n\n{figures}")
