@@ -34,7 +34,9 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +57,9 @@ __all__ = [
     "GLOBAL_COLUMNS",
     "LEVELS",
     "NODE_COLUMNS",
+    "POSITIONS",
     "FeatureCache",
+    "FlatFeatures",
     "GraphFeatures",
     "global_features",
     "graph_features",
@@ -87,23 +91,29 @@ _CONTEXT = {
     "channels_out": 10.0,
     "positions_in": 16.0,
     "positions_out": 16.0,
-    "depth": 8.0,
-    "height": 8.0,
 }
+_WAYS = {"depth": 8.0, "height": 8.0}
 _OPERATION = {op: place for place, op in enumerate(OPERATIONS)}
 _FIRST = len(_OPERATION) + 1
+_FAMILIES = {name: place for place, name in enumerate(FAMILIES)}
+_ALL = slice(None)
 
 NODE_COLUMNS: tuple[str, ...] = (
     *(f"op:{op}" for op in (*OPERATIONS, "other")),
     *_LOCAL,
     *_CONTEXT,
+    *_WAYS,
     "level",
     "head",
     "progress",
 )
 """Name of each column of node features."""
 
+POSITIONS = (*_WAYS, "progress")
+"""Columns of node features that tell nearly every node of a graph from every other."""
+
 _READ_BY = NODE_COLUMNS.index("read_by")
+_POSITION = [NODE_COLUMNS.index(name) for name in POSITIONS]
 _CONTEXT_AT = NODE_COLUMNS.index("channels_in")
 
 _TOTALS = {
@@ -201,86 +211,157 @@ def _heights(graph: ComputeGraph) -> list[int]:
     return height
 
 
-def _places(graph: ComputeGraph) -> NDArray[np.int64]:
-    head = len(LEVELS) - 1
-    return np.array(
-        [head if n is None else min(max(n, 0), head - 1) for n in graph.levels], np.int64
-    )
-
-
 def node_features(graph: ComputeGraph) -> Array:
     """(n, len(NODE_COLUMNS)) float32 features of the nodes, in the order of nodes."""
-    n = len(graph)
-    if n == 0:
-        return np.zeros((0, len(NODE_COLUMNS)), np.float32)
-    x = np.stack([node.features for node in graph.nodes])
-    found, batch, _ = graph.positions
-    positions = np.array(found, np.float64)
-    entries = np.array([prod(node.output_shape) for node in graph.nodes], np.float64)
-    channels = entries / (batch * positions)
-    edges = np.array(graph.edges, np.int64).reshape(-1, 2)
-    before = np.zeros((2, n))
-    np.maximum.at(before[0], edges[:, 1], channels[edges[:, 0]])
-    np.maximum.at(before[1], edges[:, 1], positions[edges[:, 0]])
-    depth, height = (np.array(way, np.float64) for way in (graph.depth, _heights(graph)))
-    sizes = np.stack([before[0], channels, before[1], positions, depth, height], axis=1)
-    read_by = np.bincount(edges[:, 0], minlength=n).astype(np.float64)
-    x[:, _READ_BY] = _log(read_by, _SCALES["read_by"])
-    at = _CONTEXT_AT
-    x[:, at : at + len(_CONTEXT)] = _log(sizes, np.array(list(_CONTEXT.values())))
-    levels = graph.levels
-    x[:, -3] = [0.0 if level is None else level / 8 for level in levels]
-    x[:, -2] = [level is None for level in levels]
-    x[:, -1] = depth / np.maximum(depth + height, 1)
-    return x
+    return FlatFeatures([graph]).rows()
 
 
 # --- graphs --------------------------------------------------------------------------------------
 
 
+class FlatFeatures:
+    """The features of several graphs, whose nodes and edges stand one after the other.
+
+    What a node tells alone is read once for all nodes that are one object, as many are in graphs of
+    one search space.
+
+    Notation: G graphs with N nodes, which are K objects, and E edges.
+
+    Attributes:
+        graph: (N,) the graph of each node.
+        kind: (N,) the object that it is.
+        local: (K, len(NODE_COLUMNS)) what objects tell alone.
+        read_by: (N,) how many arguments each result is.
+        context: (N, 4) largest input and output: channels in, out, positions in, out.
+        resolution: (N,) log2(side of the input / side of the node), NaN in the head.
+        level: (N,) places in `LEVELS`.
+        position: (N, len(POSITIONS)) float32 features.
+        source, target: (E,) the nodes that each edge comes from and goes to, ordered by the latter.
+        nodes: (G,) how many nodes each graph has.
+        flops: (G,) operations of each network.
+        u: (G, len(GLOBAL_COLUMNS)) float32 features of graphs.
+    """
+
+    def __init__(self, graphs: Sequence[ComputeGraph]) -> None:
+        nodes = list(chain.from_iterable(graph.nodes for graph in graphs))
+        n = len(nodes)
+        objects = dict(zip(map(id, nodes), nodes, strict=True))
+        place = {key: kind for kind, key in enumerate(objects)}
+        kinds = list(objects.values())
+        self.kind = np.fromiter(map(place.__getitem__, map(id, nodes)), np.int64, n)
+        local = np.array([node.features for node in kinds], np.float32)
+        self.local = local.reshape(-1, len(NODE_COLUMNS))
+        self.nodes = np.array([len(graph) for graph in graphs], np.int64)
+        self.graph = np.repeat(np.arange(len(graphs)), self.nodes)
+
+        reads = list(chain.from_iterable(graph.inputs for graph in graphs))
+        self.target = np.repeat(np.arange(n), np.fromiter(map(len, reads), np.int64, n))
+        self.source = np.fromiter(chain.from_iterable(reads), np.int64, len(self.target))
+        self.source += (np.cumsum(self.nodes) - self.nodes)[self.graph[self.target]]
+        self.read_by = np.bincount(self.source, minlength=n)
+
+        positions = _joined(graph.positions[0] for graph in graphs)
+        batch = np.array([graph.positions[1] for graph in graphs], np.float64)
+        entries = np.array([prod(node.output_shape) for node in kinds], np.float64)
+        channels = entries[self.kind] / (batch[self.graph] * positions)
+        before = np.zeros((2, n))
+        np.maximum.at(before[0], self.target, channels[self.source])
+        np.maximum.at(before[1], self.target, positions[self.source])
+        self.context = np.stack([before[0], channels, before[1], positions], axis=1)
+        ways = np.stack([_joined(graph.depth for graph in graphs), _joined(map(_heights, graphs))])
+        progress = ways[0] / np.maximum(ways.sum(axis=0), 1)
+        logs = [_log(way, scale) for way, scale in zip(ways, _WAYS.values(), strict=True)]
+        self.position = np.stack([*logs, progress], axis=1).astype(np.float32)
+        self.resolution = _joined(graph.levels for graph in graphs)
+        head = len(LEVELS) - 1
+        level = np.where(np.isnan(self.resolution), head, self.resolution.clip(0, head - 1))
+        self.level = level.astype(np.int64)
+        self.flops, self.u = self._totals(graphs, kinds)
+
+    def rows(self, chosen: NDArray[np.int64] | slice = _ALL) -> Array:
+        """(n, len(NODE_COLUMNS)) features of n of the nodes, of all by default."""
+        x = self.local[self.kind[chosen]]
+        x[:, _READ_BY] = _log(self.read_by[chosen].astype(np.float64), _SCALES["read_by"])
+        scales = np.array(list(_CONTEXT.values()))
+        x[:, _CONTEXT_AT : _CONTEXT_AT + len(scales)] = _log(self.context[chosen], scales)
+        x[:, _POSITION] = self.position[chosen]
+        resolution = self.resolution[chosen]
+        in_head = np.isnan(resolution)
+        x[:, -3] = np.where(in_head, 0.0, resolution / 8)
+        x[:, -2] = in_head
+        return x
+
+    def _totals(
+        self, graphs: Sequence[ComputeGraph], kinds: Sequence[Node]
+    ) -> tuple[NDArray[np.float64], Array]:
+        """`flops` and `u`."""
+        costs = [node.cost for node in kinds]
+        weight = [0 if node.weight_shape is None else prod(node.weight_shape) for node in kinds]
+        lists = [
+            [cost.macs for cost in costs],
+            [cost.flops for cost in costs],
+            weight,
+            [cost.activations for cost in costs],
+        ]
+        macs, flops, weights, activations = np.array(lists, np.float64)[:, self.kind]
+        families = np.array([_FAMILIES[family(node.op)] for node in kinds], np.int64)[self.kind]
+        inputs = np.array([node.op == "input" for node in kinds], bool)[self.kind]
+        ends = [(0.0, 0.0)] * len(graphs)
+        for place in np.flatnonzero(inputs):
+            _, channels, _, positions = self.context[place].tolist()
+            ends[self.graph[place]] = max(ends[self.graph[place]], (positions, channels))
+        axes = [graph.positions[2] for graph in graphs]
+        single = [
+            np.bincount(self.graph[self.target], minlength=len(graphs)),
+            [max(graph.depth, default=0) for graph in graphs],
+            [side ** (1 / n) for (side, _), n in zip(ends, axes, strict=True)],
+            [channels for _, channels in ends],
+        ]
+
+        def sums(
+            numbers: NDArray[np.float64] | None = None,
+            part: NDArray[np.int64] | int = 0,
+            n: int = 1,
+        ) -> NDArray[np.float64]:
+            """(G, n) sums over the nodes of each of n parts of a graph, by default how many."""
+            found = np.bincount(self.graph * n + part, numbers, len(graphs) * n)
+            return found.astype(np.float64).reshape(-1, n)
+
+        operations, levels = sums(flops), len(LEVELS)
+        parts = [
+            *(sums(macs), operations, sums(weights), sums(activations), sums()),
+            np.array(single, np.float64).T,
+            sums(None, families, len(FAMILIES)),
+            sums(None, self.level, levels),
+            sums(macs, self.level, levels),
+            sums(weights, self.level, levels),
+        ]
+        u: Array = _log(np.concatenate(parts, axis=1), _GLOBAL_SCALES).astype(np.float32)
+        return operations[:, 0], u
+
+
+def _joined(lists: Iterable[Sequence[float | None]]) -> NDArray[np.float64]:
+    """All numbers one after the other, None as NaN."""
+    return np.array(list(chain.from_iterable(lists)), np.float64)
+
+
 def global_features(graph: ComputeGraph) -> Array:
     """(len(GLOBAL_COLUMNS),) float32 features of the whole graph."""
-    level = _places(graph)
-    weights = [0 if n.weight_shape is None else prod(n.weight_shape) for n in graph.nodes]
-    macs = [node.cost.macs for node in graph.nodes]
-    positions, batch, axes = graph.positions
-    ends = [
-        (count, prod(node.output_shape) / (batch * count))
-        for count, node in zip(positions, graph.nodes, strict=True)
-        if node.op == "input"
-    ]
-    side, channels = max(ends, default=(0, 0.0))
-    families = dict.fromkeys(FAMILIES, 0)
-    for op, count in graph.operations.items():
-        families[family(op)] += count
-    sizes = [
-        sum(macs),
-        sum(node.cost.flops for node in graph.nodes),
-        sum(weights),
-        sum(node.cost.activations for node in graph.nodes),
-        len(graph),
-        len(graph.edges),
-        max(graph.depth, default=0),
-        side ** (1 / axes),
-        channels,
-        *families.values(),
-        *np.bincount(level, minlength=len(LEVELS)),
-        *np.bincount(level, macs, len(LEVELS)),
-        *np.bincount(level, weights, len(LEVELS)),
-    ]
-    return _log(np.array(sizes, np.float64), _GLOBAL_SCALES).astype(np.float32)
+    (u,) = FlatFeatures([graph]).u
+    return np.asarray(u)
 
 
 def graph_features(graph: ComputeGraph) -> GraphFeatures:
     """All features of a graph as arrays, its nodes in their order."""
-    forward = np.array(graph.edges, np.int64).reshape(-1, 2).T
+    flat = FlatFeatures([graph])
+    forward = [flat.source, flat.target]
     return GraphFeatures(
-        x=node_features(graph),
+        x=flat.rows(),
         # safetensors writes arrays as they lie in memory.
         edges=np.ascontiguousarray(np.concatenate([forward, forward[::-1]], axis=1)),
-        edge_type=np.repeat(np.arange(2), forward.shape[1]),
-        level=_places(graph),
-        u=global_features(graph),
+        edge_type=np.repeat(np.arange(2), len(flat.source)),
+        level=flat.level,
+        u=flat.u[0],
     )
 
 

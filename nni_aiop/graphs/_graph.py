@@ -262,7 +262,11 @@ class ComputeGraph:
         """Edges on the longest way from a node without inputs to each node."""
         found: list[int] = []
         for sources in self.inputs:
-            found.append(1 + max([found[source] for source in sources], default=-1))
+            longest = -1
+            for source in sources:
+                if longest < found[source]:
+                    longest = found[source]
+            found.append(longest + 1)
         return found
 
     @cached_property

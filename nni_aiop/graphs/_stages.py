@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log2, prod
 from typing import TYPE_CHECKING
 
 from nni_aiop.graphs._costs import total
 
 if TYPE_CHECKING:
-    from nni_aiop.graphs._graph import ComputeGraph, Node, Shape
+    from nni_aiop.graphs._graph import ComputeGraph, Shape
 
 __all__ = ["Stage", "node_levels", "node_positions", "short", "stages"]
 
@@ -32,6 +33,8 @@ _GRIDS = frozenset(
 """Operations whose tensors are (batch, channels, *positions)."""
 
 _RECURRENT = ("lstm", "gru", "rnn")
+_LOSING = ("slice", "reduce", "embedding")
+"""Operations that may have fewer positions than they read, though their shapes do not tell."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Stage:
         return f"1/{2**self.level}" if self.level >= 0 else f"{2**-self.level}/1"
 
 
-def _positions(op: str, shape: Sequence[int], batch: int) -> int | None:
+@lru_cache(maxsize=2**14)
+def _positions(op: str, shape: Shape, batch: int) -> int | None:
     """Positions of a tensor that an operation reads or writes, where its shape tells them."""
     if op in _GRIDS and len(shape) > 1:
         return prod(shape[2:][-2:]) * max(1, shape[0] // batch)
@@ -111,19 +115,21 @@ def _told_by_readers(graph: ComputeGraph, batch: int) -> list[int | None]:
     return told
 
 
-def _passed_on(node: Node, before: Sequence[int], sizes: Sequence[int], batch: int) -> int:
+def _passed_on(graph: ComputeGraph, place: int, before: Sequence[int], batch: int) -> int:
     """Positions behind an operation whose shape does not tell them.
 
     Args:
-        node: The operation.
+        graph: The graph.
+        place: That of the operation.
         before: Positions of its inputs.
-        sizes: Entries of its inputs.
         batch: That of the network's input.
     """
-    if not before:
-        return 1
-    most = max(before)
-    channels = max(1, sizes[0] // (batch * before[0]))
+    node = graph.nodes[place]
+    most = max(before, default=1)
+    if not before or node.op not in _LOSING:
+        return most
+    entries = graph.nodes[graph.inputs[place][0]].cost.activations
+    channels = max(1, entries // (batch * before[0]))
     if node.op == "slice":
         # A piece of a grid stays at its resolution; every other entry, or a single one, does not.
         for axis, _, _, step in node["ranges"]:
@@ -134,7 +140,7 @@ def _passed_on(node: Node, before: Sequence[int], sizes: Sequence[int], batch: i
         most = 1
     elif node.op == "embedding":
         most = prod(node.output_shape[:-1]) // batch
-    return max(1, most)
+    return most
 
 
 def node_positions(graph: ComputeGraph) -> tuple[list[int], int, int]:
@@ -142,18 +148,17 @@ def node_positions(graph: ComputeGraph) -> tuple[list[int], int, int]:
     of_inputs, batch, axes = _of_inputs(graph)
     found: list[int] = []
     for place, (node, sources) in enumerate(zip(graph.nodes, graph.inputs, strict=True)):
+        told = _positions(node.op, node.output_shape, batch)
         if place in of_inputs:
-            found.append(of_inputs[place])
+            told = of_inputs[place]
         elif node.op in ("global_avg_pool", "global_max_pool"):
-            found.append(1)
-        else:
-            told = _positions(node.op, node.output_shape, batch)
+            told = 1
+        elif told is None or node.op == "linear":
             before = [found[source] for source in sources]
             # Rows may be more than positions: pairs of tokens, as heads of attention are mixed.
-            if told is None or (node.op == "linear" and told > 16 * max(before, default=told)):
-                sizes = [graph.nodes[source].cost.activations for source in sources]
-                told = _passed_on(node, before, sizes, batch)
-            found.append(max(1, told))
+            if told is None or told > 16 * max(before, default=told):
+                told = _passed_on(graph, place, before, batch)
+        found.append(max(1, told))
     return found, batch, axes
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from nni_aiop.graphs import (
     ComputeGraph,
     FeatureCache,
     Node,
+    _features,
     from_module,
     global_features,
     graph_features,
     node_features,
 )
+from nni_aiop.graphs._features import FlatFeatures
 from nni_aiop.search_spaces import nasbench201
 
 
@@ -165,6 +167,20 @@ def test_batches_without_padding(graph: ComputeGraph) -> None:
     assert sizes == [2, 1]
 
 
+def test_features_of_many_graphs_are_those_of_each(graph: ComputeGraph) -> None:
+    graphs = [graph, ComputeGraph([], []), nasbench201.graph(nasbench201.from_index(5)), graph]
+    flat = FlatFeatures(graphs)
+    found = [graph_features(g) for g in graphs]
+    np.testing.assert_array_equal(flat.rows(), np.concatenate([f.x for f in found]))
+    np.testing.assert_array_equal(flat.level, np.concatenate([f.level for f in found]))
+    np.testing.assert_array_equal(flat.u, [f.u for f in found])
+    assert flat.nodes.tolist() == list(map(len, graphs))
+    assert flat.flops.tolist() == [g.flops for g in graphs]
+    first = np.repeat(np.cumsum(flat.nodes) - flat.nodes, [len(g.edges) for g in graphs])
+    edges = np.stack([flat.source, flat.target], axis=1) - first[:, None]
+    assert edges.tolist() == [list(edge) for g in graphs for edge in g.edges]
+
+
 def test_an_empty_graph_has_features() -> None:
     found = graph_features(ComputeGraph([], []))
     assert found.x.shape == (0, len(NODE_COLUMNS)) and found.edges.shape == (2, 0)
@@ -210,13 +226,13 @@ def test_the_cache_on_disk(
         assert torch.equal(after[name], before[name])
 
 
-def test_features_of_small_graphs_are_quick() -> None:
-    graphs = [nasbench201.graph(nasbench201.from_index(i)) for i in range(7000, 7050)]
-    for graph in graphs:
-        graph.to_pyg()
-    copies = [ComputeGraph(graph.nodes, graph.inputs) for graph in graphs]
-    start = time.perf_counter()
-    for graph in copies:
-        graph.to_pyg()
-    # 1 ms each where the machine does nothing else.
-    assert (time.perf_counter() - start) / len(copies) < 5e-3
+def test_nodes_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = nasbench201.graph(nasbench201.from_index(7000))
+    copies = {id(node): replace(node) for node in graph.nodes}
+    nodes = [copies[id(node)] for node in graph.nodes]
+    read = []
+    whole = _features.local_features
+    monkeypatch.setattr(_features, "local_features", lambda n: read.append(n) or whole(n))
+    for _ in range(2):
+        FlatFeatures([ComputeGraph(nodes, graph.inputs) for _ in range(3)])
+    assert len(read) == len(copies) < len(graph) / 3

@@ -28,20 +28,16 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn.functional import embedding_bag
 
 from nni_aiop.graphs._families import FAMILIES
-from nni_aiop.graphs._features import GLOBAL_COLUMNS, LEVELS, NODE_COLUMNS, graph_features
+from nni_aiop.graphs._features import LEVELS, NODE_COLUMNS, POSITIONS, FlatFeatures
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["COLUMNS", "POSITIONS", "Bags", "GraphBatch", "GraphSet", "apply", "bag_sum"]
 
-POSITIONS = ("depth", "height", "progress")
-"""Columns of node features that tell nearly every node of a graph from every other."""
-
 COLUMNS = tuple(name for name in NODE_COLUMNS if name not in POSITIONS)
 """The other columns of node features; nodes often share these."""
 
-_POSITION = [NODE_COLUMNS.index(name) for name in POSITIONS]
 _ROW = [NODE_COLUMNS.index(name) for name in COLUMNS]
 _HEAVY_FAMILIES = ("convolution", "linear", "product", "recurrent", "pooling")
 _HEAVY = [COLUMNS.index(f"op:{op}") for family in _HEAVY_FAMILIES for op in FAMILIES[family]]
@@ -153,7 +149,7 @@ class GraphSet:
         chunks = [_chunk(graphs[at : at + _CHUNK], known, table) for at in starts]
         parts = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
         self.u: NDArray[np.float32] = parts.pop("u")
-        self.flops = np.array([graph.flops for graph in graphs], np.float64)
+        self.flops: NDArray[np.float64] = parts.pop("flops")
         self._nodes = _Nodes(table=np.concatenate(table), **parts)
         self._places = np.arange(len(graphs))
 
@@ -356,28 +352,26 @@ def _connected(source: Ints, target: Ints, graph: Ints, nodes: Ints) -> Arrays:
 def _chunk(
     graphs: Sequence[ComputeGraph], known: dict[int, int], table: list[NDArray[np.float32]]
 ) -> Arrays:
-    """Fields of `_Nodes`, and `u`, of some graphs; new rows of features go to the table.
+    """Fields of `_Nodes`, `u` and `flops`, of some graphs; new rows of features go to the table.
 
     `known` has the place in the table of each row by its key.
     """
-    found = [graph_features(graph) for graph in graphs]
-    nodes = np.array([len(f.x) for f in found], np.int64)
-    # Edges are listed in both directions, along the data first.
-    edges = [f.edges[:, : f.edges.shape[1] // 2] for f in found]
-    graph = np.repeat(np.arange(len(found)), [e.shape[1] for e in edges])
-    source, target = np.concatenate([np.zeros((2, 0), np.int64), *edges], axis=1)
-    level = np.concatenate([np.zeros(0, np.int64), *(f.level for f in found)])
-    order = np.lexsort((level, np.repeat(np.arange(len(found)), nodes)))
+    flat = FlatFeatures(graphs)
+    order = np.argsort(flat.graph * _LEVELS + flat.level, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    first = _starts(nodes)[graph]
-    x = np.concatenate([np.zeros((0, len(NODE_COLUMNS)), np.float32), *(f.x for f in found)])[order]
+    # Nodes that are equal in these have equal rows, so that only one of them is looked at.
+    told_by = [flat.kind, flat.read_by, flat.resolution, *flat.context.T]
+    keys = _keys(column.view(np.uint64) for column in told_by)
+    _, first, row = np.unique(keys[order], return_index=True, return_inverse=True)
+    rows = flat.rows(order[first])[:, _ROW]
     return {
-        "row": _shared_rows(x[:, _ROW], known, table),
-        "position": x[:, _POSITION],
-        "level": level[order].astype(np.int8),
-        "u": np.array([f.u for f in found], np.float32).reshape(-1, len(GLOBAL_COLUMNS)),
-        **_connected(place[source + first], place[target + first], graph, nodes),
+        "row": _shared_rows(rows, known, table)[row],
+        "position": flat.position[order],
+        "level": flat.level[order].astype(np.int8),
+        "u": flat.u,
+        "flops": flat.flops,
+        **_connected(place[flat.source], place[flat.target], flat.graph[flat.target], flat.nodes),
     }
 
 
