@@ -1,0 +1,115 @@
+"""How fast graph predictors learn and predict, on one thread of a CPU.
+
+    python benchmarks/aiop_speed.py --data ../shared/data
+
+Once: a backbone trained on 10,000 NAS-Bench-101 graphs, an adapter on 1,000 graphs of a task of
+TransNAS-Bench-101 micro and one on 1,000 of a setting of NAS-Bench-MR, all as the constructor has
+it and with the features of the graphs. Then for each seed, other graphs and that backbone: graphs a
+second that are written from their codes, and that are predicted, features included (the median).
+The graphs are those of architectures of the benchmarks' tables, of NAS-Bench-201 any.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+import torch
+from _aiop_data import Benchmark, nas_bench_101, nas_bench_mr, transnas_micro
+from _common import Figures, format_table, parse_arguments, parser, progress
+from numpy.typing import NDArray
+
+from nni_aiop.graphs import ComputeGraph
+from nni_aiop.predictors.graph import GraphPredictor
+from nni_aiop.search_spaces import get_space
+from nni_aiop.spaces import Sample
+
+PRETRAINED, ADAPTED, PREDICTED = 10_000, 1_000, 2_000
+BACKBONE_SECONDS, ADAPTER_SECONDS, GRAPHS_PER_SECOND = 900.0, 180.0, 1_000.0
+
+Result = TypeVar("Result")
+
+
+def timed(function: Callable[[], Result]) -> tuple[Result, float]:
+    """What a function returns, and its seconds."""
+    begin = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - begin
+
+
+def labelled(
+    benchmark: Benchmark, task: str, n: int
+) -> tuple[list[ComputeGraph], NDArray[np.float64]]:
+    """Graphs and labels of n architectures."""
+    rows = np.random.default_rng(0).permutation(len(benchmark))[:n]
+    graphs = [benchmark.draw(task, benchmark.sample(row)) for row in rows.tolist()]
+    return graphs, benchmark.labels[task][rows]
+
+
+def main() -> None:
+    options = parse_arguments(parser(__doc__.splitlines()[0], name="aiop_speed", seeds=5))
+    torch.set_num_threads(1)
+    part = 50 if options.quick else 1
+    say = progress()
+    figures = Figures(quick=options.quick)
+    predictor = GraphPredictor(epochs=2 if options.quick else None)
+
+    pretraining = nas_bench_101(options.data)
+    graphs, y = labelled(pretraining, "cifar10", PRETRAINED // part)
+    _, seconds = timed(lambda: predictor.fit(graphs, y))
+    figures.add(
+        f"seconds of a backbone on {PRETRAINED:,} nasbench101 graphs",
+        seconds,
+        at_most=BACKBONE_SECONDS,
+    )
+    say(f"backbone of {len(graphs)} graphs: {seconds:.1f} s")
+    adapted = {"class_object": transnas_micro(options.data), "seg": nas_bench_mr(options.data)}
+    for task, benchmark in adapted.items():
+        graphs, y = labelled(benchmark, task, ADAPTED // part)
+        _, seconds = timed(lambda t=task, g=graphs, y=y: predictor.adapt(t, g, y))
+        figures.add(
+            f"seconds of an adapter on {ADAPTED:,} graphs of {task}",
+            seconds,
+            at_most=ADAPTER_SECONDS,
+        )
+        say(f"adapter of {len(graphs)} graphs of {task}: {seconds:.1f} s")
+
+    def of_table(benchmark: Benchmark) -> Callable[[int, np.random.Generator], list[Sample]]:
+        return lambda n, rng: [benchmark.sample(row) for row in rng.permutation(len(benchmark))[:n]]
+
+    samplers = {
+        "nasbench201": get_space("nasbench201").sample,
+        "nasbench101": of_table(pretraining),
+        "transnas101_micro": of_table(adapted["class_object"]),
+    }
+    rows = []
+    for name, sample in samplers.items():
+        written, predicted = [], []
+        for seed in range(options.seeds):
+            samples = sample(PREDICTED // part, np.random.default_rng(seed))
+            graphs, seconds = timed(lambda n=name, s=samples: [*map(get_space(n).graph, s)])
+            written.append(len(graphs) / seconds)
+            _, seconds = timed(lambda g=graphs: predictor.predict(g))
+            predicted.append(len(graphs) / seconds)
+        nodes = sum(map(len, graphs)) / len(graphs)
+        rows.append([name, round(nodes), median(written), median(predicted)])
+        figures.add(f"graphs a second of {name} written", median(written), detail=written)
+        figures.add(
+            f"graphs a second of {name} predicted",
+            median(predicted),
+            at_least=GRAPHS_PER_SECOND,
+            detail=predicted,
+        )
+        say(f"{name}: {median(predicted):.0f} graphs a second predicted")
+    print(format_table(["space", "nodes", "written (graphs/s)", "predicted (graphs/s)"], rows))
+    print()
+    print(figures)
+    figures.save(options.out / "results.json")
+    print(f"\nResults: {options.out}/results.json")
+
+
+if __name__ == "__main__":
+    main()
