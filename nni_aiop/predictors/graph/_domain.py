@@ -30,7 +30,8 @@ class Domain:
         known: (k, u) standardised features of known graphs, at most 500 of them.
         center: (u,) means of the columns.
         spread: (u,) their standard deviations, or a little more.
-        limit: Twice the distance that 95 % of the known graphs keep from their nearest neighbour.
+        limit: Twice the distance that 95 % of the known graphs keep from their nearest neighbour;
+            with groups, the distance that 95 % of them keep from the nearest of another group.
     """
 
     known: Array
@@ -39,11 +40,16 @@ class Domain:
     limit: float
 
     @classmethod
-    def fit(cls, features: ArrayLike) -> Domain:
+    def fit(cls, features: ArrayLike, groups: ArrayLike | None = None) -> Domain:
         """The domain of graphs with global features (n, u).
 
+        Args:
+            features: (n, u).
+            groups: (n,) names, such as families of networks: then 95 % of the networks of a group
+                that is not known are inside, as far as the known groups tell.
+
         Raises:
-            ValueError: There are fewer than 2 graphs.
+            ValueError: There are fewer than 2 graphs, or groups.
         """
         rows = np.asarray(features, np.float64)
         if rows.ndim != 2 or len(rows) < 2:
@@ -53,8 +59,20 @@ class Domain:
         places = np.random.default_rng(0).permutation(len(rows))[:_KEPT]
         known = (rows[np.sort(places)] - center) / spread
         between = _distances(known, known)
-        np.fill_diagonal(between, np.inf)
-        limit = _MARGIN * float(np.quantile(between.min(axis=1), _QUANTILE))
+        if groups is None:
+            np.fill_diagonal(between, np.inf)
+            margin = _MARGIN
+        else:
+            names = np.asarray(groups)
+            if names.shape != rows.shape[:1] or len(np.unique(names)) < 2:
+                raise ValueError(
+                    f"groups must be 2 or more, in shape ({len(rows)},), but got {names.shape} "
+                    f"with {len(np.unique(names))} groups."
+                )
+            names = names[np.sort(places)]
+            between[names[:, None] == names] = np.inf
+            margin = 1.0
+        limit = margin * float(np.quantile(between.min(axis=1), _QUANTILE))
         # Copies of one network would leave no room at all.
         return cls(known, center, spread, max(limit, 1e-3))
 

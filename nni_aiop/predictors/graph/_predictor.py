@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy.stats import norm
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -37,14 +38,22 @@ from nni_aiop.predictors.graph._transfer import (
     rescaled_member,
     zero_shot,
 )
-from nni_aiop.predictors.graph.few_shot import HEADS
+from nni_aiop.predictors.graph.few_shot import HEADS, GPHead
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
 
-__all__ = ["RECIPES", "Adapter", "GraphPredictor", "load_graph_predictor"]
+__all__ = [
+    "RECIPES",
+    "Adapter",
+    "GraphPredictor",
+    "digest_of",
+    "load_graph_predictor",
+    "part_of",
+]
 
 Array = NDArray[np.float64]
+Places = NDArray[np.int64]
 _Module = TypeVar("_Module", bound=nn.Module)
 
 RECIPES = {
@@ -71,9 +80,10 @@ _OPTIONS = (
     "encoder_options",
     "seed",
 )
+_LEVEL = 0.8  # of the intervals that `calibrate` makes true
 _KIND = "nni-aiop graph predictor"
 _ADAPTER_KIND = "nni-aiop adapter"
-_DOMAIN = "domain."
+_DOMAIN, _HEAD = "domain.", "beside."
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,7 @@ class Adapter:
         std: Root mean square error of the targets that it did not learn from.
         n_rows: How many graphs it was given.
         domain: Where those graphs lie.
+        head: Of the global features, where it predicts too: the mean of both counts.
     """
 
     module: KAdapter
@@ -93,6 +104,7 @@ class Adapter:
     std: float
     n_rows: int
     domain: Domain
+    head: GPHead | None = None
 
 
 class GraphPredictor:
@@ -227,9 +239,11 @@ class GraphPredictor:
             axis=1,
         )
         module = self._new_backbone(len(columns))
-        self.losses_, std = self._train(
+        self.losses_, _, judged = self._train(
             module, data, targets, validation, (), "", None, checkpoint, progress
         )
+        found, _ = self._apply_to(module.encoder, module, data.take(judged))
+        std = _size(found - targets[judged])
         self.metrics_, self.labels_, self.std_ = tuple(columns), labels, std
         self.n_rows_, self.domain_, self._backbone = len(data), Domain.fit(data.u), module
         self.adapters_ = {}
@@ -243,6 +257,7 @@ class GraphPredictor:
         *,
         epochs: int | None = None,
         validation: float = 0.1,
+        head: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
         progress: bool = False,
     ) -> Self:
@@ -254,6 +269,8 @@ class GraphPredictor:
             y: (n,) measured values, in any units; NaN where not known.
             epochs: Passes over the graphs; as the constructor says by default.
             validation: As in `fit`.
+            head: Whether the mean is told of the adapter and of a Gaussian process on the global
+                features (at most some thousand graphs): the two err on different networks.
             checkpoint: As in `fit`.
             progress: As in `fit`.
 
@@ -268,7 +285,7 @@ class GraphPredictor:
         labels = self._task_labels(known[:, 0], data.flops)
         targets = labels.transform(known[:, 0], data.flops)[:, None]
         module = self._made(lambda: KAdapter(encoder))
-        self.losses_, std = self._train(
+        self.losses_, learned, judged = self._train(
             module,
             data,
             targets,
@@ -279,7 +296,55 @@ class GraphPredictor:
             checkpoint,
             progress,
         )
-        self.adapters_[task] = Adapter(module, labels, float(std[0]), len(data), Domain.fit(data.u))
+        beside = GPHead().fit(data.u[learned], targets[learned, 0]) if head else None
+        adapter = Adapter(module, labels, 0.0, len(data), Domain.fit(data.u), beside)
+        found, _ = self._standardised(adapter, data.take(judged))
+        std = float(_size(found - targets[judged])[0])
+        self.adapters_[task] = replace(adapter, std=std)
+        return self
+
+    def calibrate(
+        self,
+        task: str,
+        graphs: Sequence[ComputeGraph] | GraphSet,
+        y: ArrayLike,
+        predicted: ArrayLike,
+        groups: ArrayLike,
+    ) -> Self:
+        """This predictor with an adapter whose std and domain hold for unknown groups of networks.
+
+        Groups are families of networks, say. The std is such that the central 80 % intervals about
+        these predictions hold 80 % of the labels; the domain is that of `Domain.fit` with groups.
+
+        Args:
+            task: Of the adapter.
+            graphs: n networks.
+            y: (n,) measured values.
+            predicted: (n,) what was predicted of each by adapters that saw none of its group.
+            groups: (n,) names.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            KeyError: There is no such adapter.
+            ValueError: Numbers that are not finite, lengths that differ, or fewer than 2 groups.
+        """
+        self._require_fit()
+        adapter = self._adapter(task)
+        data = graphs if isinstance(graphs, GraphSet) else GraphSet(graphs)
+        columns = [np.asarray(column, np.float64) for column in (y, predicted)]
+        for column in columns:
+            if column.shape != (len(data),) or not np.isfinite(column).all():
+                raise ValueError(
+                    f"labels and predictions must be finite, of shape ({len(data)},), but one "
+                    f"is not, of shape {column.shape}."
+                )
+        measured, held_out = (adapter.labels.transform(part, data.flops) for part in columns)
+        half = np.quantile(np.abs(held_out - measured), _LEVEL, method="higher")
+        self.adapters_[task] = replace(
+            adapter,
+            std=float(half / norm.ppf((1 + _LEVEL) / 2)),
+            domain=Domain.fit(data.u, groups),
+        )
         return self
 
     def _task_labels(self, y: Array, flops: Array) -> TaskLabels:
@@ -296,8 +361,8 @@ class GraphPredictor:
         epochs: int | None,
         checkpoint: str | os.PathLike[str] | None,
         progress: bool,
-    ) -> tuple[list[float], Array]:
-        """Losses of epochs, and (m,) root mean square errors of what was kept for validation."""
+    ) -> tuple[list[float], Places, Places]:
+        """Losses of epochs, which graphs were learned from, and which tell errors."""
         if not 0 <= validation < 1:
             raise ValueError(f"validation must lie in [0, 1), but got {validation}.")
         order = np.random.default_rng(self.seed).permutation(len(data))
@@ -316,17 +381,7 @@ class GraphPredictor:
             checkpoint=None if checkpoint is None else Path(checkpoint),
             progress=progress,
         )
-        judged = kept if len(kept) else learned
-        found, _ = apply(
-            lambda batch: module(batch, *context),
-            data.take(judged),
-            merged=merged,
-            device=self.device,
-        )
-        errors = np.square(found - targets[judged])
-        known = ~np.isnan(errors)
-        means = np.where(known, errors, 0.0).sum(0) / np.maximum(known.sum(0), 1)
-        return losses, np.asarray(np.sqrt(means))
+        return losses, learned, kept if len(kept) else learned
 
     # --- predicting -----------------------------------------------------------------------------
 
@@ -353,7 +408,7 @@ class GraphPredictor:
                 "have a unit only after `transfer`."
             )
         adapter = self._adapter(adapters[0])
-        found, flops = self._apply(self._members(adapters)[0], graphs)
+        found, flops = self._standardised(adapter, graphs)
         std = np.array([adapter.std])
         return prediction(found, std, (adapter.labels,), tuple(adapters), flops)
 
@@ -390,7 +445,26 @@ class GraphPredictor:
     def _apply(
         self, call: Callable[[GraphBatch], Tensor], graphs: Sequence[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array]:
-        return apply(call, graphs, merged=self._backbone.encoder.merged, device=self.device)
+        return self._apply_to(self._backbone.encoder, call, graphs)
+
+    def _apply_to(
+        self,
+        encoder: Encoder,
+        call: Callable[[GraphBatch], Tensor],
+        graphs: Sequence[ComputeGraph] | GraphSet,
+    ) -> tuple[Array, Array]:
+        return apply(call, graphs, merged=encoder.merged, device=self.device)
+
+    def _standardised(
+        self, adapter: Adapter, graphs: Sequence[ComputeGraph] | GraphSet
+    ) -> tuple[Array, Array]:
+        """(n, 1) standardised predictions of an adapter, and the graphs' (n,) FLOPs."""
+        member, head = Member(adapter.module, (self._backbone.encoder,)), adapter.head
+        if head is None:
+            return self._apply(member, graphs)
+        found, flops = self._apply(lambda x: torch.cat([member(x), x.u], dim=1), graphs)
+        beside, _ = head.predict(found[:, 1:])
+        return (found[:, :1] + beside[:, None]) / 2, flops
 
     def _adapter(self, name: str) -> Adapter:
         if name not in self.adapters_:
@@ -554,8 +628,13 @@ class GraphPredictor:
 
     # --- files ----------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Writes the backbone, without adapters, to a file that `load_graph_predictor` reads.
+
+        Args:
+            path: The file.
+            half: Whether weights are rounded to 16 bits, and all else to 32; adapters are then to
+                be trained beside what is read from the file, not beside this.
 
         Raises:
             NotFittedError: `fit` was not called.
@@ -568,10 +647,15 @@ class GraphPredictor:
             "std": self.std_.tolist(),
             "n_rows": self.n_rows_,
         }
-        write_file(path, _KIND, content, _tensors(self._backbone, self.domain_))
+        write_file(path, _KIND, content, _tensors(self._backbone, self.domain_, None, half))
 
-    def save_adapter(self, task: str, path: str | os.PathLike[str]) -> None:
+    def save_adapter(self, task: str, path: str | os.PathLike[str], *, half: bool = False) -> None:
         """Writes one adapter to a file that `load_adapter` reads beside the same backbone.
+
+        Args:
+            task: Its name.
+            path: The file.
+            half: Whether weights are rounded to 16 bits, and all else to 32.
 
         Raises:
             NotFittedError: `fit` was not called.
@@ -586,7 +670,8 @@ class GraphPredictor:
             "std": adapter.std,
             "n_rows": adapter.n_rows,
         }
-        write_file(path, _ADAPTER_KIND, content, _tensors(adapter.module, adapter.domain))
+        tensors = _tensors(adapter.module, adapter.domain, adapter.head, half)
+        write_file(path, _ADAPTER_KIND, content, tensors)
 
     def load_adapter(self, path: str | os.PathLike[str]) -> str:
         """The task of the adapter in a file, which this predictor has from now on.
@@ -607,9 +692,10 @@ class GraphPredictor:
             domain = _restore(module, tensors)
             task = str(content["task"])
             labels = TaskLabels.from_json(content["labels"])
-            self.adapters_[task] = Adapter(
-                module, labels, float(content["std"]), int(content["n_rows"]), domain
-            )
+            std, n_rows = float(content["std"]), int(content["n_rows"])
+            beside = part_of(tensors, _HEAD)
+            head = GPHead.from_arrays(beside) if beside else None
+            self.adapters_[task] = Adapter(module, labels, std, n_rows, domain, head)
         return task
 
 
@@ -645,24 +731,45 @@ def _whole(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         raise FileFormatError(f"{path} must hold a whole {what}, but does not: {err}.") from err
 
 
-def _tensors(module: nn.Module, domain: Domain) -> dict[str, NDArray[Any]]:
-    """What files hold: the weights of a module and the domain of its training graphs."""
+def _tensors(
+    module: nn.Module, domain: Domain, head: GPHead | None, half: bool
+) -> dict[str, NDArray[Any]]:
+    """What files hold: weights of a module, the domain of its training graphs, a head."""
+    rest = {f"{_DOMAIN}{name}": array for name, array in domain.to_arrays().items()}
+    if head is not None:
+        rest |= {f"{_HEAD}{name}": array for name, array in head.to_arrays().items()}
     weights = {name: tensor.cpu().numpy() for name, tensor in module.state_dict().items()}
-    return weights | {f"{_DOMAIN}{name}": a for name, a in domain.to_arrays().items()}
+    if not half:
+        return weights | rest
+    return _rounded(weights, np.float16) | _rounded(rest, np.float32)
+
+
+def _rounded(arrays: Mapping[str, NDArray[Any]], kind: DTypeLike) -> dict[str, NDArray[Any]]:
+    return {name: array.astype(kind) for name, array in arrays.items()}
 
 
 def _restore(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> Domain:
     """The domain of a file; the module gets its weights."""
-    weights = {name: array for name, array in tensors.items() if not name.startswith(_DOMAIN)}
+    weights = {n: array for n, array in tensors.items() if not n.startswith((_DOMAIN, _HEAD))}
     module.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     module.eval()
-    return Domain.from_arrays(
-        {
-            name.removeprefix(_DOMAIN): array
-            for name, array in tensors.items()
-            if name not in weights
-        }
-    )
+    return Domain.from_arrays(part_of(tensors, _DOMAIN))
+
+
+def part_of(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Array]:
+    """Arrays whose names begin so, without that beginning, in full precision."""
+    return {
+        name.removeprefix(prefix): array.astype(np.float64)
+        for name, array in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _size(errors: Array) -> Array:
+    """(m,) root mean squares of the columns (n, m), NaN left out."""
+    known = ~np.isnan(errors)
+    squares = np.where(known, errors, 0.0) ** 2
+    return np.asarray(np.sqrt(squares.sum(0) / np.maximum(known.sum(0), 1)))
 
 
 def digest_of(module: nn.Module) -> str:

@@ -25,6 +25,7 @@ from nni_aiop.predictors.graph._predictor import (
     GraphPredictor,
     digest_of,
     load_graph_predictor,
+    part_of,
 )
 from nni_aiop.predictors.graph._scores import TaskLabels
 from nni_aiop.predictors.graph._transfer import FewShotPredictor, TransferredPredictor
@@ -150,18 +151,10 @@ def load_task(folder: str | os.PathLike[str], task: str) -> TaskPredictor:
         return TaskPredictor(task, predictor.adapters_[task].domain, predictor)
     if model not in HEADS:
         raise FileFormatError(f"{path} must be of {', '.join(MODELS)}, but is of {model!r}.")
-    domain = Domain.from_arrays(_part(tensors, "domain."))
-    head = HEADS[model].from_arrays(_part(tensors, "head."))
+    domain = Domain.from_arrays(part_of(tensors, "domain."))
+    head = HEADS[model].from_arrays(part_of(tensors, "head."))
     labels = TaskLabels.from_json(content.get("labels", {}))
     return TaskPredictor(task, domain, FewShotPredictor(predictor, (), head, labels, task))
-
-
-def _part(tensors: dict[str, NDArray[np.float64]], prefix: str) -> dict[str, NDArray[np.float64]]:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _digest(predictor: GraphPredictor) -> str:

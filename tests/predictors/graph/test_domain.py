@@ -16,6 +16,18 @@ def test_distances_are_worked_out_by_hand() -> None:
     assert domain.distance([[1.0], [5.0], [7.0]]) == pytest.approx([0.0, 1.0, 2.0])
 
 
+def test_groups_that_are_not_known_are_inside() -> None:
+    # Of 0, 1, 11, 12 in two groups, the nearest of the other group are 11, 10, 10, 11 away.
+    rows, groups = np.array([[0.0], [1.0], [11.0], [12.0]]), ["a", "a", "b", "b"]
+    domain = Domain.fit(rows, groups)
+    assert domain.limit * rows.std() == pytest.approx(11)
+    assert domain.distance([[17.5], [24.0]]) == pytest.approx([0.5, 12 / 11])
+    with pytest.raises(ValueError, match="groups must be 2 or more"):
+        Domain.fit(rows, ["a"] * 4)
+    with pytest.raises(ValueError, match="groups must be 2 or more"):
+        Domain.fit(rows, groups[:3])
+
+
 def test_what_never_varied_may_vary_a_little() -> None:
     rows = np.random.default_rng(0).normal(size=(50, 3))
     rows[:, 2] = 0.0

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,45 @@ class TestTransfer:
         np.testing.assert_array_equal(everything[:, : width // 2], backbone[:, : width // 2])
 
 
+class TestUnknownGroups:
+    def test_a_head_beside_the_adapter_is_averaged(
+        self, fitted: GraphPredictor, graphs: Graphs, tmp_path: Path
+    ) -> None:
+        y = measured(graphs)["accuracy"]
+        fitted.adapt("beside", graphs, y, epochs=2, head=True)
+        both = fitted.adapters_.pop("beside")
+        fitted.adapters_ |= {"beside": both, "alone": replace(both, head=None)}
+        assert both.head is not None
+        u = GraphSet(graphs).u
+        z = [
+            both.labels.transform(fitted.predict(graphs, adapters=["alone"]).mean[:, 0], u[:, 0]),
+            both.head.predict(u)[0],
+        ]
+        mean, _ = both.labels.inverse(np.mean(z, axis=0), np.zeros(60), u[:, 0])
+        found = fitted.predict(graphs, adapters=["beside"])
+        np.testing.assert_allclose(found.mean[:, 0], mean, rtol=1e-5)
+        fitted.save_adapter("beside", tmp_path / "beside")
+        fitted.load_adapter(tmp_path / "beside")
+        again = fitted.predict(graphs, adapters=["beside"])
+        np.testing.assert_array_equal(again.mean, found.mean)
+        del fitted.adapters_["beside"], fitted.adapters_["alone"]
+
+    def test_intervals_hold_as_often_as_they_say(
+        self, fitted: GraphPredictor, graphs: Graphs
+    ) -> None:
+        y, groups = measured(graphs)["accuracy"], np.arange(60) % 5
+        fitted.adapt("calibrated", graphs, y, epochs=2)
+        predicted = fitted.predict(graphs, adapters=["calibrated"]).mean[:, 0]
+        shifted = y + np.random.default_rng(0).normal(size=60)
+        fitted.calibrate("calibrated", graphs, shifted, predicted, groups)
+        low, high = fitted.predict(graphs, adapters=["calibrated"]).interval(0.8)
+        assert 0.7 <= np.mean((low[:, 0] <= shifted) & (shifted <= high[:, 0])) <= 0.9
+        for broken in (shifted[1:], np.where(groups == 0, np.nan, shifted)):
+            with pytest.raises(ValueError, match="must be finite, of shape"):
+                fitted.calibrate("calibrated", graphs, broken, predicted, groups)
+        del fitted.adapters_["calibrated"]
+
+
 class TestFiles:
     @pytest.fixture
     def folder(self, fitted: GraphPredictor, tmp_path: Path) -> Path:
@@ -324,6 +364,18 @@ class TestFiles:
         again.save_adapter("up", folder / "up again")
         for name in ("backbone", "up"):
             assert (folder / name).read_bytes() == (folder / f"{name} again").read_bytes()
+
+    def test_half_as_large_and_nearly_the_same(
+        self, fitted: GraphPredictor, graphs: Graphs, folder: Path
+    ) -> None:
+        fitted.save(folder / "half", half=True)
+        assert (folder / "half").stat().st_size < 0.7 * (folder / "backbone").stat().st_size
+        again = load_graph_predictor(folder / "half")
+        before, after = fitted.predict(graphs), again.predict(graphs)
+        assert (np.abs(before.mean - after.mean) < 0.1 * before.std).all()
+        again.adapt("up", graphs, measured(graphs)["accuracy"], epochs=1)
+        again.save_adapter("up", folder / "half up", half=True)
+        assert load_graph_predictor(folder / "half").load_adapter(folder / "half up") == "up"
 
     def test_an_adapter_of_another_backbone_is_refused(
         self, make: Callable[..., GraphPredictor], graphs: Graphs, folder: Path
