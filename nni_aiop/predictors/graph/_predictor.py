@@ -426,21 +426,26 @@ class GraphPredictor:
         """
         self._require_fit()
         names = self.adapters_ if adapters is None else adapters
-        return self.embed_with_flops(graphs, tuple(names))[0]
+        found, votes, _ = self.embed_and_vote(graphs, tuple(names))
+        return found[:, : found.shape[1] - votes]
 
-    def embed_with_flops(
+    def embed_and_vote(
         self, graphs: Sequence[ComputeGraph] | GraphSet, adapters: Sequence[str]
-    ) -> tuple[Array, Array]:
-        """(n, d) what `embed` returns, and the graphs' (n,) FLOPs."""
+    ) -> tuple[Array, int, Array]:
+        """(n, d + k) what `embed` returns beside what each adapter predicts, k, and (n,) FLOPs."""
         encoder = self._backbone.encoder
         modules = [self._adapter(name).module for name in adapters]
 
         def call(batch: GraphBatch) -> Tensor:
             layers = encoder(batch)
-            tops = [layers[-1], *(module.top(batch, layers) for module in modules)]
-            return torch.cat([*(encoder.read_out(batch, top) for top in tops), batch.u], dim=1)
+            parts, votes = [encoder.read_out(batch, layers[-1])], []
+            for module in modules:
+                parts.append(encoder.read_out(batch, module.top(batch, layers)))
+                votes.append(module.head(batch, torch.cat([parts[0], parts[-1]], dim=1)))
+            return torch.cat([*parts, batch.u, *votes], dim=1)
 
-        return self._apply(call, graphs)
+        found, flops = self._apply(call, graphs)
+        return found, len(modules), flops
 
     def _apply(
         self, call: Callable[[GraphBatch], Tensor], graphs: Sequence[ComputeGraph] | GraphSet
@@ -499,7 +504,7 @@ class GraphPredictor:
             graphs: n networks of the new task.
             y: (n,) their labels; NaN where not known.
             adapters: Which predict together; none for the backbone's own head.
-            weights: "equal"; or "fitted": not negative, by ridge regression towards equal ones.
+            weights: "equal"; or "fitted": the squares of rank correlations with these labels.
             by_flops: Whether Eq. 5 applies; as with this predictor's own labels by default.
             metric: Name of what is predicted.
 
@@ -584,10 +589,12 @@ class GraphPredictor:
     ) -> TransferredPredictor:
         """A regressor from frozen embeddings (`embed`) to a few labels.
 
+        It reads what adapters predict too, which counts as much as all embeddings together.
+
         Args:
             graphs: n networks of the new task.
             y: (n,) their labels; NaN where not known.
-            adapters: Whose embeddings stand beside the backbone's; all by default.
+            adapters: Which embed and predict beside the backbone's embedding; all by default.
             head: "ridge" or "gp".
             by_flops: Whether Eq. 5 applies.
             metric: Name of what is predicted.
@@ -602,7 +609,10 @@ class GraphPredictor:
         self._require_fit()
         names = tuple(self.adapters_ if adapters is None else adapters)
         data, targets, labels = self._target(graphs, y, by_flops, metric)
-        regressor = HEADS[head]().fit(self.embed(data, adapters=names), targets)
+        x, votes, _ = self.embed_and_vote(data, names)
+        weights = np.ones(x.shape[1])
+        weights[x.shape[1] - votes :] = (x.shape[1] - votes) / max(votes, 1)
+        regressor = HEADS[head]().fit(x, targets, weights)
         return FewShotPredictor(self, names, regressor, labels, metric)
 
     def _members(self, adapters: Sequence[str]) -> list[Member]:

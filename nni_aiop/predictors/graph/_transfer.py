@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import nnls
+from scipy.stats import spearmanr
 from torch import nn
 
 from nni_aiop.predictors._base import Prediction
@@ -39,7 +39,6 @@ __all__ = [
 Array = NDArray[np.float64]
 
 WEIGHTS = ("equal", "fitted")
-_STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the pull towards equal weights
 
 
 def prediction(
@@ -100,11 +99,11 @@ class ZeroShotPredictor(TransferredPredictor):
 
 @dataclass(frozen=True)
 class FewShotPredictor(TransferredPredictor):
-    """A regressor on frozen embeddings.
+    """A regressor on frozen embeddings, and on what adapters predict.
 
     Attributes:
         predictor: Whose embeddings.
-        adapters: Of it, those that embed too.
+        adapters: Of it, those that embed and predict too.
         head: The fitted regressor.
     """
 
@@ -117,7 +116,7 @@ class FewShotPredictor(TransferredPredictor):
     def _standardised(
         self, graphs: Sequence[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array, Array]:
-        x, flops = self.predictor.embed_with_flops(graphs, self.adapters)
+        x, _, flops = self.predictor.embed_and_vote(graphs, self.adapters)
         z, s = self.head.predict(x)
         return z[:, None], s[:, None], flops
 
@@ -160,29 +159,26 @@ def zero_shot(
 
 
 def fitted_weights(z: Array, y: Array) -> tuple[Array, float]:
-    """(k,) weights of at least 0 and a bias: ridge regression of y on z towards equal weights.
+    """(k,) weights of at least 0, and a bias: each member as far as it ranks these labels well.
 
-    Minimises |y - b - z w|^2 + n s |w - 1/k|^2 with the strength s whose leave-one-out errors are
-    least.
+    With r_j the Spearman correlation of member j with the labels, its standardised predictions get
+    weight max(0, r_j)^2; their sum is scaled to the least squares for labels that it ranks so well.
+    Where no member agrees with the labels, all weigh the same.
     """
-    n = len(y)
+    k = z.shape[1]
+    center, spread = z.mean(0), z.std(0)
+    trust = np.array([max(_agreement(column, y), 0.0) ** 2 for column in z.T])
+    if not trust.any():
+        return np.full(k, 1 / k), 0.0
+    w = trust / np.where(spread > 0, spread, np.inf)
+    vote = (z - center) @ w
+    w *= max(_agreement(vote, y), 0.0) * y.std() / vote.std()
+    return w, float(y.mean() - center @ w)
 
-    def fit(rows: NDArray[np.bool_], strength: float) -> tuple[Array, float]:
-        center, level = z[rows].mean(0), y[rows].mean()
-        k = z.shape[1]
-        pull = np.sqrt(rows.sum() * strength)
-        a = np.concatenate([z[rows] - center, pull * np.eye(k)])
-        w, _ = nnls(a, np.concatenate([y[rows] - level, np.full(k, pull / k)]))
-        return w, float(level - center @ w)
 
-    def error(strength: float) -> float:
-        total = 0.0
-        for left in range(n):
-            w, bias = fit(np.arange(n) != left, strength)
-            total += float((y[left] - bias - z[left] @ w) ** 2)
-        return total
-
-    return fit(np.ones(n, bool), min(_STRENGTHS, key=error))
+def _agreement(a: Array, b: Array) -> float:
+    """Spearman's correlation; 0 with a constant."""
+    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)
 
 
 def rescaled_member(

@@ -1,8 +1,8 @@
 """Regressors from few labelled networks: ridge and Gaussian process on frozen embeddings.
 
 Notation: n labelled networks, d numbers of each embedding, X (n, k) the embeddings standardised
-column by column and turned to k of their principal axes, y (n,) standardised labels, 1 a vector of
-ones. Both heads are a Gaussian process with an unknown constant mean m and the kernel
+and weighted column by column and turned to k of their principal axes, y (n,) standardised labels,
+1 a vector of ones. Both heads are a Gaussian process with an unknown constant mean m and the kernel
 
     k(x, x') = v x.x' / d + r exp(-|x - x'|^2 / (2 l^2 d)),  K = k(X, X) + s I
 
@@ -70,12 +70,13 @@ class FewShotHead(ABC):
     def _expected(self, p: Array) -> float:
         """The expected scale of the std, from the P_ii (n,)."""
 
-    def fit(self, embeddings: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, embeddings: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> Self:
         """This head, fitted; sensible from five networks, possible from three.
 
         Args:
             embeddings: (n, d) of each network, all finite.
             y: (n,) labels in any unit, all finite; larger n take n^3 time.
+            weights: (d,) how much each column counts in products and distances; 1 by default.
 
         Raises:
             ValueError: Fewer than three rows, shapes that differ, or a number that is not finite.
@@ -96,6 +97,7 @@ class FewShotHead(ABC):
         least = _LEAST_SPREAD * np.sqrt(np.mean(spread[known] ** 2)) if known.any() else 1.0
         # A column that never varied is left out: its spread counts as infinite.
         self._spread = np.where(known, np.maximum(spread, least), np.inf)
+        self._weights = np.ones(rows.shape[1]) if weights is None else np.asarray(weights, float)
         x = self._standardised(rows)
         _, sizes, axes = np.linalg.svd(x, full_matrices=False)
         share = np.cumsum(sizes**2) / max(float((sizes**2).sum()), 1e-300)
@@ -152,6 +154,7 @@ class FewShotHead(ABC):
         return {
             "center": self._center,
             "spread": self._spread,
+            "weights": self._weights,
             "axes": self._axes,
             "x": self._x,
             "y": self._y,
@@ -171,6 +174,7 @@ class FewShotHead(ABC):
             shapes = {
                 "center": (len(center),),
                 "spread": (len(center),),
+                "weights": (len(center),),
                 "axes": (len(axes), len(center)),
                 "x": (len(x), len(axes)),
                 "y": (len(x),),
@@ -187,15 +191,17 @@ class FewShotHead(ABC):
             )
         head = cls()
         head._center, head._spread, head._axes = center, arrays["spread"], axes
+        head._weights = arrays["weights"]
         head._x, head._y, head.theta_ = x, arrays["y"], arrays["theta"]
         head._label_center, head._label_scale, head.scale_ = arrays["scalars"].tolist()
         head._prepare()
         return head
 
     def _standardised(self, rows: Array) -> Array:
-        """(n, d) standardised rows, divided by sqrt(d) so that products are means over columns."""
+        """(n, d) standardised rows, scaled so that products are weighted means over columns."""
         z = np.clip((rows - self._center) / self._spread, -_FURTHEST, _FURTHEST)
-        return np.asarray(z / np.sqrt(max(int(np.isfinite(self._spread).sum()), 1)))
+        counted = self._weights[np.isfinite(self._spread)].sum()
+        return np.asarray(z * np.sqrt(self._weights / (counted or 1.0)))
 
     def _prepare(self) -> None:
         """What every prediction needs of K."""

@@ -225,3 +225,17 @@ def test_bad_arguments_of_rescaling() -> None:
         rescale_last_layer(np.ones((3, 2)), np.ones(2), 0.0, np.ones(3), -1)
     with pytest.raises(ValueError, match="finite"):
         rescale_last_layer(np.ones((3, 2)), np.ones(2), float("nan"), np.ones(3), 1)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_weight_of_two_is_a_column_twice(name: str) -> None:
+    embeddings, y = networks(0, 40)
+    weights = np.ones(WIDTH)
+    weights[-5:] = 2.0
+    weighted = HEADS[name]().fit(embeddings[:25], y[:25], weights)
+    doubled = np.concatenate([embeddings, embeddings[:, -5:]], axis=1)
+    twice = HEADS[name]().fit(doubled[:25], y[:25])
+    for a, b in zip(weighted.predict(embeddings[25:]), twice.predict(doubled[25:]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3)
+    again = HEADS[name].from_arrays(weighted.to_arrays())
+    np.testing.assert_array_equal(again.predict(embeddings)[0], weighted.predict(embeddings)[0])

@@ -1,0 +1,37 @@
+"""How far each member counts, by its ranks of a few labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nni_aiop.predictors.graph._transfer import fitted_weights
+
+RNG = np.random.default_rng(0)
+Y = RNG.normal(size=20)
+
+
+def test_a_member_that_ranks_well_counts_most() -> None:
+    z = np.stack([Y + 0.1 * RNG.normal(size=20), Y + 3 * RNG.normal(size=20), -Y], axis=1)
+    w, bias = fitted_weights(z, Y)
+    assert w[0] > 2 * w[1] >= 0
+    assert w[2] == 0
+    assert np.abs(bias + z @ w - Y).mean() < 0.4
+
+
+def test_units_and_outliers_of_members_do_not_matter() -> None:
+    z = np.stack([Y + 0.5 * RNG.normal(size=20), Y + 0.5 * RNG.normal(size=20)], axis=1)
+    w, bias = fitted_weights(z, Y)
+    moved, shift = fitted_weights(z * [10.0, 0.1] + [3.0, -7.0], Y)
+    votes = shift + (z * [10.0, 0.1] + [3.0, -7.0]) @ moved
+    np.testing.assert_allclose(votes, bias + z @ w)
+    far = Y.copy()
+    far[np.argmin(Y)] = -50.0  # a network that failed to train
+    np.testing.assert_allclose(*(v / v.sum() for v in (fitted_weights(z, far)[0], w)))
+
+
+@pytest.mark.parametrize("z", [np.ones((20, 2)), np.stack([-Y, -Y], axis=1)], ids=["flat", "wrong"])
+def test_all_weigh_the_same_where_none_agrees(z: np.ndarray) -> None:
+    w, bias = fitted_weights(z, Y)
+    assert w.tolist() == [0.5, 0.5]
+    assert bias == 0.0
