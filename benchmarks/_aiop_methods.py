@@ -193,6 +193,7 @@ def globals_predictor(case: Case) -> Array:
 
 
 ZERO_SHOT = "AIO-P, default encoder: zero-shot"
+WEIGHTED = "AIO-P, default encoder: weights by the 20"
 PUBLISHED = "AIO-P as published: zero-shot"
 RESCALED_GNN = "GNN + Eqs. 4 & 5 (published)"
 FLOPS, PARAMETERS = "FLOPs only", "parameters only"
@@ -210,7 +211,7 @@ METHODS: dict[str, Callable[[Case], Array]] = {
         "published", "fine_tune", adapters=case.adapters, epochs=case.tuning
     ),
     ZERO_SHOT: lambda case: case.transferred("default", "transfer", adapters=case.adapters),
-    "AIO-P, default encoder: weights fitted": lambda case: case.transferred(
+    WEIGHTED: lambda case: case.transferred(
         "default", "transfer", adapters=case.adapters, weights="fitted"
     ),
     "AIO-P, default encoder: AdaProxy": lambda case: case.transferred(

@@ -5,7 +5,7 @@
 a. Backbone pretrained on NAS-Bench-101, adapters on two tasks of TransNAS-Bench-101 micro (labels
    of 1,000 architectures), the other tasks zero-shot on disjoint architectures: 20 of them tell
    mean and spread (the paper's Tables 3 to 7). With heads fitted on the 20, and all baselines.
-b. The same on NAS-Bench-MR.
+b. The same on NAS-Bench-MR; with the published encoder for the first seed alone.
 c. Inside one space, without pretraining: NAS-Bench-MR beside the code predictor on the same split,
    NAS-Bench-201, NAS-Bench-101 beside published figures.
 d. timm's ImageNet networks: trained without a family, that family is ranked (Table 12); other
@@ -14,8 +14,9 @@ e. Ablations on the targets of a (Tables 8 to 11).
 f. Each choice of the default encoder turned, on rows (of timm: a quarter of the families) that
    were not trained on.
 
-Every seed draws its own split, which is written to the out folder, as are trained backbones and
-adapters and each finished part: what is there is not done again, so that a stopped run goes on.
+Every seed draws its own split, trains its own adapters beside one backbone, and fits its own heads.
+Splits, what was trained, and each finished part are written to the out folder: what is there is not
+done again, so that a stopped run goes on.
 Take another out folder after a change of code. Told are the mean over seeds and its standard error
 of MAE (in the task's units) and of Spearman's rank correlation (SRCC; 0 for a constant prediction).
 """
@@ -44,17 +45,18 @@ from _aiop_methods import (
     PARAMETERS,
     QUICK,
     RESCALED_GNN,
+    WEIGHTED,
     ZERO_SHOT,
     Sizes,
 )
 from _aiop_parts import (
     ABLATED,
-    COMPARED,
     SWITCHED,
     TRANSFERS,
     Scores,
     ablate,
     compare,
+    compared,
     in_space,
     load,
     rank_family,
@@ -126,14 +128,15 @@ def tell_transfer(table: str, found: Found, data: Path, figures: Figures) -> str
     for task in targets:
         asked = {"at_least": ASKED_SRCC} if table == "a" else {}
         figures.add(
-            f"{table}: {task}: SRCC zero-shot",
-            mean[ZERO_SHOT][task],
-            detail=srcc[ZERO_SHOT][task],
+            f"{table}: {task}: SRCC zero-shot, weights by the 20",
+            mean[WEIGHTED][task],
+            detail=srcc[WEIGHTED][task],
             **asked,
         )
+        figures.add(f"{table}: {task}: SRCC zero-shot, equal weights", mean[ZERO_SHOT][task])
         alone = max(mean[name][task] for name in ALONE)
         for rival, value, asked_of in (
-            ("zero-shot", mean[ZERO_SHOT][task], "a"),
+            ("zero-shot", mean[WEIGHTED][task], "a"),
             ("the 20 alone", alone, "b"),
         ):
             figures.add(
@@ -142,7 +145,7 @@ def tell_transfer(table: str, found: Found, data: Path, figures: Figures) -> str
                 at_least=0.0 if table == asked_of else None,
             )
     for rival in (RESCALED_GNN, FLOPS):
-        ahead = sum(mean[ZERO_SHOT][task] > mean[rival][task] for task in targets)
+        ahead = sum(mean[WEIGHTED][task] > mean[rival][task] for task in targets)
         figures.add(
             f"{table}: share of targets where zero-shot ranks better than {rival}",
             ahead / len(targets),
@@ -265,25 +268,23 @@ def prepare(tables: Sequence[str], arguments: Namespace, sizes: Sizes, say: Any)
     """Trains what tables share, each once: backbones, then adapters."""
     data, out = arguments.data, arguments.work
     needed = {
-        table: ([table], COMPARED) if table in TRANSFERS else (ABLATED_ON, ABLATED)
+        table: [table] if table in TRANSFERS else ABLATED_ON
         for table in tables
         if table in {*TRANSFERS, "e"}
     }
     wanted = [
         (kind, on, seed)
         for seed in range(arguments.seeds)
-        for places, kinds in needed.values()
+        for table, places in needed.items()
         for on in places
-        for kind in kinds.values()
+        for kind in (ABLATED if table == "e" else compared(on, seed)).values()
     ]
-    backbones = list(
-        {(k.encoder, k.backbone_by_flops, seed): (k, seed) for k, _, seed in wanted}.values()
-    )
+    backbones = list({(k.encoder, k.backbone_by_flops): k for k, _, _ in wanted}.values())
     runs = Parallel(n_jobs=2, return_as="generator")(
-        delayed(train_backbone)(kind, data, out, sizes, seed) for kind, seed in backbones
+        delayed(train_backbone)(kind, data, out, sizes) for kind in backbones
     )
-    for (kind, seed), _ in zip(backbones, runs, strict=True):
-        say(f"backbone, seed {seed}: {kind.encoder} encoder")
+    for kind, _ in zip(backbones, runs, strict=True):
+        say(f"backbone: {kind.encoder} encoder")
     adapters = list(dict.fromkeys(job for job in wanted if job[0].adapted))
     runs = Parallel(n_jobs=2, return_as="generator")(
         delayed(train_adapters)(kind, on, data, out, sizes, seed) for kind, on, seed in adapters
