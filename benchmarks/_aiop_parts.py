@@ -27,6 +27,7 @@ from _aiop_data import (
 )
 from _aiop_methods import (
     FLOPS,
+    HEADS,
     KINDS,
     METHODS,
     PARAMETERS,
@@ -38,6 +39,7 @@ from _aiop_methods import (
     ablations,
     proxies,
 )
+from scipy.stats import norm
 
 from nni_aiop.predictors import default_predictor
 from nni_aiop.predictors.graph import GPHead, GraphPredictor
@@ -179,6 +181,19 @@ def compare(table: str, data: Path, out: Path, sizes: Sizes, seed: int) -> dict[
             ranked = spearman(case.test.y[few], np.nan_to_num(values, nan=-np.inf))
             scores[f"{name} (on {sizes.proxies})"] = {"srcc": float(np.nan_to_num(ranked))}
         found[case.task] = scores
+    return found
+
+
+def coverage(table: str, data: Path, out: Path, sizes: Sizes, seed: int) -> dict[str, Scores]:
+    """Of each target: the share of networks inside each head's 80 % intervals."""
+    half = norm.ppf(0.9)
+    found: dict[str, Scores] = {}
+    for case in cases(table, {"default": KINDS["default"]}, data, out, sizes, seed):
+        for head, name in HEADS.items():
+            fit = case.predictors["default"].few_shot(case.few.graphs, case.few.y, head=head)
+            predicted = fit.predict(case.test.graphs)
+            inside = np.abs(case.test.y - predicted.mean[:, 0]) <= half * predicted.std[:, 0]
+            found.setdefault(case.task, {})[name] = {"coverage": float(inside.mean())}
     return found
 
 

@@ -57,6 +57,7 @@ from _aiop_parts import (
     ablate,
     compare,
     compared,
+    coverage,
     in_space,
     load,
     rank_family,
@@ -121,6 +122,7 @@ def tell_transfer(table: str, found: Found, data: Path, figures: Figures) -> str
         load(make, data).correlation().round(2).to_string() + "\n",
         show("SRCC", srcc),
         show("MAE, in each task's unit", gathered(seeds, "mae")),
+        show("Share inside 80 % intervals", gathered(found[table, "coverage"], "coverage")),
     ]
     mean = {m: {t: float(np.mean(v)) for t, v in row.items()} for m, row in srcc.items()}
     targets = list(mean[ZERO_SHOT])
@@ -144,6 +146,9 @@ def tell_transfer(table: str, found: Found, data: Path, figures: Figures) -> str
                 shots[task] - value,
                 at_least=0.0 if table == asked_of else None,
             )
+    inside = gathered(found[table, "coverage"], "coverage")[HEADS["gp"]]
+    share = float(np.mean([np.mean(values) for values in inside.values()]))
+    figures.add(f"{table}: share inside the 20-shot GP's 80 % intervals", share)
     for rival in (RESCALED_GNN, FLOPS):
         ahead = sum(mean[WEIGHTED][task] > mean[rival][task] for task in targets)
         figures.add(
@@ -300,6 +305,7 @@ def jobs_of(table: str, arguments: Namespace, sizes: Sizes) -> Jobs:
         rest = (data, out, sizes, seed)
         if table in TRANSFERS:
             jobs.append(((table, ""), seed, (compare, table, *rest)))
+            jobs.append(((table, "coverage"), seed, (coverage, table, *rest)))
         elif table == "e":
             jobs += [(("e", on), seed, (ablate, on, *rest)) for on in ABLATED_ON]
         elif table == "c":
