@@ -113,12 +113,13 @@ def _exported(network: nn.Module, shape: Sequence[int]) -> bytes:
     import torch
 
     content = io.BytesIO()
+    file: Any = content  # the exporter's types know paths only
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
             (torch.zeros(tuple(shape)),),
-            content,
+            file,
             dynamo=False,
             training=torch.onnx.TrainingMode.EVAL,
         )

@@ -9,17 +9,22 @@ import os
 from typing import Any
 
 from nni_aiop.predictors._base import CodePredictor, Prediction, read_predictor
+from nni_aiop.predictors._budgets import BudgetGrid
 from nni_aiop.predictors._gp import CodeGP
 from nni_aiop.predictors._mlp import NCPMLP
+from nni_aiop.predictors._pareto import ParetoEvaluator, dominance
 from nni_aiop.spaces import CodeSpace
 
 __all__ = [
     "NCPMLP",
     "PREDICTORS",
+    "BudgetGrid",
     "CodeGP",
     "CodePredictor",
+    "ParetoEvaluator",
     "Prediction",
     "default_predictor",
+    "dominance",
     "load_predictor",
     "make_predictor",
 ]

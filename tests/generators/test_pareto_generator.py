@@ -1,0 +1,261 @@
+"""PNAG's generator: budgets kept, masks, repair, errors, files, resumption, several costs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import NotFittedError
+
+from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
+from nni_aiop.generators import (
+    BudgetGrid,
+    ParetoGenerator,
+    TrainingOptions,
+    absolute_reward,
+    cheapest,
+    load_generator,
+    multi_objective_reward,
+)
+from nni_aiop.generators._policy import TokenTables
+from nni_aiop.generators._training import PolicyTraining
+from nni_aiop.spaces import CodeSpace, Condition, Constraint, Continuous, Nominal, Ordinal, Subset
+
+RULE = Constraint("no pooling at width 8", lambda x: x["op"] != "pool" or x["w1"] != 8)
+
+
+def widths(c):
+    """(n, 3) widths of the blocks as codes, 0 beyond the depth."""
+    return c[:, 4:7] * (3 * c[:, :1] - c.new_tensor([-1, 0.5, 2])).clamp(0, 1)
+
+
+def space(**options) -> CodeSpace:
+    """Costs: one for each block of the depth, more with its width; the op is free."""
+    return CodeSpace(
+        [
+            Ordinal("depth", (1, 2, 3)),
+            Nominal("op", ("conv", "pool", "skip")),
+            *(Ordinal(f"w{i}", (8, 16, 32, 64)) for i in (1, 2, 3)),
+            Continuous("dropout", 0.0, 0.5),
+        ],
+        conditions={"w2": Condition("depth", (2, 3)), "w3": Condition("depth", (3,))},
+        costs={
+            "ms": lambda c: 1 + 2 * c[:, 0] + widths(c).sum(1),
+            "mb": lambda c: 1 + widths(c).square().sum(1),
+        },
+        **options,
+    )
+
+
+def labels(s: CodeSpace, n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    points = s.canonical_points(s.points(s.sample(n, np.random.default_rng(seed))))
+    codes = s.encode_points(points)
+    return codes, accuracy_of(codes)
+
+
+def accuracy_of(codes: np.ndarray) -> np.ndarray:
+    return 3 * codes[:, 0] + 2 * widths(torch.as_tensor(codes)).sum(1).numpy() + codes[:, 1]
+
+
+SMALL = {
+    "hidden": 16,
+    "training": TrainingOptions(steps=60, samples=16, lr=1e-2),
+    "evaluator": {"hidden": 32, "steps": 200, "batch_size": 64},
+}
+
+
+@pytest.fixture(scope="module")
+def fitted() -> ParetoGenerator:
+    s = space()
+    codes, accuracy = labels(s)
+    grid = BudgetGrid.spread({"ms": s.cost("ms", codes)}, 4, low=0.2)
+    return ParetoGenerator(s, grid, **SMALL).fit(codes, accuracy)
+
+
+def spent(s: CodeSpace, samples: list, cost: str = "ms") -> np.ndarray:
+    return s.cost(cost, s.encode([s.complete(s.canonical(x)) for x in samples]))
+
+
+def test_distinct_valid_architectures_keep_every_budget(fitted) -> None:
+    s = fitted.space
+    for budget in (2.3, 3.0, 3.7, 4.4):
+        found = fitted.generate({"ms": budget}, 20)
+        assert len({s.key(x) for x in found}) == 20
+        assert all(s.violation(x) is None and set(x) == set(s.labels) for x in found)
+        assert (spent(s, found) <= budget).all()
+
+
+def test_what_is_generated_is_better_than_most(fitted) -> None:
+    codes, accuracy = labels(fitted.space)
+    costs = fitted.space.cost("ms", codes)
+    for budget in (2.9, 4.1):
+        (best,) = fitted.generate(budget)
+        (reached,) = accuracy_of(fitted.space.encode([best]))
+        assert reached >= np.quantile(accuracy[costs <= budget], 0.6)
+
+
+def test_most_draws_keep_the_budget_before_any_repair(fitted) -> None:
+    for budget in (2.5, 3.1, 4.0):
+        codes = fitted.space.encode_points(fitted.draw(budget, 300))
+        assert (fitted.space.cost("ms", codes) <= budget).mean() > 0.8
+
+
+def test_inactive_dimensions_are_never_written() -> None:
+    s = space()
+    tables = TokenTables(s)
+    generator = ParetoGenerator(s, BudgetGrid({"ms": (2.0, 4.0)}), **SMALL)
+    training = PolicyTraining(tables, generator.grid, generator._new_policy(), SMALL["training"], 0)
+    tokens, log_prob, entropy = training.policy(
+        *_weights_and_draws(training, generator.grid, n=200)
+    )
+    t = tokens.numpy()
+    samples = s.from_tokens(t)
+    assert (s.tokens(samples) == t).all()
+    assert (tables.points_of(t) == s.points(samples)).all()
+    assert np.allclose(tables.codes_of(t), s.encode(samples))
+    # At first every choice is uniform: 3 depths, 3 operations, 32 bins, 4 widths a block.
+    blocks = 1 + (t[:, 0] > 1) + (t[:, 0] > 2)
+    by_hand = 2 * np.log(3) + np.log(32) + blocks * np.log(4)
+    assert np.allclose(entropy.detach().numpy(), by_hand, atol=1e-4)
+    assert np.allclose(log_prob.detach().numpy(), -by_hand, atol=1e-4)
+
+
+def _weights_and_draws(training, grid, n):
+    budgets = np.full((n, 1), 3.0)
+    return torch.as_tensor(grid.weights(budgets)).float(), torch.Generator().manual_seed(0)
+
+
+def test_constraints_are_kept() -> None:
+    s = space(constraints=[RULE])
+    codes, accuracy = labels(s, 80)
+    grid = BudgetGrid.spread({"ms": s.cost("ms", codes)}, 3)
+    few = {**SMALL, "training": TrainingOptions(steps=3, samples=4)}
+    found = ParetoGenerator(s, grid, **few).fit(codes, accuracy).generate(3.0, 30)
+    assert all(RULE.check(x) for x in found) and (spent(s, found) <= 3.0).all()
+
+
+def test_an_untrained_policy_is_repaired_into_tight_budgets() -> None:
+    s = space()
+    grid = BudgetGrid({"ms": (1.3, 1.4, 4.0)})
+    few = {**SMALL, "training": TrainingOptions(steps=0)}
+    generator = ParetoGenerator(s, grid, **few).fit(*labels(s, 50))
+    found = generator.generate(1.31, 40, pool=1)
+    assert len({s.key(x) for x in found}) == 40 and (spent(s, found) <= 1.31).all()
+
+
+def test_a_budget_below_the_cheapest_names_it(fitted) -> None:
+    with pytest.raises(InfeasibleError, match=r"cheapest, depth=1, .*w1=8, .* has ms = 1"):
+        fitted.generate(0.5)
+    with pytest.raises(InfeasibleError, match="has ms = 1"):
+        fitted.generate(0.5, extrapolate=True)
+
+
+def test_a_budget_outside_the_trained_range_is_refused_unless_wanted(fitted) -> None:
+    for budget in (1.1, 50.0):
+        with pytest.raises(SpaceError, match="trained range"):
+            fitted.generate(budget)
+        found = fitted.generate(budget, 5, extrapolate=True)
+        assert len(found) == 5 and (spent(fitted.space, found) <= budget).all()
+
+
+def test_more_than_there_are_is_one_clear_error() -> None:
+    s = CodeSpace([Ordinal("a", (1, 2, 3))], costs={"ms": lambda c: 1 + c[:, 0]})
+    codes = s.encode([{"a": a} for a in (1, 2, 3)])
+    few = {**SMALL, "training": TrainingOptions(steps=1)}
+    generator = ParetoGenerator(s, BudgetGrid({"ms": (1.0, 2.0)}), **few).fit(codes, codes[:, 0])
+    assert {x["a"] for x in generator.generate(1.5, 2)} == {1, 2}
+    with pytest.raises(InfeasibleError, match="but only 2 were found"):
+        generator.generate(1.5, 3)
+
+
+def test_several_costs_are_kept_at_once() -> None:
+    s = space()
+    codes, accuracy = labels(s)
+    grid = BudgetGrid.spread({name: s.cost(name, codes) for name in ("ms", "mb")}, 3)
+    found = (
+        ParetoGenerator(s, grid, **SMALL).fit(codes, accuracy).generate({"ms": 3.5, "mb": 1.5}, 9)
+    )
+    assert (spent(s, found) <= 3.5).all() and (spent(s, found, "mb") <= 1.5).all()
+
+
+def test_without_a_cost_it_is_a_generator_of_the_best() -> None:
+    s = space()
+    codes, accuracy = labels(s)
+    (best,) = ParetoGenerator(s, BudgetGrid({}), **SMALL).fit(codes, accuracy).generate({})
+    assert best["depth"] == 3
+
+
+def test_any_kind_of_dimension_can_be_written() -> None:
+    s = CodeSpace(
+        [Subset("taps", ("a", "b", "c"), 2), Nominal("x", ("p", "q"))],
+        conditions={"x": Condition("taps", (("a", "b"),))},
+        costs={"ms": lambda c: 1 + c[:, 0]},
+    )
+    few = {**SMALL, "training": TrainingOptions(steps=2)}
+    generator = ParetoGenerator(s, BudgetGrid({"ms": (1.0, 2.0)}), **few)
+    generator.fit_policy(multi_objective_reward(lambda codes: 0.5 + codes[:, 1]))
+    assert len({s.key(x) for x in generator.generate(2.0, 4)}) == 4
+
+
+@pytest.mark.parametrize("reward", [multi_objective_reward, absolute_reward])
+def test_published_rewards_by_hand(reward) -> None:
+    codes, costs = np.array([[0.5], [0.8]]), np.array([[2.0], [1.0]])
+    found = reward(lambda c: c[:, 0])(codes, costs, np.ones((2, 1)))
+    wanted = {multi_objective_reward: 0.5 * 2**-0.07, absolute_reward: 0.5 - 0.07}
+    assert found == pytest.approx([wanted[reward], 0.8])
+
+
+def test_a_saved_generator_generates_the_same(fitted, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "g.safetensors")
+    again = load_generator(tmp_path / "g.safetensors", space())
+    assert again.generate(3.3, 7) == fitted.generate(3.3, 7)
+    assert fitted.generate(3.3, 7, seed=1) != fitted.generate(3.3, 7)
+    with pytest.raises(FileFormatError, match="of the space other"):
+        load_generator(tmp_path / "g.safetensors", CodeSpace([Ordinal("a", (1, 2))], name="other"))
+    (tmp_path / "g.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(FileFormatError):
+        load_generator(tmp_path / "g.safetensors", space())
+
+
+def test_an_interrupted_training_ends_as_one_without_a_break(tmp_path: Path, monkeypatch) -> None:
+    s = space()
+    codes, accuracy = labels(s, 60)
+    grid = BudgetGrid.spread({"ms": s.cost("ms", codes)}, 3)
+    options = {**SMALL, "training": TrainingOptions(steps=12, samples=4)}
+    whole = ParetoGenerator(s, grid, **options).fit(codes, accuracy)
+    monkeypatch.setattr("nni_aiop.generators._generator._SAVE_EVERY", 5)
+    update = PolicyTraining.update
+
+    def broken(self, reward) -> None:
+        if self.done == 7:
+            raise KeyboardInterrupt
+        update(self, reward)
+
+    file = tmp_path / "training.safetensors"
+    with monkeypatch.context() as patched:
+        patched.setattr(PolicyTraining, "update", broken)
+        with pytest.raises(KeyboardInterrupt):
+            ParetoGenerator(s, grid, **options).fit(codes, accuracy, checkpoint=file)
+    resumed = ParetoGenerator(s, grid, **options).fit(codes, accuracy, checkpoint=file)
+    assert resumed.history_ == whole.history_
+    assert resumed.generate(3.0, 5) == whole.generate(3.0, 5)
+    with pytest.raises(FileFormatError, match="differs in its data"):
+        ParetoGenerator(s, grid, **options).fit(codes, accuracy + 1, checkpoint=file)
+
+
+def test_the_cheapest_is_found() -> None:
+    sample, cost = cheapest(space(), "ms")
+    assert (sample["depth"], sample["w1"], cost) == (1, 8, 1.0)
+
+
+def test_wrong_arguments_are_refused(fitted) -> None:
+    with pytest.raises(SpaceError, match="exact cost"):
+        ParetoGenerator(space(), BudgetGrid({"joule": (1.0, 2.0)}))
+    with pytest.raises(NotFittedError):
+        ParetoGenerator(space(), fitted.grid).generate(3.0)
+    with pytest.raises(SpaceError, match="must name ms"):
+        fitted.generate({"mb": 3.0})
+    with pytest.raises(ValueError, match="at least 1"):
+        fitted.generate(3.0, 0)
+    with pytest.raises(ValueError, match="samples at least 2"):
+        TrainingOptions(samples=1)
