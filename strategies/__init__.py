@@ -13,18 +13,21 @@ from nni_aiop._lazy import lazy_names
 if TYPE_CHECKING:
     from nni_aiop.strategies._nni import (
         NCP,
+        PNAG,
         PredictorTopK,
         RandomSearch,
         RegularizedEvolution,
         SearchStrategy,
     )
     from nni_aiop.strategies._nni_tuner import NCPTuner, SearchTuner
-    from nni_aiop.strategies._optuna import NCPSampler, SearchSampler
+    from nni_aiop.strategies._optuna import NCPSampler, PNAGSampler, SearchSampler
 
 _MODULES = {
     "NCP": "nni_aiop.strategies._nni",
     "NCPSampler": "nni_aiop.strategies._optuna",
     "NCPTuner": "nni_aiop.strategies._nni_tuner",
+    "PNAG": "nni_aiop.strategies._nni",
+    "PNAGSampler": "nni_aiop.strategies._optuna",
     "PredictorTopK": "nni_aiop.strategies._nni",
     "RandomSearch": "nni_aiop.strategies._nni",
     "RegularizedEvolution": "nni_aiop.strategies._nni",
@@ -35,8 +38,10 @@ _MODULES = {
 
 __all__ = [
     "NCP",
+    "PNAG",
     "NCPSampler",
     "NCPTuner",
+    "PNAGSampler",
     "PredictorTopK",
     "RandomSearch",
     "RegularizedEvolution",

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 from nni_aiop import search
 from nni_aiop.engines.nni_strategy import SearchStrategy
 from nni_aiop.spaces import Sample
-from nni_aiop.strategies._options import NCPOptions
+from nni_aiop.strategies._options import NCPOptions, PNAGOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["NCP", "PredictorTopK", "RandomSearch", "RegularizedEvolution", "SearchStrategy"]
+__all__ = [
+    "NCP",
+    "PNAG",
+    "PredictorTopK",
+    "RandomSearch",
+    "RegularizedEvolution",
+    "SearchStrategy",
+]
 
 
 class _Strategy(SearchStrategy):
@@ -71,6 +78,46 @@ class NCP(_Strategy):
         max_trials: int | None = None,
         on_result: Callable[[Sample, dict[str, float] | None], None] | None = None,
         **options: Unpack[_NCPArguments],
+    ) -> None:
+        super().__init__(state=state, max_trials=max_trials, on_result=on_result, **options)
+
+
+class _PNAGArguments(PNAGOptions, total=False):
+    objectives: Sequence[search.Objective | str]
+    seed: int
+
+
+class PNAG(_Strategy):
+    """NNI's strategy of Pareto-aware generation (Guo et al. 2022), in rounds.
+
+    Random models come first; then, in rounds, a generator learns from what was measured which
+    architectures are best under which budget, and writes the next models: at budgets spread over
+    the front, or at the one of `targets` or `limits`.
+
+    Args:
+        objectives: Metrics of the final result to improve; a name stands for one to maximise, and
+            one that is minimised beside it has budgets. Only `default` where left out.
+        seed: Of every random choice.
+        state: See `SearchStrategy`.
+        max_trials: See `SearchStrategy`.
+        on_result: See `SearchStrategy`.
+        options: Further arguments of `PNAGSearch`, `budget` above all; see `PNAGOptions`.
+
+    Example:
+        >>> from nni.nas.experiment import NasExperiment  # doctest: +SKIP
+        >>> strategy = PNAG(budget=40, cost="flops", seed=0)  # doctest: +SKIP
+        >>> NasExperiment(space, evaluator, strategy).run(8080)  # doctest: +SKIP
+    """
+
+    _search = search.PNAGSearch
+
+    def __init__(
+        self,
+        *,
+        state: str | os.PathLike[str] | None = None,
+        max_trials: int | None = None,
+        on_result: Callable[[Sample, dict[str, float] | None], None] | None = None,
+        **options: Unpack[_PNAGArguments],
     ) -> None:
         super().__init__(state=state, max_trials=max_trials, on_result=on_result, **options)
 

@@ -1,4 +1,4 @@
-"""The arguments of `NCPSearch` that its front ends pass on; what is left out has its default."""
+"""The arguments of searches that their front ends pass on; what is left out has its default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from nni_aiop.search import RandomWarmup
     from nni_aiop.spaces import CodeSpace
 
-__all__ = ["NCPOptions"]
+__all__ = ["NCPOptions", "PNAGOptions"]
 
 
 class NCPOptions(TypedDict, total=False):
@@ -43,3 +43,40 @@ class NCPOptions(TypedDict, total=False):
     starts: int
     steps: int
     lr: float
+
+
+class PNAGOptions(TypedDict, total=False):
+    """Arguments of `PNAGSearch` beside the space, the objectives and the seed.
+
+    Args:
+        budget: Number of evaluations that warm-up and rounds are planned for; a longer search goes
+            on in rounds of the same size.
+        warmup: Random architectures before the first fit.
+        rounds: Number of fits within the budget.
+        cost: The cost that has budgets: an exact one of the space, or else a metric that is
+            reported.
+        targets: The budget to search for, from costs to upper bounds.
+        limits: Hard upper limits on the space's exact costs: no architecture above one is ever
+            evaluated.
+        exploration: How many predicted standard deviations a candidate's merit gains.
+        predictor: From a space and a seed to an unfitted predictor.
+        levels: Number of budgets of the generator.
+        pool: Architectures that the predictor labels in each round.
+        drawn: Architectures that are generated in each round.
+        evaluator_steps: Updates of the evaluator.
+        generator_steps: Updates of the generator.
+    """
+
+    budget: int
+    warmup: RandomWarmup
+    rounds: int
+    cost: str | None
+    targets: Mapping[str, float] | None
+    limits: Mapping[str, float] | None
+    exploration: float
+    predictor: Callable[[CodeSpace, int], CodePredictor] | None
+    levels: int
+    pool: int
+    drawn: int
+    evaluator_steps: int
+    generator_steps: int

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.errors import SpaceError
-from nni_aiop.search import NCPSearch, Objective
+from nni_aiop.search import NCPSearch, Objective, PNAGSearch
 from nni_aiop.spaces import CodeSpace
-from nni_aiop.strategies._options import NCPOptions
+from nni_aiop.strategies._options import NCPOptions, PNAGOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["NCPSampler", "SearchSampler"]
+__all__ = ["NCPSampler", "PNAGSampler", "SearchSampler"]
 
 
 class NCPSampler(SearchSampler):
@@ -58,9 +58,7 @@ class NCPSampler(SearchSampler):
         seed: int | None = None,
         **options: Unpack[NCPOptions],
     ) -> None:
-        limits = options.get("limits")
-        if space is None and limits:
-            raise SpaceError(f"limits need a space that knows its costs, but got {dict(limits)}.")
+        _require_space(space, options.get("limits"))
         make: Callable[..., NCPSearch] = partial(
             _search,
             weights=None if weights is None else tuple(weights),
@@ -91,3 +89,47 @@ def _search(
     if pareto is None:
         pareto = len(objectives) > 1 and weights is None
     return NCPSearch(space, objectives=objectives, pareto=pareto, **options)
+
+
+class PNAGSampler(SearchSampler):
+    """Optuna's sampler of Pareto-aware generation (Guo et al. 2022), in rounds.
+
+    Random trials come first; then, in rounds, a generator learns from what has completed which
+    architectures are best under which budget, and proposes the next trials: at one budget with
+    `targets` or `limits`, else at budgets spread over the Pareto front of `cost`, or of the
+    objectives that a multi-objective study minimises beside the one that it maximises. See
+    `SearchSampler` for how trials that fail, are enqueued, or run in parallel are handled, and
+    `PNAGSearch` for the search.
+
+    Args:
+        space: A CodeSpace, an NNI ModelSpace, or None to learn it from completed trials.
+        seed: Of every random choice; None for a fresh one.
+        options: Further arguments of `PNAGSearch`, `budget` above all; see `PNAGOptions`. A cost
+            that the space does not have is an objective of the study, or a metric that the
+            objective leaves in the user attribute `metrics` of its trial.
+
+    Raises:
+        SpaceError: Limits are given without a space, or name a cost that it does not have.
+
+    Example:
+        >>> import optuna
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> study = optuna.create_study(direction="maximize", sampler=PNAGSampler(seed=0))
+        >>> study.optimize(lambda trial: -trial.suggest_int("depth", 1, 4), n_trials=3)
+        >>> len({trial.params["depth"] for trial in study.trials})
+        3
+    """
+
+    def __init__(
+        self, space: Any = None, *, seed: int | None = None, **options: Unpack[PNAGOptions]
+    ) -> None:
+        _require_space(space, options.get("limits"))
+        make: Callable[..., PNAGSearch] = partial(PNAGSearch, **options)
+        super().__init__(make, space, seed=seed)
+        if self._space is not None:
+            make(self._space, seed=0)  # wrong arguments are told here, not in the first trial
+
+
+def _require_space(space: Any, limits: Mapping[str, float] | None) -> None:
+    if space is None and limits:
+        raise SpaceError(f"limits need a space that knows its costs, but got {dict(limits)}.")

@@ -14,6 +14,7 @@ from nni_aiop.search import (
     BaseSearch,
     NCPSearch,
     Objective,
+    PNAGSearch,
     PredictorTopK,
     RandomSearch,
     RandomWarmup,
@@ -24,13 +25,14 @@ from nni_aiop.spaces import CodeSpace
 
 SEARCHES: dict[str, type[BaseSearch]] = {
     "ncp": NCPSearch,
+    "pnag": PNAGSearch,
     "random": RandomSearch,
     "evolution": RegularizedEvolution,
     "topk": PredictorTopK,
 }
 """The searches that have a name on the command line and in experiment files."""
 
-LEARNING = ("ncp", "topk")
+LEARNING = ("ncp", "pnag", "topk")
 """Those that fit a predictor: they plan with the budget and can weigh a cost."""
 
 

@@ -264,7 +264,7 @@ class ParetoEvaluator:
 
     def _relations(self, costs: Array, budgets: Array) -> tuple[Tensor, Tensor]:
         """(n, c, K) interpolation weights and (n, 4 c) readings of log cost / budget."""
-        log_ratio = np.log(costs / budgets)
+        log_ratio = np.log(np.maximum(costs / budgets, 1e-9))
         readings = [np.tanh(slope * log_ratio) for slope in _SHARPNESS]
         near = np.concatenate([*readings, costs <= budgets], axis=1)
         return (

@@ -10,6 +10,7 @@ from nni_aiop._lazy import lazy_names
 from nni_aiop.search._base import BaseSearch, Objective, Search
 from nni_aiop.search._baselines import RandomSearch, RegularizedEvolution
 from nni_aiop.search._limits import repair
+from nni_aiop.search._pnag import PNAGSearch
 from nni_aiop.search._predictor_based import (
     NCPSearch,
     PredictorSearch,
@@ -32,6 +33,7 @@ __all__ = [
     "BaseSearch",
     "NCPSearch",
     "Objective",
+    "PNAGSearch",
     "PredictorSearch",
     "PredictorTopK",
     "Propagation",

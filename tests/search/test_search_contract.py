@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
+from nni_aiop.predictors import make_predictor
 from nni_aiop.search import (
     NCPSearch,
     Objective,
+    PNAGSearch,
     PredictorTopK,
     RandomSearch,
     RandomWarmup,
@@ -46,6 +48,16 @@ def evaluate(sample):
     }  # fmt: skip
 
 
+SMALL_PNAG = {
+    "budget": BUDGET,
+    "rounds": 2,
+    "levels": 3,
+    "pool": 40,
+    "drawn": 40,
+    "evaluator_steps": 5,
+    "generator_steps": 3,
+}
+
 SEARCHES = {
     "random": lambda space, **o: RandomSearch(space, **o),
     "evolution": lambda space, **o: RegularizedEvolution(space, population=8, tournament=3, **o),
@@ -66,6 +78,14 @@ SEARCHES = {
     ),
     "ncp-learned-cost": lambda space, **o: NCPSearch(
         space, budget=BUDGET, rounds=3, starts=16, steps=5, cost="latency", lam=0.3, **o
+    ),
+    "pnag": lambda space, **o: PNAGSearch(space, **SMALL_PNAG, cost="flops", **o),
+    "pnag-learned-cost": lambda space, **o: PNAGSearch(
+        space,
+        objectives=("default", Objective("latency", "minimize")),
+        predictor=lambda s, seed: make_predictor("gp", s, seed, steps=5),
+        **SMALL_PNAG,
+        **o,
     ),
 }
 
@@ -225,7 +245,9 @@ class TestContract:
                 make(space()).load_state_dict(broken)
 
 
-@pytest.mark.parametrize("kind", [RandomSearch, RegularizedEvolution, PredictorTopK, NCPSearch])
+@pytest.mark.parametrize(
+    "kind", [RandomSearch, RegularizedEvolution, PredictorTopK, NCPSearch, PNAGSearch]
+)
 def test_a_small_space_is_exhausted_without_an_error(kind):
     s = CodeSpace([Ordinal("a", (1, 2, 3)), Nominal("b", ("x", "y"))])
     search = kind(s, seed=0)

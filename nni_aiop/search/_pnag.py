@@ -1,0 +1,255 @@
+"""PNAG as a search: in rounds, a generator for every budget proposes what is looked up next."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nni_aiop.search._limits import meets_limits
+from nni_aiop.search._predictor_based import Array, PredictorSearch
+from nni_aiop.spaces import CodeSpace, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nni_aiop.generators import ParetoGenerator
+    from nni_aiop.predictors import BudgetGrid, CodePredictor
+
+__all__ = ["PNAGSearch"]
+
+_ELITE = 4  # best results under each budget whose neighbours compete with what is generated
+
+
+class PNAGSearch(PredictorSearch):
+    """A Pareto-aware generator (Guo et al. 2022), refitted in rounds on what was looked up.
+
+    Random samples come first. In each round a predictor learns their metrics and labels a pool of
+    architectures, as the paper's supernet does; an evaluator and a generator learn from the pool;
+    and the generator proposes architectures at budgets spread over the front, or at the one that is
+    asked for. `generator_` is then the trained generator, for any budget.
+
+    What is budgeted: the costs of `targets`; else `cost`; else those of `limits`; else every
+    minimised objective beside a maximised or an earlier one. What the space has no exact cost for
+    is a metric that is told, and is predicted. Without any, the generator serves the best
+    architecture alone.
+
+    Args:
+        space: Where to search.
+        targets: The budget to search for, from costs to upper bounds; by default budgets are spread
+            over the range of costs, unless `limits` bound every budgeted cost.
+        levels: Number of budgets K of the generator.
+        pool: Architectures that the predictor labels for the evaluator in each round.
+        drawn: Architectures that are generated in each round, to choose from.
+        evaluator_steps: Updates of the evaluator.
+        generator_steps: Updates of the generator.
+        options: See `PredictorSearch`; `lam` has no effect, as a budget is not a weight.
+    """
+
+    def __init__(
+        self,
+        space: CodeSpace,
+        *,
+        targets: Mapping[str, float] | None = None,
+        levels: int = 5,
+        pool: int = 1000,
+        drawn: int = 500,
+        evaluator_steps: int = 400,
+        generator_steps: int = 100,
+        **options: Any,
+    ) -> None:
+        self.targets = dict(targets or {})
+        super().__init__(space, **options)
+        least = min(levels, pool, drawn, evaluator_steps, generator_steps)
+        if least < 1:
+            raise ValueError(
+                "levels, pool, drawn, evaluator_steps and generator_steps must be at least 1, "
+                f"but got {least}."
+            )
+        self.levels = levels
+        self.pool = pool
+        self.drawn = drawn
+        self.evaluator_steps = evaluator_steps
+        self.generator_steps = generator_steps
+        self.generator_: ParetoGenerator | None = None
+
+    _kept = (
+        *PredictorSearch._kept,
+        "targets",
+        "levels",
+        "pool",
+        "drawn",
+        "evaluator_steps",
+        "generator_steps",
+    )
+
+    @property
+    def budgeted(self) -> tuple[str, ...]:
+        """The costs that have a budget."""
+        if self.targets or self.cost or self.limits:
+            return tuple(self.targets or ([self.cost] if self.cost else self.limits))
+        minimised = [o.metric for o in self.objectives if o.direction == "minimize"]
+        # Where all are minimised the first one is the quality.
+        return tuple(minimised[len(minimised) == len(self.objectives) :])
+
+    def _needed(self) -> list[str]:
+        names = super()._needed()
+        told = [name for name in self.budgeted if name not in self.space.costs]
+        return [*names, *(name for name in told if name not in names)]
+
+    def _candidates(
+        self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
+    ) -> Array:
+        raise NotImplementedError  # `_favoured` chooses by budget
+
+    def _favoured(
+        self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
+    ) -> list[Sample]:
+        """One round's proposals: at each budget in turn the generated one of the highest merit."""
+        known = self.space.points(samples)
+        fresh = self.space.points(self.space.sample(self.pool, self._rng))
+        points = np.unique(self.space.normalise(np.concatenate([known, fresh])), axis=0)
+        codes = self.space.encode_points(points)
+        space = self._with_learned_costs(predictor, codes)
+        costs = {name: space.cost(name, codes) for name in self.budgeted}
+        bounds = self._bounds(predictor, codes)
+        grid = _grid(costs, bounds, self.levels)
+        generator = self._trained(space, grid, codes, self._merits(predictor, codes, 0.0))
+        self.generator_ = generator
+
+        budgets = [grid.vector(bounds)] if len(bounds) == len(costs) else list(grid.array)
+        budgets = [budgets[i] for i in self._rng.permutation(len(budgets))]
+        proposed = self._proposed(generator, budgets, known)
+        proposed = proposed[meets_limits(self.space, proposed, self.limits)]
+        if len(proposed) == 0:
+            return []
+        codes = self.space.encode_points(proposed)
+        merits = self._merits(predictor, codes, self.exploration)
+        spent = [space.cost(name, codes) for name in self.budgeted]
+        orders = []
+        for budget in budgets:
+            kept = np.ones(len(codes), dtype=np.bool_)
+            for cost, bound in zip(spent, budget, strict=True):
+                kept &= cost <= bound
+            order = np.lexsort((-merits, ~kept))
+            orders.append(proposed[order[: max(1, int(kept.sum()))]])
+        return self._in_turn(orders)
+
+    def _in_turn(self, orders: list[Array]) -> list[Sample]:
+        """A batch of new samples, of each order in turn the first."""
+        taken: set[str] = set()
+        out: list[Sample] = []
+        places = [0] * len(orders)
+        while len(out) < self._batch:
+            before = len(out)
+            for i, order in enumerate(orders):
+                while places[i] < len(order) and len(out) < self._batch:
+                    point = order[places[i]][None]
+                    places[i] += 1
+                    found = self._admit(self.space.from_points(point), 1, taken)
+                    if found:
+                        out += found
+                        break
+            if len(out) == before:
+                break
+        return out
+
+    def _proposed(self, generator: ParetoGenerator, budgets: list[Array], known: Array) -> Array:
+        """(n, d) distinct points drawn for the budgets, and neighbours of the best known ones."""
+        assert generator.evaluator_ is not None
+        names = generator.grid.names
+        each = max(1, self.drawn // len(budgets))
+        codes = self.space.encode_points(self.space.normalise(known))
+        parts = []
+        for i, budget in enumerate(budgets):
+            named = dict(zip(names, budget.tolist(), strict=True))
+            parts.append(generator.draw(named, each, seed=self.seed + 1000 * self._round + i))
+            costs = np.array([generator.space.cost(name, codes) for name in names])
+            scores = generator.evaluator_.score(codes, budget, costs.T if names else None)
+            best = self.space.from_points(known[np.argsort(-scores, kind="stable")[:_ELITE]])
+            near = [n for sample in best for n in self.space.neighbours(sample)]
+            parts.append(self.space.points(near))
+        return np.unique(self.space.normalise(np.concatenate(parts)), axis=0)
+
+    def _trained(
+        self, space: CodeSpace, grid: BudgetGrid, codes: Array, merits: Array
+    ) -> ParetoGenerator:
+        from nni_aiop.generators import ParetoGenerator, TrainingOptions
+
+        return ParetoGenerator(
+            space,
+            grid,
+            hidden=32,
+            training=TrainingOptions(steps=self.generator_steps, samples=16, lr=1e-2),
+            evaluator={"hidden": 64, "steps": self.evaluator_steps, "batch_size": 64},
+            seed=self.seed + self._round,
+        ).fit(codes, merits)
+
+    def _merits(self, predictor: CodePredictor, codes: Array, exploration: float) -> Array:
+        """(n,) predicted weighted sum of the objectives without budgets, in standard units."""
+        gains, spreads = self._gains(codes, predictor.predict(codes))
+        chosen = [i for i, o in enumerate(self.objectives) if o.metric not in self.budgeted]
+        weights = np.array([self.objectives[i].weight for i in chosen])
+        optimism = exploration * np.sqrt(spreads[:, chosen] ** 2 @ weights**2)
+        return np.asarray(gains[:, chosen] @ weights + optimism)
+
+    def _with_learned_costs(self, predictor: CodePredictor, codes: Array) -> CodeSpace:
+        """The space, with what must be learned among its costs, from 1 to 2 over these codes."""
+        space = copy.copy(self.space)
+        space.costs = dict(self.space.costs)
+        for name in self.budgeted:
+            if name not in self.space.costs:
+                space.costs[name] = self._learned(predictor, name, codes)
+        return space
+
+    def _learned(
+        self, predictor: CodePredictor, name: str, codes: Array
+    ) -> Callable[[Tensor], Tensor]:
+        column = predictor.metrics_.index(name)
+        low, span = _range(predictor.predict(codes).mean[:, column])
+
+        def cost(codes: Tensor) -> Tensor:
+            predicted = predictor.forward(codes)[:, column]
+            return (1 + (predicted - low) / span).clamp_min(0.01)
+
+        return cost
+
+    def _bounds(self, predictor: CodePredictor, codes: Array) -> dict[str, float]:
+        """The budget that is asked for, in the units of the generator's costs."""
+        out = {}
+        for name in self.budgeted:
+            bound = self.targets.get(name, self.limits.get(name))
+            if bound is not None and name not in self.space.costs:
+                column = predictor.metrics_.index(name)
+                low, span = _range(predictor.predict(codes).mean[:, column])
+                bound = max(0.01, 1 + (bound - low) / span)
+            if bound is not None:
+                out[name] = bound
+        return out
+
+
+def _range(values: Array) -> tuple[float, float]:
+    """The least value, and the distance to the greatest, or 1 where there is none."""
+    return float(values.min()), float(np.ptp(values)) or 1.0
+
+
+def _grid(costs: Mapping[str, Array], bounds: Mapping[str, float], levels: int) -> BudgetGrid:
+    """Budgets over the range of costs, which the bounds lie in, too."""
+    from nni_aiop.predictors import BudgetGrid
+
+    ends = {}
+    for name, values in costs.items():
+        low, high = np.quantile(values, [0.02, 0.98]).tolist()
+        bound = bounds.get(name, high)
+        low = max(min(low, bound), 1e-6 * high)
+        ends[name] = (low, max(high, bound))
+    wide = all(high > (1 + 1e-9) * low for low, high in ends.values())
+    k = levels if wide else 1
+    return BudgetGrid(
+        {
+            name: (high,) if k == 1 else np.linspace(low, high, k).tolist()
+            for name, (low, high) in ends.items()
+        }
+    )
