@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nni_aiop._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nni_aiop.engines.nni_early_stopping import EarlyStoppingEvaluator
     from nni_aiop.engines.nni_evaluators import (
         GraphPredictorEvaluator,
         PredictedEvaluator,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # Each stands beside what it wraps; here is only the door, so that nothing is imported upwards.
 _MODULES = {
     "DigitsEvaluator": "nni_aiop.search_spaces.digits",
+    "EarlyStoppingEvaluator": "nni_aiop.engines.nni_early_stopping",
     "GraphPredictorEvaluator": "nni_aiop.engines.nni_evaluators",
     "PredictedEvaluator": "nni_aiop.engines.nni_evaluators",
     "SampleEvaluator": "nni_aiop.engines.nni_evaluators",
@@ -31,6 +33,7 @@ _MODULES = {
 
 __all__ = [
     "DigitsEvaluator",
+    "EarlyStoppingEvaluator",
     "GraphPredictorEvaluator",
     "PredictedEvaluator",
     "SampleEvaluator",

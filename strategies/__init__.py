@@ -1,4 +1,4 @@
-"""The searches as NNI strategies and as Optuna samplers.
+"""The searches as NNI strategies and as Optuna samplers; early stopping for both.
 
 A name is imported when it is first used: without NNI installed the Optuna half works, and the NNI
 half says how to install it.
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from nni_aiop._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nni_aiop.engines.nni_early_stopping import EarlyStoppingAssessor
+    from nni_aiop.engines.optuna_pruner import EarlyStoppingPruner
     from nni_aiop.strategies._nni import (
         NCP,
         PNAG,
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from nni_aiop.strategies._optuna import NCPSampler, PNAGSampler, SearchSampler
 
 _MODULES = {
+    "EarlyStoppingAssessor": "nni_aiop.engines.nni_early_stopping",
+    "EarlyStoppingPruner": "nni_aiop.engines.optuna_pruner",
     "NCP": "nni_aiop.strategies._nni",
     "NCPSampler": "nni_aiop.strategies._optuna",
     "NCPTuner": "nni_aiop.strategies._nni_tuner",
@@ -39,6 +43,8 @@ _MODULES = {
 __all__ = [
     "NCP",
     "PNAG",
+    "EarlyStoppingAssessor",
+    "EarlyStoppingPruner",
     "NCPSampler",
     "NCPTuner",
     "PNAGSampler",

@@ -46,8 +46,9 @@ def test_it_waits_for_finished_trials() -> None:
     assert not decision.stop and decision.forecast is None and decision.chance is None
     rule.finish(curve(0.8), 0.8)
     assert rule.decide(curve(0.1)[:2]).stop
-    # None of them came that far.
-    assert rule.forecast(curve(0.1, epochs=7)) is None
+    # None of them came that far; and what is over need not be stopped.
+    assert rule.epochs == 6 and rule.forecast(curve(0.1, epochs=7)) is None
+    assert not rule.decide(curve(0.1)).stop
 
 
 def test_it_abstains_where_the_interval_is_too_wide() -> None:
@@ -123,4 +124,4 @@ def test_what_is_no_curve_is_refused() -> None:
     with pytest.raises(ValueError, match="a final value must be finite"):
         rule.finish(curve(0.5), float("inf"))
     with pytest.raises(ValueError, match="a scheme must be finite numbers of shape"):
-        rule.decide(curve(0.5), scheme=[1.0])
+        rule.decide(curve(0.5)[:2], scheme=[1.0])

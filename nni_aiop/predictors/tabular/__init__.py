@@ -13,6 +13,7 @@ from nni_aiop.predictors.tabular._features import (
     SCHEME_COLUMNS,
     compact_curve_features,
     raw_curve_features,
+    sample_features,
     scheme_features,
     space_features,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "default_regressor",
     "make_regressor",
     "raw_curve_features",
+    "sample_features",
     "scheme_features",
     "score",
     "select",

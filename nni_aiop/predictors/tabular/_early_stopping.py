@@ -76,7 +76,7 @@ class EarlyStopping:
 
     Example:
         >>> rule = EarlyStopping(startup=4)
-        >>> for final in (0.6, 0.7, 0.8, 0.9):
+        >>> for final in (0.6, 0.7, 0.8, 0.9):  # their curves and final values
         ...     rule.finish([final - 0.2, final - 0.1, final], final)
         >>> rule.decide([0.41, 0.5]).stop, rule.decide([0.75, 0.85]).stop
         (True, False)
@@ -129,6 +129,11 @@ class EarlyStopping:
         """The best final value so far."""
         return self._sign * max(self._finals) if self._finals else None
 
+    @property
+    def epochs(self) -> int:
+        """Epochs of the longest finished trial."""
+        return max(map(len, self._curves), default=0)
+
     def finish(self, curve: ArrayLike, final: float, scheme: Sequence[float] = ()) -> None:
         """Learn from a trial that was trained to its end.
 
@@ -168,12 +173,12 @@ class EarlyStopping:
         return Forecast(self._sign * float(mean[0]), float(std[0]), n)
 
     def decide(self, curve: ArrayLike, scheme: Sequence[float] = ()) -> Decision:
-        """Whether a trial that has come so far is stopped.
+        """Whether a trial that has come so far is stopped; never behind its last epoch.
 
         Raises:
             ValueError: A number is not finite, or a shape differs from that of earlier trials.
         """
-        if len(np.asarray(curve)) < self.min_epochs:
+        if not self.min_epochs <= len(np.asarray(curve)) < self.epochs:
             return Decision(stop=False)
         forecast = self.forecast(curve, scheme)
         if forecast is None or self.abstains(forecast):

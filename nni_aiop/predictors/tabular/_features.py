@@ -22,6 +22,7 @@ __all__ = [
     "SCHEME_COLUMNS",
     "compact_curve_features",
     "raw_curve_features",
+    "sample_features",
     "scheme_features",
     "space_features",
 ]
@@ -128,6 +129,16 @@ def raw_curve_features(curves: ArrayLike) -> Array:
     """
     c = _checked(curves)
     return c.reshape(len(c), -1)
+
+
+def sample_features(space: CodeSpace, sample: Mapping[str, Any]) -> Array:
+    """(p,) few columns of a sample, for a regressor that learns from few trials.
+
+    The `SCHEME_COLUMNS` where the space draws graphs, else `space_features`.
+    """
+    if space.graph is None:
+        return space_features(space, [sample]).ravel()
+    return scheme_features([space.graph(sample)]).ravel()
 
 
 def compact_curve_features(curves: ArrayLike) -> Array:
