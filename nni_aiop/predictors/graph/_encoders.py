@@ -11,6 +11,8 @@ h^i_v = tanh(W_1 h^{i-1}_v + W_2 sum_{w in In(v)} h^{i-1}_w + b), read out as th
     h^i_v = h^{i-1}_v + relu(W_1 h^{i-1}_v + W_2 sum_{w in In(v)} h^{i-1}_w
                              + W_3 sum_{w in Out(v)} h^{i-1}_w + b)
 
+where a sum of more than nine neighbours is nine times their mean: networks such as DenseNets, whose
+nodes read dozens of others, would otherwise be amplified layer by layer beyond all that is known.
 and it reads out the mean of the nodes of each resolution level, beside those of all nodes.
 """
 
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_aiop.graphs._features import GLOBAL_COLUMNS, LEVELS
-from nni_aiop.predictors.graph._collation import COLUMNS, POSITIONS, GraphBatch, bag_sum
+from nni_aiop.predictors.graph._collation import COLUMNS, POSITIONS, Bags, GraphBatch, bag_sum
 
 __all__ = ["ENCODERS", "READ_OUTS", "Encoder", "GraphEncoder", "PublishedEncoder"]
 
@@ -32,6 +34,7 @@ READ_OUTS = ("levels", "mean", "sum", "last")
 """Of a graph's nodes: mean by level, mean, sum / 100, mean of those that nothing reads."""
 
 _SUM_SCALE = 100.0
+_MOST_NEIGHBOURS = 9
 
 
 class GraphLayer(nn.Module):
@@ -45,21 +48,31 @@ class GraphLayer(nn.Module):
         both_directions: bool,
         residual: bool,
         norm: bool,
+        bounded: bool,
         activation: type[nn.Module],
     ) -> None:
         super().__init__()
-        self.both_directions, self.residual = both_directions, residual
+        self.both_directions, self.residual, self.bounded = both_directions, residual, bounded
         self.linear = nn.Linear((3 if both_directions else 2) * inputs, outputs)
         self.norm = nn.LayerNorm(outputs) if norm else nn.Identity()
         self.activation = activation()
 
     def forward(self, batch: GraphBatch, h: Tensor, previous: Tensor) -> Tensor:
         """What this layer makes of h (n, inputs); a residual one adds `previous` (n, outputs)."""
-        parts = [h, bag_sum(h, batch.sources)]
+        parts = [h, self._messages(h, batch.sources)]
         if self.both_directions:
-            parts.append(bag_sum(h, batch.sources.transposed))
+            parts.append(self._messages(h, batch.sources.transposed))
         result: Tensor = self.activation(self.norm(self.linear(torch.cat(parts, dim=1))))
         return previous + result if self.residual else result
+
+    def _messages(self, h: Tensor, bags: Bags) -> Tensor:
+        found = bag_sum(h, bags)
+        if not self.bounded:
+            return found
+        neighbours = bags.offsets.diff()
+        if not len(neighbours) or neighbours.max() <= _MOST_NEIGHBOURS:
+            return found
+        return found * (_MOST_NEIGHBOURS / neighbours).clamp_max(1.0)[:, None]
 
 
 class Encoder(nn.Module, ABC):
@@ -142,6 +155,7 @@ class PublishedEncoder(Encoder):
             both_directions=False,
             residual=False,
             norm=False,
+            bounded=False,
             activation=nn.Tanh,
         )
 
@@ -212,6 +226,7 @@ class GraphEncoder(Encoder):
                 f"read_outs must be some of {', '.join(READ_OUTS)}, but got {tuple(read_outs)}."
             )
         self._layer_options: dict[str, Any] = {
+            "bounded": True,
             "both_directions": both_directions,
             "residual": residual,
             "norm": norm,

@@ -197,6 +197,19 @@ class TestDefault:
         weights = sum(p.numel() for part in (encoder, KAdapter(encoder)) for p in part.parameters())
         assert (weights < self.WHOLE) == (switch != {"residual": False})
 
+    @pytest.mark.parametrize("n", [9, 24])
+    def test_more_than_nine_neighbours_count_as_nine(self, n: int) -> None:
+        size = (1, n, 8, 8)
+        nodes = [Node.make("input", [], SHAPE), *(conv(1, SHAPE) for _ in range(n))]
+        nodes.append(Node.make("concat", [SHAPE] * n, size))
+        inputs = [(), *[(0,)] * n, tuple(range(1, n + 1))]
+        batch = GraphSet([ComputeGraph(nodes, inputs)]).batch([0])
+        (layer, *_) = GraphEncoder(hidden=1).layers
+        h = torch.ones(n + 2, 1)
+        read = layer._messages(h, batch.sources).flatten()
+        assert read.tolist() == [0.0, *[1.0] * n, 9.0]
+        assert layer._messages(h, batch.sources.transposed).flatten().tolist()[0] == 9.0
+
     def test_read_outs(self, residual: ComputeGraph) -> None:
         encoder = GraphEncoder(hidden=2)
         batch = GraphSet([residual]).batch([0], merged=True)
