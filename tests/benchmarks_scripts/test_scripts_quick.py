@@ -43,6 +43,13 @@ def test_a_script_runs_quickly(name: str, data_dir: Path, tmp_path: Path) -> Non
     for figure in figures.values():
         assert {"value", "asked", "holds"} <= set(figure)
         assert figure["holds"] is None
+    for picture in PICTURES.get(name, ()):
+        assert (tmp_path / picture).stat().st_size > 1000
+    for less, more in SURE.get(name, ()):
+        assert figures[less]["value"] < figures[more]["value"]
 
 
 FIGURES = ["figure", "value", "asked", "holds"]
+PICTURES = {"nas_bench_mr.py": ("scatter.png", "calibration.png")}
+SURE = {"nas_bench_mr.py": [("seg: mae of default", "seg: mae of published recipe")]}
+"""Figures of which even a quick run shows which one is less."""

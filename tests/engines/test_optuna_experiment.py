@@ -211,7 +211,7 @@ def test_after_a_kill_nothing_is_lost_and_nothing_evaluated_twice(
 ) -> None:
     storage = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else str(tmp_path / "s.journal")
     command = [sys.executable, "-c", KILLED, storage, str(Path(__file__).parent)]
-    killed = subprocess.run(command, timeout=120, check=False, env={**os.environ})
+    killed = subprocess.run(command, timeout=600, check=False, env={**os.environ})
     assert killed.returncode == -signal.SIGKILL
     evaluated: list[Sample] = []
 

@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def run(script: str, *arguments: str, cwd: Path) -> str:
     command = [sys.executable, str(EXAMPLES / script), *arguments]
     done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=cwd, capture_output=True, text=True, timeout=1200, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1171,13 +1171,13 @@ def mutated(seed: int, count: int) -> dict[str, int]:
         else:
             for _ in range(rng.choice((1, 1, 2, 8))):
                 content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        before = time.monotonic()
+        before = time.process_time()
         try:
             from_onnx(bytes(content))
             outcomes["read"] += 1
         except (FileFormatError, GraphError) as err:
             outcomes[type(err).__name__] += 1
-        assert time.monotonic() - before < 5
+        assert time.process_time() - before < 60, "no file may keep the reader busy"
     return outcomes
 
 

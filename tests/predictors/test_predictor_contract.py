@@ -299,7 +299,7 @@ fit = load_predictor(sys.argv[1] + "/p", space)
 found = fit.predict(np.load(sys.argv[1] + "/codes.npy"))
 np.savez(sys.argv[1] + "/found.npz", mean=found.mean, std=found.std)
 """
-        subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=600)
         with np.load(tmp_path / "found.npz") as found:
             np.testing.assert_array_equal(found["mean"], fit.predict(codes).mean)
             np.testing.assert_array_equal(found["std"], fit.predict(codes).std)

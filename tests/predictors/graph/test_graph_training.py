@@ -149,7 +149,7 @@ torch.distributed.destroy_process_group()
 def test_two_processes_learn_the_same(tmp_path: Path) -> None:
     commands = [[sys.executable, "-c", SCRIPT, str(rank), str(tmp_path)] for rank in (0, 1)]
     processes = [subprocess.Popen(command) for command in commands]
-    assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
     for name in ("backbone", "adapter"):
         first, second = ((tmp_path / f"{name}{rank}").read_bytes() for rank in (0, 1))
         assert first == second
