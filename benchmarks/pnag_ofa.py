@@ -357,7 +357,7 @@ def draw(runs: list[dict[str, Any]], label: str, path: Path) -> None:
             run["drawn"][MNAS][i], bins, color=style, histtype="step", label=f"{MNAS}, {budget:.3g}"
         )
         counts.axvline(budget, color=style, linestyle="--")
-    counts.set(xlabel=label, ylabel="draws", yscale="symlog")
+    counts.set(xlabel=label, ylabel="draws")
     counts.set_title("Costs of draws; dashed: the budget")
     counts.legend(fontsize="small")
     figure.savefig(path, dpi=130)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class PNAGOptions(TypedDict, total=False):
         rounds: Number of fits within the budget.
         cost: The cost that has budgets: an exact one of the space, or else a metric that is
             reported.
-        targets: The budget to search for, from costs to upper bounds.
+        targets: The budget to search for, from costs to upper bounds, or several budgets, from
+            costs to as many bounds each.
         limits: Hard upper limits on the space's exact costs: no architecture above one is ever
             evaluated.
         exploration: How many predicted standard deviations a candidate's merit gains.
@@ -71,7 +72,7 @@ class PNAGOptions(TypedDict, total=False):
     warmup: RandomWarmup
     rounds: int
     cost: str | None
-    targets: Mapping[str, float] | None
+    targets: Mapping[str, float | Sequence[float]] | None
     limits: Mapping[str, float] | None
     exploration: float
     predictor: Callable[[CodeSpace, int], CodePredictor] | None

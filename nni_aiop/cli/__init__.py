@@ -1,6 +1,7 @@
 """The command line `nni-aiop`: the one place that joins all the rooms, and nothing imports it."""
 
 from nni_aiop.cli._app import app, main
+from nni_aiop.cli._generate import generate
 from nni_aiop.cli._graph import graph
 from nni_aiop.cli._predict import predict
 from nni_aiop.cli._predictor import predictor
@@ -12,6 +13,7 @@ __all__ = ["app", "main"]
 
 app.command()(search)
 app.command()(run)
+app.command()(generate)
 app.command()(graph)
 app.command()(predict)
 app.add_typer(predictor)

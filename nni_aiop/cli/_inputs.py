@@ -25,14 +25,14 @@ from nni_aiop.spaces import CodeSpace
 
 SEARCHES: dict[str, type[BaseSearch]] = {
     "ncp": NCPSearch,
-    "pnag": PNAGSearch,
     "random": RandomSearch,
     "evolution": RegularizedEvolution,
     "topk": PredictorTopK,
+    "pnag": PNAGSearch,
 }
 """The searches that have a name on the command line and in experiment files."""
 
-LEARNING = ("ncp", "pnag", "topk")
+LEARNING = ("ncp", "topk", "pnag")
 """Those that fit a predictor: they plan with the budget and can weigh a cost."""
 
 

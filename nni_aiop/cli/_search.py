@@ -13,7 +13,7 @@ from nni_aiop.cli._app import BadInput
 
 def search(
     space: Annotated[str, typer.Argument(help="A name from `spaces list`, or module:attribute.")],
-    search: Annotated[str, typer.Option(help="ncp, pnag, random, evolution or topk.")] = "ncp",
+    search: Annotated[str, typer.Option(help="ncp, random, evolution, topk or pnag.")] = "ncp",
     evaluator: Annotated[
         str | None,
         typer.Option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,8 +38,9 @@ class PNAGSearch(PredictorSearch):
 
     Args:
         space: Where to search.
-        targets: The budget to search for, from costs to upper bounds; by default budgets are spread
-            over the range of costs, unless `limits` bound every budgeted cost.
+        targets: The budget to search for, from costs to upper bounds, or several budgets, from
+            costs to as many bounds each; by default budgets are spread over the range of costs,
+            unless `limits` bound every budgeted cost.
         levels: Number of budgets K of the generator.
         pool: Architectures that the predictor labels for the evaluator in each round.
         drawn: Architectures that are generated in each round, to choose from.
@@ -52,7 +53,7 @@ class PNAGSearch(PredictorSearch):
         self,
         space: CodeSpace,
         *,
-        targets: Mapping[str, float] | None = None,
+        targets: Mapping[str, float | Sequence[float]] | None = None,
         levels: int = 5,
         pool: int = 1000,
         drawn: int = 500,
@@ -60,7 +61,14 @@ class PNAGSearch(PredictorSearch):
         generator_steps: int = 100,
         **options: Any,
     ) -> None:
-        self.targets = dict(targets or {})
+        self.targets = {
+            name: [float(b) for b in np.atleast_1d(bounds)]
+            for name, bounds in (targets or {}).items()
+        }
+        if len({len(bounds) for bounds in self.targets.values()}) > 1:
+            raise ValueError(
+                f"targets must have as many bounds for each cost, but got {self.targets}."
+            )
         super().__init__(space, **options)
         least = min(levels, pool, drawn, evaluator_steps, generator_steps)
         if least < 1:
@@ -119,9 +127,11 @@ class PNAGSearch(PredictorSearch):
         generator = self._trained(space, grid, codes, self._merits(predictor, codes, 0.0))
         self.generator_ = generator
 
-        budgets = [grid.vector(bounds)] if len(bounds) == len(costs) else list(grid.array)
-        budgets = [budgets[i] for i in self._rng.permutation(len(budgets))]
-        proposed = self._proposed(generator, budgets, known)
+        asked = bool(bounds) and len(bounds) == len(costs)
+        budgets = self._rng.permutation(
+            np.stack([bounds[name] for name in costs], axis=1) if asked else grid.array
+        )
+        proposed = self._proposed(generator, list(budgets), known)
         proposed = proposed[meets_limits(self.space, proposed, self.limits)]
         if len(proposed) == 0:
             return []
@@ -216,17 +226,18 @@ class PNAGSearch(PredictorSearch):
 
         return cost
 
-    def _bounds(self, predictor: CodePredictor, codes: Array) -> dict[str, float]:
-        """The budget that is asked for, in the units of the generator's costs."""
+    def _bounds(self, predictor: CodePredictor, codes: Array) -> dict[str, list[float]]:
+        """The budgets that are asked for, in the units of the generator's costs."""
         out = {}
         for name in self.budgeted:
-            bound = self.targets.get(name, self.limits.get(name))
-            if bound is not None and name not in self.space.costs:
+            limited = [self.limits[name]] if name in self.limits else []
+            bounds = self.targets.get(name, limited)
+            if bounds and name not in self.space.costs:
                 column = predictor.metrics_.index(name)
                 low, span = _range(predictor.predict(codes).mean[:, column])
-                bound = max(0.01, 1 + (bound - low) / span)
-            if bound is not None:
-                out[name] = bound
+                bounds = [max(0.01, 1 + (bound - low) / span) for bound in bounds]
+            if bounds:
+                out[name] = bounds
         return out
 
 
@@ -235,16 +246,16 @@ def _range(values: Array) -> tuple[float, float]:
     return float(values.min()), float(np.ptp(values)) or 1.0
 
 
-def _grid(costs: Mapping[str, Array], bounds: Mapping[str, float], levels: int) -> BudgetGrid:
+def _grid(costs: Mapping[str, Array], bounds: Mapping[str, list[float]], levels: int) -> BudgetGrid:
     """Budgets over the range of costs, which the bounds lie in, too."""
     from nni_aiop.predictors import BudgetGrid
 
     ends = {}
     for name, values in costs.items():
         low, high = np.quantile(values, [0.02, 0.98]).tolist()
-        bound = bounds.get(name, high)
-        low = max(min(low, bound), 1e-6 * high)
-        ends[name] = (low, max(high, bound))
+        asked = bounds.get(name, [high])
+        low = max(min(low, *asked), 1e-6 * high)
+        ends[name] = (low, max(high, *asked))
     wide = all(high > (1 + 1e-9) * low for low, high in ends.values())
     k = levels if wide else 1
     return BudgetGrid(

@@ -23,6 +23,7 @@ from nni_aiop.search import NCPSearch, Objective, RandomWarmup
 from nni_aiop.spaces import CodeSpace, Ordinal, Sample
 from nni_aiop.strategies import (
     NCP,
+    PNAG,
     NCPSampler,
     NCPTuner,
     PredictorTopK,
@@ -107,6 +108,16 @@ class InTurn:
         RegularizedEvolution(seed=1, population=4, tournament=2),
         NCP(budget=10, warmup=RandomWarmup(count=6), rounds=2, starts=4, steps=2),
         PredictorTopK(budget=10, warmup=RandomWarmup(count=6)),
+        PNAG(
+            budget=10,
+            warmup=RandomWarmup(count=6),
+            rounds=2,
+            cost="size",
+            pool=20,
+            drawn=20,
+            evaluator_steps=4,
+            generator_steps=2,
+        ),
     ],
     ids=lambda s: type(s).__name__,
 )

@@ -1,0 +1,99 @@
+"""`nni-aiop generate`: architectures for a budget, from a generator that was trained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nni_aiop.cli._app import BadInput, bad_input, table
+
+
+def generate(
+    space: Annotated[str, typer.Option(help="A name from `spaces list`, or module:attribute.")],
+    budget: Annotated[
+        list[str],
+        typer.Option(
+            help="An upper bound on an exact cost of the space, such as flops=2e6 or "
+            "latency_ms=80; repeatable: all are kept."
+        ),
+    ],
+    generator: Annotated[
+        Path,
+        typer.Option(help="The generator's file; with --table it is trained and written first."),
+    ] = Path("out/generator.safetensors"),
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            help="Train on a benchmark's original file, or on a CSV of samples and metrics; what "
+            "was interrupted goes on.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The metric of --table to maximise; its first by default.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many architectures.")] = 1,
+    levels: Annotated[int, typer.Option(min=1, help="Number of budgets to train at.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of the generator.")] = 800,
+    extrapolate: Annotated[
+        bool, typer.Option(help="Allow a budget outside the range of training.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of training and of draws.")] = 0,
+) -> None:
+    """Generate architectures that keep a budget exactly, the best first, in milliseconds.
+
+    Train once with --table; the file then serves every budget. The costs to budget are those that
+    --budget names, and the file serves those only.
+
+    \b
+    Examples
+      nni-aiop generate --space nasbench201 --table nb201.csv.gz --metric c100_val \\
+          --budget flops=5e7
+      nni-aiop generate --space nasbench201 --budget flops=8e7 -n 5
+      nni-aiop generate --space my_spaces:phone --budget latency_ms=80
+    """
+    import numpy as np
+
+    from nni_aiop.cli._inputs import load_space, parse_limits
+
+    limits = parse_limits(budget)
+    code_space = load_space(space)
+    from nni_aiop.benchmarks import load_table
+    from nni_aiop.generators import BudgetGrid, ParetoGenerator, TrainingOptions, load_generator
+    from nni_aiop.search._limits import check_limits
+
+    check_limits(code_space, limits)
+    if train is None:
+        if not generator.exists():
+            raise BadInput(
+                f"a generator must be trained first, with --table: {generator} is not there."
+            )
+        trained = load_generator(generator, code_space)
+    else:
+        codes, columns = load_table(train, code_space, [metric] if metric else [])
+        accuracy = np.asarray(columns[metric or next(iter(columns))])
+        codes = code_space.encode_points(code_space.normalise(code_space.decode_points(codes)))
+        costs = {name: code_space.cost(name, codes) for name in limits}
+        generator.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = generator.with_suffix(".training")
+        with bad_input():
+            trained = ParetoGenerator(
+                code_space,
+                BudgetGrid.spread(costs, levels, low=0.005, high=0.995),
+                training=TrainingOptions(steps=steps),
+                seed=seed,
+            ).fit(codes, accuracy, progress=True, checkpoint=checkpoint)
+        trained.save(generator)
+        checkpoint.unlink(missing_ok=True)
+        typer.echo(f"Generator: {generator}\n")
+    with bad_input():
+        found = trained.generate(limits, n, extrapolate=extrapolate, seed=seed)
+    codes = code_space.encode([code_space.complete(code_space.canonical(s)) for s in found])
+    costs = {name: code_space.cost(name, codes) for name in limits}
+    rows = []
+    for i, sample in enumerate(found):
+        chosen = ", ".join(f"{k}={v}" for k, v in code_space.canonical(sample).items())
+        rows.append([i, *(float(costs[name][i]) for name in limits), chosen])
+    typer.echo(table(["", *limits, "architecture"], rows))

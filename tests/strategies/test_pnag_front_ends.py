@@ -1,0 +1,120 @@
+"""PNAG as an Optuna sampler and by itself: budgets kept, fronts, one search."""
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import Trial
+
+from nni_aiop.engines.optuna_space import sample_of, suggest
+from nni_aiop.errors import SpaceError
+from nni_aiop.search import Objective, PNAGSearch
+from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
+from nni_aiop.strategies import PNAGSampler
+
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+
+SPACE = CodeSpace(
+    [
+        Ordinal("depth", range(1, 9)),
+        Nominal("op", ("conv", "pool", "skip")),
+        Ordinal("width", (8, 16, 24, 32, 48, 64)),
+    ],
+    costs={"flops": lambda c: 1 + 7 * c[:, 0] + 8 * c[:, 4]},
+)
+QUICK: dict[str, Any] = {
+    "budget": 14,
+    "rounds": 2,
+    "levels": 3,
+    "pool": 60,
+    "drawn": 60,
+    "evaluator_steps": 20,
+    "generator_steps": 5,
+}
+
+
+def merit(sample: dict[str, Any]) -> float:
+    return float(sample["depth"] + sample["width"] / 8 + (sample["op"] == "conv"))
+
+
+def latency(sample: dict[str, Any]) -> float:
+    return float(sample["depth"] * sample["width"])
+
+
+def test_a_study_with_a_budget_never_exceeds_it() -> None:
+    study = optuna.create_study(
+        direction="maximize", sampler=PNAGSampler(SPACE, limits={"flops": 6.0}, seed=0, **QUICK)
+    )
+    study.optimize(lambda trial: merit(suggest(trial, SPACE)), n_trials=14)
+    samples = [sample_of(t, SPACE) for t in study.trials]
+    assert (SPACE.cost("flops", SPACE.encode(samples)) <= 6.0).all()
+    assert len({SPACE.key(s) for s in samples}) == 14
+
+
+def test_a_study_of_two_objectives_is_spread_over_their_front() -> None:
+    def objectives(trial: Trial) -> tuple[float, float]:
+        sample = suggest(trial, SPACE)
+        return merit(sample), latency(sample)
+
+    sampler = PNAGSampler(SPACE, seed=0, **QUICK)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objectives, n_trials=14)
+    search = sampler.search
+    assert isinstance(search, PNAGSearch)
+    assert search.budgeted == ("objective_1",)
+    assert search.generator_ is not None and search.generator_.grid.k == 3
+
+
+def test_the_search_alone_and_the_sampler_propose_the_same() -> None:
+    search = PNAGSearch(SPACE, cost="flops", seed=5, **QUICK)
+    alone = []
+    for _ in range(12):
+        (sample,) = search.ask(1)
+        search.tell(sample, {"default": merit(sample)})
+        alone.append(SPACE.key(sample))
+    study = optuna.create_study(
+        direction="maximize", sampler=PNAGSampler(SPACE, cost="flops", seed=5, **QUICK)
+    )
+    study.optimize(lambda trial: merit(suggest(trial, SPACE)), n_trials=12)
+    assert [SPACE.key(sample_of(t, SPACE)) for t in study.trials] == alone
+
+
+def test_what_is_budgeted() -> None:
+    both = ("default", Objective("ms", "minimize"))
+    assert PNAGSearch(SPACE).budgeted == ()
+    assert PNAGSearch(SPACE, objectives=both).budgeted == ("ms",)
+    assert PNAGSearch(SPACE, objectives=both, cost="flops").budgeted == ("flops",)
+    assert PNAGSearch(SPACE, targets={"ms": 3.0, "flops": 6.0}).budgeted == ("ms", "flops")
+    assert PNAGSearch(SPACE, limits={"flops": 6.0}).budgeted == ("flops",)
+    errors = (Objective("error", "minimize"), Objective("ms", "minimize"))
+    assert PNAGSearch(SPACE, objectives=errors).budgeted == ("ms",)
+
+
+def test_a_target_that_is_told_is_searched_for() -> None:
+    search = PNAGSearch(SPACE, targets={"ms": 100.0}, seed=0, **(QUICK | {"budget": 24}))
+    for _ in range(24):
+        (sample,) = search.ask(1)
+        search.tell(sample, {"default": merit(sample), "ms": latency(sample)})
+    proposed = [metrics["ms"] for _, metrics in search.history[8:] if metrics is not None]
+    assert sum(ms <= 110 for ms in proposed) >= len(proposed) * 0.6
+
+
+def test_several_targets_are_each_kept_by_a_proposal_of_every_round() -> None:
+    search = PNAGSearch(SPACE, targets={"flops": (3.0, 8.0)}, seed=0, **QUICK)
+    for _ in range(14):
+        (sample,) = search.ask(1)
+        search.tell(sample, {"default": merit(sample)})
+    samples = [sample for sample, _ in search.history]
+    spent = SPACE.cost("flops", SPACE.encode(samples))
+    assert (spent[4:] <= 8.0).all() and (spent[4:] <= 3.0).sum() >= 2
+    with pytest.raises(ValueError, match="as many bounds"):
+        PNAGSearch(SPACE, targets={"flops": (3.0, 8.0), "ms": 1.0})
+
+
+def test_wrong_arguments_are_told_at_once() -> None:
+    with pytest.raises(SpaceError, match="limits need a space"):
+        PNAGSampler(limits={"flops": 1.0})
+    with pytest.raises(SpaceError, match="it has: flops"):
+        PNAGSampler(SPACE, limits={"ms": 1.0})
+    with pytest.raises(ValueError, match="at least 1"):
+        PNAGSampler(SPACE, levels=0)
