@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nni_aiop._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from nni_aiop.engines.nni_early_stopping import EarlyStoppingAssessor
+    from nni_aiop.engines.nni_assessor import EarlyStoppingAssessor
     from nni_aiop.engines.optuna_pruner import EarlyStoppingPruner
     from nni_aiop.strategies._nni import (
         NCP,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nni_aiop.strategies._optuna import NCPSampler, PNAGSampler, SearchSampler
 
 _MODULES = {
-    "EarlyStoppingAssessor": "nni_aiop.engines.nni_early_stopping",
+    "EarlyStoppingAssessor": "nni_aiop.engines.nni_assessor",
     "EarlyStoppingPruner": "nni_aiop.engines.optuna_pruner",
     "NCP": "nni_aiop.strategies._nni",
     "NCPSampler": "nni_aiop.strategies._optuna",

@@ -1,4 +1,4 @@
-"""Early stopping in NNI: an evaluator that trains a few epochs, and an assessor."""
+"""An NNI evaluator that trains a few epochs and predicts the rest."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from nni_aiop.spaces import Sample
 
 with importing_nni():
     import nni
-    from nni.assessor import Assessor, AssessResult
 
-__all__ = ["EarlyStoppingAssessor", "EarlyStoppingEvaluator"]
+__all__ = ["EarlyStoppingEvaluator"]
 
 
 class _Enough(Exception):
@@ -152,39 +151,3 @@ class EarlyStoppingEvaluator(_ByTheSample):
                     f"{self.history} must hold finished trials of one space, but: {err}."
                 ) from err
         self._read += len(whole)
-
-
-class EarlyStoppingAssessor(Assessor):  # type: ignore[misc]
-    """NNI's assessor that ends a trial which will hardly end better than the best so far.
-
-    NNI tells an assessor neither parameters nor final results: it learns from the intermediate
-    results alone, and takes the last one of a trial for its final value. Its arguments are the
-    `classArgs` of an experiment file.
-
-    Args:
-        optimize_mode: Whether more is better, or less.
-        options: Further arguments of `EarlyStopping`.
-
-    Raises:
-        ValueError: An argument is illegal.
-    """
-
-    def __init__(
-        self, optimize_mode: Literal["maximize", "minimize"] = "maximize", **options: Any
-    ) -> None:
-        super().__init__()
-        self.rule = EarlyStopping(direction=optimize_mode, **options)
-        self._curves: dict[str, list[float]] = {}
-
-    def assess_trial(self, trial_job_id: str, trial_history: list[Any]) -> AssessResult:
-        """Good, or Bad where the trial is to be ended; a trial with a NaN goes on."""
-        curve = [numbers(metric).get("default", np.nan) for metric in trial_history]
-        self._curves[trial_job_id] = curve
-        stop = bool(np.isfinite(curve).all()) and self.rule.decide(curve).stop
-        return AssessResult.Bad if stop else AssessResult.Good
-
-    def trial_end(self, trial_job_id: str, success: bool) -> None:
-        """Learn from a trial that came to its end."""
-        curve = self._curves.pop(trial_job_id, [])
-        if success and curve and np.isfinite(curve).all():
-            self.rule.finish(curve, curve[-1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,4 +107,17 @@ def test_the_assessor_ends_the_hopeless(mode: Any) -> None:
     assessor.trial_end("never seen", True)
     assert len(assessor.rule) == 10
     with pytest.raises(ValueError, match="direction must be"):
-        EarlyStoppingAssessor("up")  # type: ignore[arg-type]
+        EarlyStoppingAssessor("up").assess_trial("x", [0.5])  # type: ignore[arg-type]
+
+
+def test_the_assessor_starts_without_anything_heavy() -> None:
+    script = """
+import sys
+from nni_aiop.strategies import EarlyStoppingAssessor
+EarlyStoppingAssessor(startup=8)
+loaded = {"torch", "sklearn", "optuna"} & set(sys.modules)
+raise SystemExit(f"{loaded} were imported" if loaded else 0)
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -95,10 +95,11 @@ WITHOUT = """
 import sys
 sys.modules["nni"] = None
 from nni_aiop.errors import MissingPackageError
-from nni_aiop.search_spaces import multi_resolution, nasbench101, nasbench201
+from nni_aiop.search_spaces import multi_resolution, naap, nasbench101, nasbench201
 from nni_aiop.search_spaces.transnas101 import macro, micro
 for module, name in (
-    (multi_resolution, "MultiResolutionSpace"), (nasbench101, "NASBench101Space"),
+    (multi_resolution, "MultiResolutionSpace"), (naap, "NAAPSpace"),
+    (nasbench101, "NASBench101Space"),
     (nasbench201, "NASBench201Space"), (macro, "TransNASMacroSpace"), (micro, "TransNASMicroSpace"),
 ):
     module.code_space()
