@@ -25,6 +25,7 @@ from nni_aiop.search import Objective
 from nni_aiop.search_spaces import get_space
 
 PNG = b"\x89PNG\r\n\x1a\n"
+PATIENCE = 600.0  # seconds; only against tests that hang
 COMMAND = [sys.executable, "-c", "from nni_aiop.cli import main; main()"]
 
 # A space and an evaluator of a user's own, in a module beside the experiment file.
@@ -170,11 +171,12 @@ def test_ctrl_c_leaves_the_results_so_far(own: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, *arguments, "--budget", "400", "--out", "o"], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
-    while not (own / "o" / "search.png").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    deadline = time.monotonic() + PATIENCE
+    while not (own / "o" / "search.png").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert 0 < len(rows(own / "o")) < 400
@@ -405,10 +407,11 @@ class Terminal(io.StringIO):
 def test_a_spinner_turns_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nni_aiop.cli._progress._TURN", 0.01)
     terminal, file = Terminal(), io.StringIO()
-    for stream in (terminal, file):
-        with Spinner("Fitting gp", stream):
-            time.sleep(0.1)
-    assert terminal.getvalue().count("Fitting gp: 00:00") > 2
+    deadline = time.monotonic() + PATIENCE
+    with Spinner("Fitting gp", terminal), Spinner("Fitting gp", file):
+        while terminal.getvalue().count("Fitting gp: 0") < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
     assert file.getvalue() == ""
 
 

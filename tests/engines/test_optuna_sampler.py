@@ -33,6 +33,7 @@ SPACE = CodeSpace(
     ],
     conditions={"width": Condition("op", ("conv",))},
 )
+PATIENCE = 600.0  # seconds; only against tests that hang
 SIZE = 4 * (3 + 1 + 1)  # architectures: the width matters beside conv only
 
 
@@ -560,11 +561,11 @@ def test_two_workers_that_claim_at_once_both_step_back(tmp_path: Path) -> None:
         def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
             meets, self.first = self.first, False
             if meets:
-                barrier.wait(timeout=10)
+                barrier.wait(timeout=PATIENCE)
             super().set_trial_system_attr(trial_id, key, value)
             claims.append(value and value["asked"])
             if meets:
-                barrier.wait(timeout=10)
+                barrier.wait(timeout=PATIENCE)
 
     study_of(SearchSampler(in_order()), storage=Meeting(JournalFileBackend(path)), study_name="s")
     found: list[Sample] = []
@@ -581,7 +582,7 @@ def test_two_workers_that_claim_at_once_both_step_back(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=30)
+        worker.join(timeout=PATIENCE)
     assert claims[0] == claims[1]  # they met ...
     assert claims.count(None) >= 1
     assert len({SPACE.key(s) for s in found}) == 2  # ... and parted
