@@ -11,8 +11,8 @@ h^i_v = tanh(W_1 h^{i-1}_v + W_2 sum_{w in In(v)} h^{i-1}_w + b), read out as th
     h^i_v = h^{i-1}_v + relu(W_1 h^{i-1}_v + W_2 sum_{w in In(v)} h^{i-1}_w
                              + W_3 sum_{w in Out(v)} h^{i-1}_w + b)
 
-where a sum of more than nine neighbours is nine times their mean: networks such as DenseNets, whose
-nodes read dozens of others, would otherwise be amplified layer by layer beyond all that is known.
+where a sum of more than two neighbours is twice their mean: networks such as DenseNets, whose nodes
+read dozens of others, would otherwise be amplified layer by layer beyond all that is known.
 and it reads out the mean of the nodes of each resolution level, beside those of all nodes.
 """
 
@@ -34,7 +34,7 @@ READ_OUTS = ("levels", "mean", "sum", "last")
 """Of a graph's nodes: mean by level, mean, sum / 100, mean of those that nothing reads."""
 
 _SUM_SCALE = 100.0
-_MOST_NEIGHBOURS = 9
+_MOST_NEIGHBOURS = 2
 
 
 class GraphLayer(nn.Module):

@@ -73,11 +73,11 @@ class TransferredPredictor(ABC):
 
 @dataclass(frozen=True)
 class ZeroShotPredictor(TransferredPredictor):
-    """A weighted mean of members' standardised predictions.
+    """A weighted mean of members' standardised predictions, and of log FLOPs.
 
     Attributes:
         members: Adapters, or a backbone.
-        weights: (k,).
+        weights: (k + 1,), the last that of log FLOPs.
         bias: Added to the weighted mean.
         std: Of the standardised labels about it.
     """
@@ -94,7 +94,8 @@ class ZeroShotPredictor(TransferredPredictor):
         self, graphs: Sequence[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array, Array]:
         z, flops = _votes(self.members, graphs, self.device)
-        return (self.bias + z @ self.weights)[:, None], np.array([self.std]), flops
+        found = self.bias + _with_cost(z, flops) @ self.weights
+        return found[:, None], np.array([self.std]), flops
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,11 @@ def _votes(
     )
 
 
+def _with_cost(z: Array, flops: Array) -> Array:
+    """(n, k + 1) votes (n, k) beside log FLOPs, of which a network may have none."""
+    return np.column_stack([z, np.log(np.maximum(flops, 1.0))])
+
+
 def zero_shot(
     members: Sequence[Member],
     data: GraphSet,
@@ -149,27 +155,27 @@ def zero_shot(
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, but got {weights!r}.")
-    z, _ = _votes(members, data, device)
-    w, bias = np.full(len(members), 1 / len(members)), 0.0
+    z, flops = _votes(members, data, device)
+    z = _with_cost(z, flops)
+    w, bias = np.append(np.full(len(members), 1 / len(members)), 0.0), 0.0
     if weights == "fitted":
-        w, bias = fitted_weights(z, y)
+        w, bias = fitted_weights(z, y) or (w, bias)
     # Two numbers, mean and standard deviation, were learned from the same labels.
     error = np.square(y - bias - z @ w).sum() / max(1, len(y) - 2)
     return ZeroShotPredictor(tuple(members), w, bias, float(np.sqrt(error)), labels, metric, device)
 
 
-def fitted_weights(z: Array, y: Array) -> tuple[Array, float]:
-    """(k,) weights of at least 0, and a bias: each member as far as it ranks these labels well.
+def fitted_weights(z: Array, y: Array) -> tuple[Array, float] | None:
+    """(k,) weights of at least 0, and a bias: each vote as far as it ranks these labels well.
 
-    With r_j the Spearman correlation of member j with the labels, its standardised predictions get
-    weight max(0, r_j)^2; their sum is scaled to the least squares for labels that it ranks so well.
-    Where no member agrees with the labels, all weigh the same.
+    With r_j the Spearman correlation of vote j with the labels, it gets, standardised, the weight
+    max(0, r_j)^2; their sum is scaled to the least squares for labels that it ranks so well. None
+    where no vote agrees with the labels.
     """
-    k = z.shape[1]
     center, spread = z.mean(0), z.std(0)
     trust = np.array([max(_agreement(column, y), 0.0) ** 2 for column in z.T])
     if not trust.any():
-        return np.full(k, 1 / k), 0.0
+        return None
     w = trust / np.where(spread > 0, spread, np.inf)
     vote = (z - center) @ w
     w *= max(_agreement(vote, y), 0.0) * y.std() / vote.std()
