@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,21 +44,23 @@ class ToyEvaluator(Evaluator):  # type: ignore[misc]
     """Reports `score`.
 
     Args:
-        log: A file that gets a line when an evaluation begins and one when it ends.
-        delay: Seconds that an evaluation takes.
+        log: A file that gets a line when an evaluation begins, is held, and ends.
+        hold: An evaluation that begins when so many have ended waits to be killed.
         mode: How to misbehave where a is odd: fail, silent (reports nothing), nan, or the kinds of
             metrics that NNI does not take: numpy, no_default.
     """
 
-    def __init__(self, log: str = "", delay: float = 0.0, mode: str = "") -> None:
+    def __init__(self, log: str = "", hold: int | None = None, mode: str = "") -> None:
         self.log = log
-        self.delay = delay
+        self.hold = hold
         self.mode = mode
 
     def _execute(self, model: Any) -> None:
         sample = model.sample
         self.write("begin", sample)
-        time.sleep(self.delay)
+        if self.hold is not None and Path(self.log).read_text().count("end") >= self.hold:
+            self.write("held", sample)
+            time.sleep(600)
         found: Any = score(sample)
         if sample["a"] % 2:
             if self.mode == "fail":
