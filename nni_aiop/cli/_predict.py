@@ -1,4 +1,4 @@
-"""`nni-aiop predict`: a metric of a network that nobody has trained."""
+"""`nni-aiop predict`: a metric of networks that nobody has trained."""
 
 from __future__ import annotations
 
@@ -7,23 +7,32 @@ from typing import Annotated
 
 import typer
 
-from nni_aiop.cli._app import BadInput, bad_input
+from nni_aiop.cli._app import BadInput, bad_input, table
+from nni_aiop.weights import shipped_tasks
 
 _LEVEL = 0.8  # of the interval
 
 
 def predict(
-    model: Annotated[
-        str,
+    models: Annotated[
+        list[str],
         typer.Argument(
-            help="An ONNX file (.onnx), a graph (.json), or module:callable, which returns a "
-            "PyTorch module or a compute graph."
+            metavar="MODEL...",
+            help="ONNX files (.onnx), graphs (.json), or module:callable, which returns a PyTorch "
+            "module or a compute graph.",
         ),
     ],
-    task: Annotated[str, typer.Option(help="What to predict: a task of the folder.")],
-    predictor: Annotated[
-        Path, typer.Option(help="A folder of tasks, as `nni-aiop predictor adapt` writes it.")
+    task: Annotated[
+        str,
+        typer.Option(help=f"What to predict: {', '.join(shipped_tasks())}; or one of --predictor."),
     ],
+    predictor: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of tasks, as `nni-aiop predictor adapt` writes it; by default the "
+            "weights that come with the package."
+        ),
+    ] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,34 +40,41 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Predict a metric of a network, with its 80 % interval.
+    """Predict a metric of a network, or rank several by it, with 80 % intervals.
 
-    It says so, and predicts nothing, where the network is unlike those that the predictor learned
+    It says so, and predicts nothing, where a network is unlike those that the predictor learned
     from. No weights are made.
 
     \b
-    Example
+    Examples
+      nni-aiop predict resnet.onnx vit.onnx --task imagenet-top1
+      nni-aiop predict my_module:make_network --input 1x3x224x224 --task imagenet-top1
       nni-aiop predict detector.onnx --task accuracy --predictor out/tasks
     """
     from nni_aiop.cli._graph import read_graph
-    from nni_aiop.predictors.graph import load_task
+    from nni_aiop.predictors.graph import load_shipped_task, load_task
 
     try:
         with bad_input():
-            known = load_task(predictor, task)
+            known = load_shipped_task(task) if predictor is None else load_task(predictor, task)
     except KeyError as err:
         raise BadInput(err.args[0]) from err
-    graph = read_graph(model, inputs or ())
-    distance = float(known.distance([graph])[0])
-    if distance > 1:
-        typer.echo(
-            f"{model} is outside what {task} was trained on: {distance:.1f} times as far from any "
-            "known network as those may be from each other. Nothing is predicted."
-        )
-        return
-    found = known.predict([graph])
+    graphs = [read_graph(model, inputs or ()) for model in models]
+    distances = known.distance(graphs).tolist()
+    found = known.predict(graphs)
     low, high = found.interval(_LEVEL)
-    typer.echo(
-        f"{task}: {found.mean[0, 0]:.6g} "
-        f"({_LEVEL:.0%} interval {low[0, 0]:.6g} to {high[0, 0]:.6g})"
-    )
+    columns = (found.mean, low, high)
+    told = zip(*(column[:, 0].tolist() for column in columns), models, distances, strict=True)
+    inside = sorted((row for row in told if row[-1] <= 1), reverse=True)
+    if len(models) > 1 and inside:
+        rows = [[model, *row] for *row, model, _ in inside]
+        typer.echo(table(["model", task, f"{_LEVEL:.0%} from", "to"], rows))
+    elif inside:
+        mean, least, most, *_ = inside[0]
+        typer.echo(f"{task}: {mean:.6g} ({_LEVEL:.0%} interval {least:.6g} to {most:.6g})")
+    for model, distance in zip(models, distances, strict=True):
+        if distance > 1:
+            typer.echo(
+                f"{task}: nothing is predicted of {model}, which is outside what it was trained "
+                f"on: {distance:.1f} times as far from any known network as one may be."
+            )

@@ -126,7 +126,12 @@ def adapt(
             "sample of --space as JSON) and one of measured values."
         ),
     ],
-    backbone: Annotated[Path, typer.Option(help="A file of GraphPredictor.save.")],
+    backbone: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of GraphPredictor.save; by default the one that comes with the package."
+        ),
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Its column; the second one by default.")] = None,
     model: Annotated[
         str, typer.Option(help="gp or ridge (few rows), or adapter (hundreds of rows).")
@@ -141,14 +146,14 @@ def adapt(
 
     \b
     Examples
-      nni-aiop predictor adapt measured.csv --backbone predictor.safetensors
+      nni-aiop predictor adapt measured.csv
       nni-aiop predictor adapt history.csv --backbone predictor.safetensors --space nasbench201
     """
     from nni_aiop.cli._progress import Spinner
-    from nni_aiop.predictors.graph import learn_task, load_graph_predictor
+    from nni_aiop.predictors.graph import learn_task, load_graph_predictor, load_shipped
 
     name, graphs, values = _measured_networks(data, task, space)
-    fit = load_graph_predictor(backbone)
+    fit = load_shipped() if backbone is None else load_graph_predictor(backbone)
     with bad_input(), Spinner(f"Learning {name}"):
         learn_task(fit, name, graphs, values, out, model=model, epochs=epochs)
     typer.echo(f"{name} learned from {len(graphs)} networks ({model}): {out}")

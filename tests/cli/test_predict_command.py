@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
-pytest.importorskip("torch", reason="PyTorch is not installed")
-
+from benchmarks._timm import create
 from nni_aiop.cli import app
-from nni_aiop.graphs import ComputeGraph, Node
+from nni_aiop.graphs import ComputeGraph, Node, from_module
 from nni_aiop.predictors.graph import GraphPredictor, load_task
 from nni_aiop.search_spaces import get_space
 
@@ -76,7 +76,7 @@ def test_it_abstains_from_what_it_does_not_know(folder: Path, tmp_path: Path) ->
     invoke("predictor", "adapt", folder / "files.csv", "--backbone", backbone, "--out", tmp_path)
     told = invoke("predict", folder / "foreign.json", "--task", "mflops", "--predictor", tmp_path)
     assert told.exit_code == 0
-    assert "outside what mflops was trained on" in told.output
+    assert "outside what it was trained on" in told.output
     assert "interval" not in told.output
 
 
@@ -117,3 +117,38 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         assert failed.exit_code == 2, arguments
         assert text in " ".join(failed.output.split())
         assert failed.output.count("\n") == 1
+
+
+IMAGENET = ("--task", "imagenet-top1")
+
+
+def test_networks_are_ranked_out_of_the_box(folder: Path) -> None:
+    networks = [folder / "mobilenetv3_small_050.json", folder / "resnet50.json"]
+    for path in networks:
+        with torch.device("meta"):
+            from_module(create(path.stem), (1, 3, 224, 224)).save(path)
+    told = invoke("predict", *networks, folder / "foreign.json", *IMAGENET)
+    assert told.exit_code == 0, told.output
+    heading, _, *rows, last = told.output.splitlines()
+    assert heading.split()[:2] == ["model", "imagenet-top1"]
+    assert [row.split()[0] for row in rows] == [str(path) for path in reversed(networks)]
+    for row in rows:
+        mean, low, high = map(float, row.split()[1:])
+        assert low < mean < high
+    assert "foreign.json, which is outside what it was trained on" in last
+
+
+def test_the_tasks_that_come_with_the_package_are_told(folder: Path) -> None:
+    told = invoke("predict", "--help")
+    assert "imagenet-top1" in told.output
+    failed = invoke("predict", folder / "0.json", "--task", "size")
+    assert failed.exit_code == 2
+    assert "imagenet-top1" in failed.output
+    assert failed.output.count("\n") == 1
+
+
+def test_a_task_is_learned_beside_the_shipped_backbone(folder: Path, tmp_path: Path) -> None:
+    done = invoke("predictor", "adapt", folder / "files.csv", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    told = invoke("predict", folder / "12.json", "--task", "mflops", "--predictor", tmp_path)
+    assert "mflops: " in told.output

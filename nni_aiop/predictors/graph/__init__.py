@@ -1,13 +1,15 @@
 """Predictors of metrics from compute graphs (AIO-P): one predictor for many spaces and tasks.
 
 `GraphPredictor` is the one to start with: `fit` pretrains its backbone, `adapt` adds a K-Adapter
-for a task, and `transfer` or `few_shot` carry both to a task with a few labels.
+for a task, and `transfer` or `few_shot` carry both to a task with a few labels. `load_shipped`
+returns one that is trained.
 """
 
 from nni_aiop.predictors.graph._adapters import KAdapter
 from nni_aiop.predictors.graph._collation import GraphSet
 from nni_aiop.predictors.graph._encoders import ENCODERS, Encoder, GraphEncoder, PublishedEncoder
 from nni_aiop.predictors.graph._predictor import GraphPredictor, load_graph_predictor
+from nni_aiop.predictors.graph._shipped import load_shipped, load_shipped_task
 from nni_aiop.predictors.graph._tasks import TaskPredictor, learn_task, load_task
 from nni_aiop.predictors.graph._transfer import (
     FewShotPredictor,
@@ -16,6 +18,7 @@ from nni_aiop.predictors.graph._transfer import (
 )
 from nni_aiop.predictors.graph.few_shot import GPHead, RidgeHead
 from nni_aiop.predictors.graph.labels import LabelScaling
+from nni_aiop.weights import model_card, shipped_tasks
 
 __all__ = [
     "ENCODERS",
@@ -34,5 +37,9 @@ __all__ = [
     "ZeroShotPredictor",
     "learn_task",
     "load_graph_predictor",
+    "load_shipped",
+    "load_shipped_task",
     "load_task",
+    "model_card",
+    "shipped_tasks",
 ]

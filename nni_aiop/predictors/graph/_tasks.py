@@ -66,6 +66,9 @@ class TaskPredictor:
 
     def distance(self, graphs: Sequence[ComputeGraph]) -> NDArray[np.float64]:
         """(n,) how far networks are from known ones; beyond 1 a prediction is not to be trusted."""
+        if isinstance(self._predictor, GraphPredictor):
+            adapter = self.task if self.task in self._predictor.adapters_ else None
+            return self._predictor.distance(graphs, adapter=adapter)
         return self.domain.distance(np.stack([global_features(graph) for graph in graphs]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -321,6 +322,13 @@ class TestUnknownGroups:
         fitted.load_adapter(tmp_path / "beside")
         again = fitted.predict(graphs, adapters=["beside"])
         np.testing.assert_array_equal(again.mean, found.mean)
+        apart = copy.deepcopy(both.module)
+        last = apart.head.body[-1]
+        assert isinstance(last, torch.nn.Linear)
+        last.bias.data += 10
+        fitted.adapters_["beside"] = replace(both, module=apart)
+        assert (fitted.distance(graphs, adapter="beside") > 1).all()
+        assert (fitted.distance(graphs, adapter="alone") <= 1).mean() > 0.8
         del fitted.adapters_["beside"], fitted.adapters_["alone"]
 
     def test_intervals_hold_as_often_as_they_say(
@@ -454,6 +462,6 @@ folder = sys.argv[1]
 graphs = [ComputeGraph.load(f"{folder}/{i}.json") for i in range(3)]
 np.save(f"{folder}/found.npy", load_graph_predictor(f"{folder}/p").predict(graphs).mean)
 """
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=600)
     found = np.load(tmp_path / "found.npy")
     np.testing.assert_allclose(found, predictor.predict(graphs[:3]).mean, rtol=1e-6)
