@@ -52,14 +52,14 @@ def predict(
       nni-aiop predict detector.onnx --task accuracy --predictor out/tasks
     """
     from nni_aiop.cli._graph import read_graph
-    from nni_aiop.predictors.graph import load_shipped_task, load_task
+    from nni_aiop.predictors.graph import GraphSet, load_shipped_task, load_task
 
     try:
         with bad_input():
             known = load_shipped_task(task) if predictor is None else load_task(predictor, task)
     except KeyError as err:
         raise BadInput(err.args[0]) from err
-    graphs = [read_graph(model, inputs or ()) for model in models]
+    graphs = GraphSet([read_graph(model, inputs or ()) for model in models])
     distances = known.distance(graphs).tolist()
     found = known.predict(graphs)
     low, high = found.interval(_LEVEL)

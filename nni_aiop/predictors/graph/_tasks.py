@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nni_aiop.errors import FileFormatError
-from nni_aiop.graphs import global_features
 from nni_aiop.predictors._base import Prediction
+from nni_aiop.predictors.graph._collation import GraphSet
 from nni_aiop.predictors.graph._domain import Domain
 from nni_aiop.predictors.graph._files import read_file, write_file
 from nni_aiop.predictors.graph._predictor import (
@@ -56,7 +56,7 @@ class TaskPredictor:
     domain: Domain
     _predictor: GraphPredictor | TransferredPredictor
 
-    def predict(self, graphs: Sequence[ComputeGraph]) -> Prediction:
+    def predict(self, graphs: Sequence[ComputeGraph] | GraphSet) -> Prediction:
         """The task's metric of n networks."""
         if isinstance(self._predictor, GraphPredictor):
             if self.task in self._predictor.adapters_:
@@ -64,12 +64,13 @@ class TaskPredictor:
             return self._predictor.predict(graphs)[self.task]
         return self._predictor.predict(graphs)
 
-    def distance(self, graphs: Sequence[ComputeGraph]) -> NDArray[np.float64]:
+    def distance(self, graphs: Sequence[ComputeGraph] | GraphSet) -> NDArray[np.float64]:
         """(n,) how far networks are from known ones; beyond 1 a prediction is not to be trusted."""
         if isinstance(self._predictor, GraphPredictor):
             adapter = self.task if self.task in self._predictor.adapters_ else None
             return self._predictor.distance(graphs, adapter=adapter)
-        return self.domain.distance(np.stack([global_features(graph) for graph in graphs]))
+        data = graphs if isinstance(graphs, GraphSet) else GraphSet(graphs)
+        return self.domain.distance(data.u)
 
 
 def learn_task(
@@ -116,9 +117,10 @@ def learn_task(
         predictor.save_adapter(task, _adapter(path))
         domain = predictor.adapters_[task].domain
     else:
-        few = predictor.few_shot(graphs, y, adapters=(), head=model, metric=task)
+        data = GraphSet(graphs)
+        few = predictor.few_shot(data, y, adapters=(), head=model, metric=task)
         assert isinstance(few, FewShotPredictor)
-        domain = Domain.fit(np.stack([global_features(graph) for graph in graphs]))
+        domain = Domain.fit(data.u)
         content["labels"] = few.labels.to_json()
         tensors |= {f"domain.{name}": array for name, array in domain.to_arrays().items()}
         tensors |= {f"head.{name}": array for name, array in few.head.to_arrays().items()}
