@@ -1,6 +1,6 @@
 """The same loop over a model space of one's own, written for NNI: no NNI experiment is started.
 
-    python examples/ask_tell_user_space.py --trials 20
+python examples/ask_tell_user_space.py --trials 20
 """
 
 import argparse

@@ -446,13 +446,12 @@ class GraphPredictor:
         """
         self._require_fit()
         names = self.adapters_ if adapters is None else adapters
-        found, votes, _ = self.embed_and_vote(graphs, tuple(names))
-        return found[:, : found.shape[1] - votes]
+        return self.embed_and_vote(graphs, tuple(names))[0]
 
     def embed_and_vote(
         self, graphs: Sequence[ComputeGraph] | GraphSet, adapters: Sequence[str]
-    ) -> tuple[Array, int, Array]:
-        """(n, d + k) what `embed` returns beside what each adapter predicts, k, and (n,) FLOPs."""
+    ) -> tuple[Array, Array, Array]:
+        """(n, d) what `embed` returns, (n, k) what each adapter predicts, and (n,) FLOPs."""
         encoder = self._backbone.encoder
         modules = [self._adapter(name).module for name in adapters]
 
@@ -465,7 +464,8 @@ class GraphPredictor:
             return torch.cat([*parts, batch.u, *votes], dim=1)
 
         found, flops = self._apply(call, graphs)
-        return found, len(modules), flops
+        x, votes = np.split(found, [found.shape[1] - len(modules)], axis=1)
+        return x, votes, flops
 
     def _apply(
         self, call: Callable[[GraphBatch], Tensor], graphs: Sequence[ComputeGraph] | GraphSet
@@ -615,14 +615,15 @@ class GraphPredictor:
         by_flops: bool = False,
         metric: str = "metric",
     ) -> TransferredPredictor:
-        """A regressor from frozen embeddings (`embed`) to a few labels.
+        """A regressor from frozen embeddings (`embed`) to a few labels, and the adapters' vote.
 
-        It reads what adapters predict too, which counts as much as all embeddings together.
+        The regressor reads what adapters predict, and log FLOPs, too; its mean is taken with that
+        of `transfer` with fitted weights, which counts as ten labels do.
 
         Args:
             graphs: n networks of the new task.
             y: (n,) their labels; NaN where not known.
-            adapters: Which embed and predict beside the backbone's embedding; all by default.
+            adapters: Which embed and vote beside the backbone's embedding; all by default.
             head: "ridge" or "gp".
             by_flops: Whether Eq. 5 applies.
             metric: Name of what is predicted.
@@ -637,11 +638,7 @@ class GraphPredictor:
         self._require_fit()
         names = tuple(self.adapters_ if adapters is None else adapters)
         data, targets, labels = self._target(graphs, y, by_flops, metric)
-        x, votes, _ = self.embed_and_vote(data, names)
-        weights = np.ones(x.shape[1])
-        weights[x.shape[1] - votes :] = (x.shape[1] - votes) / max(votes, 1)
-        regressor = HEADS[head]().fit(x, targets, weights)
-        return FewShotPredictor(self, names, regressor, labels, metric)
+        return FewShotPredictor.fit(self, names, data, targets, labels, head, metric)
 
     def _members(self, adapters: Sequence[str]) -> list[Member]:
         self._require_fit()

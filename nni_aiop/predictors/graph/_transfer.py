@@ -1,7 +1,7 @@
 """Predictors of a task of which a few networks are labelled, made from a `GraphPredictor`.
 
-Notation: n labelled graphs, z (n, k) standardised predictions of k members, w (k,) their weights,
-y (n,) standardised labels.
+Notation: n labelled graphs, z (n, k) standardised predictions of k members beside (n,) log FLOPs,
+w (k + 1,) their weights, y (n,) standardised labels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nni_aiop.predictors._base import Prediction
 from nni_aiop.predictors.graph._adapters import Member
 from nni_aiop.predictors.graph._collation import GraphSet, apply
 from nni_aiop.predictors.graph._scores import TaskLabels
-from nni_aiop.predictors.graph.few_shot import FewShotHead, rescale_last_layer
+from nni_aiop.predictors.graph.few_shot import HEADS, FewShotHead, rescale_last_layer
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
@@ -39,6 +39,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 WEIGHTS = ("equal", "fitted")
+_LABELS_OF_A_VOTE = 10
 
 
 def prediction(
@@ -72,20 +73,52 @@ class TransferredPredictor(ABC):
 
 
 @dataclass(frozen=True)
-class ZeroShotPredictor(TransferredPredictor):
+class Vote:
     """A weighted mean of members' standardised predictions, and of log FLOPs.
 
     Attributes:
-        members: Adapters, or a backbone.
-        weights: (k + 1,), the last that of log FLOPs.
+        weights: w (k + 1,), the last that of log FLOPs.
         bias: Added to the weighted mean.
         std: Of the standardised labels about it.
     """
 
-    members: tuple[Member, ...]
     weights: Array
     bias: float
     std: float
+
+    @classmethod
+    def fit(cls, z: Array, y: Array, weights: str) -> Vote:
+        """One of labelled graphs.
+
+        Raises:
+            ValueError: Unknown weights.
+        """
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, but got {weights!r}.")
+        k = z.shape[1] - 1
+        w, bias = np.append(np.full(k, 1 / max(k, 1)), 0.0), 0.0
+        if weights == "fitted":
+            w, bias = fitted_weights(z, y) or (w, bias)
+        # Two numbers, mean and standard deviation, were learned from the same labels.
+        error = np.square(y - bias - z @ w).sum() / max(1, len(y) - 2)
+        return cls(w, bias, float(np.sqrt(error)))
+
+    def __call__(self, z: Array) -> Array:
+        """(n,) standardised predictions."""
+        return np.asarray(self.bias + z @ self.weights)
+
+
+@dataclass(frozen=True)
+class ZeroShotPredictor(TransferredPredictor):
+    """What members, and with fitted weights log FLOPs, vote.
+
+    Attributes:
+        members: Adapters, or a backbone.
+        vote: Of theirs.
+    """
+
+    members: tuple[Member, ...]
+    vote: Vote
     labels: TaskLabels
     metric: str
     device: torch.device
@@ -94,18 +127,23 @@ class ZeroShotPredictor(TransferredPredictor):
         self, graphs: Sequence[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array, Array]:
         z, flops = _votes(self.members, graphs, self.device)
-        found = self.bias + _with_cost(z, flops) @ self.weights
-        return found[:, None], np.array([self.std]), flops
+        return self.vote(z)[:, None], np.array([self.vote.std]), flops
 
 
 @dataclass(frozen=True)
 class FewShotPredictor(TransferredPredictor):
-    """A regressor on frozen embeddings, and on what adapters predict.
+    """The mean of a regressor on frozen embeddings and of the adapters' vote.
+
+    The regressor errs little where embeddings tell much of the labels, the vote has few numbers to
+    learn, and the two err apart: of few labels, their mean is better than either. The vote counts
+    as ten labels would, 10 / (n + 10). Standard deviations are added up as if both erred together.
 
     Attributes:
         predictor: Whose embeddings.
-        adapters: Of it, those that embed and predict too.
+        adapters: Of it, those that embed and vote too.
         head: The fitted regressor.
+        vote: Of the adapters, if it agrees with any label.
+        share: Of the vote in the mean.
     """
 
     predictor: GraphPredictor
@@ -113,29 +151,70 @@ class FewShotPredictor(TransferredPredictor):
     head: FewShotHead
     labels: TaskLabels
     metric: str
+    vote: Vote | None = None
+    share: float = 0.0
+
+    @classmethod
+    def fit(
+        cls,
+        predictor: GraphPredictor,
+        adapters: tuple[str, ...],
+        data: GraphSet,
+        y: Array,
+        labels: TaskLabels,
+        head: str,
+        metric: str,
+    ) -> FewShotPredictor:
+        """One of labelled graphs; the regressor reads the votes too.
+
+        Of its columns, the votes together count as much as all embeddings.
+        """
+        x, z, _ = _embeddings_and_votes(predictor, adapters, data)
+        weights = np.ones(x.shape[1] + z.shape[1])
+        weights[x.shape[1] :] = x.shape[1] / max(z.shape[1], 1)
+        regressor = HEADS[head]().fit(np.hstack([x, z]), y, weights)
+        if fitted_weights(z, y) is None:
+            return cls(predictor, adapters, regressor, labels, metric)
+        vote = Vote.fit(z, y, "fitted")
+        share = _LABELS_OF_A_VOTE / (len(y) + _LABELS_OF_A_VOTE)
+        return cls(predictor, adapters, regressor, labels, metric, vote, share)
 
     def _standardised(
         self, graphs: Sequence[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array, Array]:
-        x, _, flops = self.predictor.embed_and_vote(graphs, self.adapters)
-        z, s = self.head.predict(x)
-        return z[:, None], s[:, None], flops
+        x, z, flops = _embeddings_and_votes(self.predictor, self.adapters, graphs)
+        mean, std = self.head.predict(np.hstack([x, z]))
+        if self.vote is not None:
+            mean = (1 - self.share) * mean + self.share * self.vote(z)
+            std = (1 - self.share) * std + self.share * self.vote.std
+        return mean[:, None], std[:, None], flops
+
+
+def _embeddings_and_votes(
+    predictor: GraphPredictor,
+    adapters: tuple[str, ...],
+    graphs: Sequence[ComputeGraph] | GraphSet,
+) -> tuple[Array, Array, Array]:
+    """(n, d) embeddings, z (n, k + 1), or (n, 0) without adapters, and (n,) FLOPs."""
+    x, z, flops = predictor.embed_and_vote(graphs, adapters)
+    return x, _with_cost(z, flops) if adapters else z, flops
 
 
 def _votes(
     members: Sequence[Member], graphs: Sequence[ComputeGraph] | GraphSet, device: torch.device
 ) -> tuple[Array, Array]:
-    """(n, k) what each member predicts, and (n,) FLOPs."""
-    return apply(
+    """z (n, k + 1), and (n,) FLOPs."""
+    found, flops = apply(
         lambda batch: torch.cat([member(batch) for member in members], dim=1),
         graphs,
         merged=members[0].merged,
         device=device,
     )
+    return _with_cost(found, flops), flops
 
 
 def _with_cost(z: Array, flops: Array) -> Array:
-    """(n, k + 1) votes (n, k) beside log FLOPs, of which a network may have none."""
+    """z (n, k + 1) of predictions (n, k) and FLOPs, of which a network may have none."""
     return np.column_stack([z, np.log(np.maximum(flops, 1.0))])
 
 
@@ -153,20 +232,12 @@ def zero_shot(
     Raises:
         ValueError: Unknown weights.
     """
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, but got {weights!r}.")
-    z, flops = _votes(members, data, device)
-    z = _with_cost(z, flops)
-    w, bias = np.append(np.full(len(members), 1 / len(members)), 0.0), 0.0
-    if weights == "fitted":
-        w, bias = fitted_weights(z, y) or (w, bias)
-    # Two numbers, mean and standard deviation, were learned from the same labels.
-    error = np.square(y - bias - z @ w).sum() / max(1, len(y) - 2)
-    return ZeroShotPredictor(tuple(members), w, bias, float(np.sqrt(error)), labels, metric, device)
+    z, _ = _votes(members, data, device)
+    return ZeroShotPredictor(tuple(members), Vote.fit(z, y, weights), labels, metric, device)
 
 
 def fitted_weights(z: Array, y: Array) -> tuple[Array, float] | None:
-    """(k,) weights of at least 0, and a bias: each vote as far as it ranks these labels well.
+    """w (k + 1,) of at least 0, and a bias: each vote as far as it ranks these labels well.
 
     With r_j the Spearman correlation of vote j with the labels, it gets, standardised, the weight
     max(0, r_j)^2; their sum is scaled to the least squares for labels that it ranks so well. None

@@ -21,6 +21,7 @@ from nni_aiop.graphs import ComputeGraph
 from nni_aiop.predictors import Prediction
 from nni_aiop.predictors.graph import (
     ENCODERS,
+    FewShotPredictor,
     GraphPredictor,
     GraphSet,
     TransferredPredictor,
@@ -283,6 +284,27 @@ class TestNames:
 
 
 class TestTransfer:
+    def test_a_vote_counts_as_ten_labels_do(self, fitted: GraphPredictor, graphs: Graphs) -> None:
+        y = measured(graphs)["accuracy"]
+        for n in (10, 40):
+            few = fitted.few_shot(graphs[:n], y[:n], adapters=["up"])
+            assert isinstance(few, FewShotPredictor) and few.vote is not None
+            voted = fitted.transfer(graphs[:n], y[:n], adapters=["up"], weights="fitted")
+            share = 10 / (n + 10)
+            parts = replace(few, vote=None).predict(graphs), voted.predict(graphs)
+            found = few.predict(graphs)
+            for name in ("mean", "std"):
+                of_head, of_vote = (getattr(part, name) for part in parts)
+                mixed = (1 - share) * of_head + share * of_vote
+                np.testing.assert_allclose(getattr(found, name), mixed)
+
+    def test_adapters_that_agree_with_no_label_do_not_vote(
+        self, fitted: GraphPredictor, graphs: Graphs
+    ) -> None:
+        few = fitted.few_shot(graphs[:9], np.full(9, 2.0), adapters=["up"])
+        assert isinstance(few, FewShotPredictor) and few.vote is None
+        np.testing.assert_allclose(few.predict(graphs).mean, 2.0)
+
     def test_units_are_those_of_the_few_labels(
         self, predict: Callable[[Any], Prediction], fitted: GraphPredictor, graphs: Graphs
     ) -> None:
