@@ -72,6 +72,10 @@ from joblib import Parallel, delayed
 
 ASKED_SRCC = 0.5
 ASKED_IN_SPACE = {"nas_bench_201": 0.96}
+PUBLISHED = """Published for NAS-Bench-101 (Akhauri & Abdelfattah, ICML 2024, arXiv 2403.02484),
+SRCC and tau in abdelfattah-lab/flan_nas, correlation_trainer/backup_results (exp1):
+FLAN 0.940 and 0.788 with 364 labels, 0.951 and 0.809 with 729;
+an MLP on the adjacency matrix 0.699 and 0.514 with 729."""
 FEWEST_MEMBERS = 5
 ABLATED_ON = ["a"]  # tables whose targets table e takes: adapters of b take three times as long
 
@@ -182,6 +186,7 @@ def tell_in_space(found: Found, figures: Figures) -> str:
             for i in range(min(map(len, parts.values())))
         ]
         text.append(show(title, gathered(columns, what)))
+    text.append(PUBLISHED)
     ours = "GNN, default encoder"
     for part, seeds in parts.items():
         for what in ("srcc", "mae", "kendall"):
