@@ -5,8 +5,6 @@ These functions run in other processes: they take folders, sizes and a seed.
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -81,15 +79,6 @@ def score(measured: Array, predicted: Array) -> dict[str, float]:
         "mae": mae(measured, predicted),
         "srcc": float(np.nan_to_num(spearman(measured, predicted))),
     }
-
-
-def run_part(work: Callable[..., Any], path: Path, *arguments: Any) -> Any:
-    """What the work returns (JSON), or what its file holds where it was done before."""
-    if not path.exists():
-        torch.set_num_threads(1)
-        warnings.simplefilter("ignore")
-        write_json(path, work(*arguments))
-    return json.loads(path.read_text())
 
 
 # --- a, b, e: transfer ---------------------------------------------------------------------------

@@ -12,14 +12,17 @@ A script builds its arguments with `parse_arguments`, collects figures in `Figur
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nni_aiop.results import write_json
 
-__all__ = ["Figures", "Parser", "format_table", "parse_arguments", "parser", "progress"]
+__all__ = ["Figures", "Parser", "format_table", "parse_arguments", "parser", "progress", "run_part"]
 
 Parser = argparse.ArgumentParser
 
@@ -79,6 +82,20 @@ def progress() -> Callable[[str], None]:
     """A function that prints a message after the seconds since now."""
     start = time.perf_counter()
     return lambda message: print(f"[{time.perf_counter() - start:6.1f} s] {message}", flush=True)
+
+
+def run_part(work: Callable[..., Any], path: Path, *arguments: Any) -> Any:
+    """What the work returns (JSON), or what its file holds where it was done before.
+
+    For functions that run in other processes: they get one thread, and warn of nothing.
+    """
+    if not path.exists():
+        import torch
+
+        torch.set_num_threads(1)
+        warnings.simplefilter("ignore")
+        write_json(path, work(*arguments))
+    return json.loads(path.read_text())
 
 
 class Figures:

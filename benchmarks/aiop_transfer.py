@@ -61,13 +61,12 @@ from _aiop_parts import (
     in_space,
     load,
     rank_family,
-    run_part,
     score,
     train_adapters,
     train_backbone,
     turn_switches,
 )
-from _common import Figures, format_table, parse_arguments, parser, progress
+from _common import Figures, format_table, parse_arguments, parser, progress, run_part
 from joblib import Parallel, delayed
 
 ASKED_SRCC = 0.5

@@ -42,8 +42,8 @@ from _aiop_data import (
     zoo_table,
 )
 from _aiop_methods import FLOPS, KINDS, PARAMETERS, QUICK, Sizes
-from _aiop_parts import load, pretrained, run_part, score, split
-from _common import Figures, format_table, parse_arguments, parser, progress
+from _aiop_parts import load, pretrained, score, split
+from _common import Figures, format_table, parse_arguments, parser, progress, run_part
 from joblib import Parallel, delayed
 
 from nni_aiop.graphs import FEATURES_VERSION

@@ -11,11 +11,13 @@ in points, averaged over five budgets from the 10th to the 90th percentile of la
 PNAG, random search and NSGA-II serve all five budgets by one run; constrained regularized evolution
 runs once for each budget with a fifth of the lookups, and beside it, for reference, with all of
 them for each budget (five times as many).
+
+Finished parts are kept in the out folder: what is there is not done again, so that a stopped run
+goes on. Take another out folder after a change of code.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import torch
-from _common import Figures, format_table, parse_arguments, parser, progress
+from _common import Figures, format_table, parse_arguments, parser, progress, run_part
 from joblib import Parallel, delayed
 
 from nni_aiop.benchmarks import load_nas_bench_201_csv
@@ -149,9 +151,7 @@ def by_nsga(table: Table, seed: int, lookups: int) -> list[int]:
 
 def run_one(root: Path, device: str, method: str, seed: int, lookups: int) -> list[float]:
     """Regret at each budget."""
-    torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     table = Table(root, device)
     makers: dict[str, Callable[[], list[int]]] = {
         PNAG: partial(by_pnag, table, seed, lookups),
@@ -184,18 +184,30 @@ def main() -> None:
     devices = DEVICES[:1] if options.quick else DEVICES
     seeds = range(1 if options.quick else options.seeds)
     say = progress()
-    regrets: dict[tuple[str, str, int], list[float]] = {}
     figures = Figures(quick=options.quick)
-    with Parallel(n_jobs=1 if options.quick else 2) as pool:
-        for number in lookups:
-            for device in devices:
-                for method in METHODS:
-                    found = pool(
-                        delayed(run_one)(options.data, device, method, seed, number)
-                        for seed in seeds
-                    )
-                    regrets[device, method, number] = [float(np.mean(r)) for r in found]
-                    say(f"{number:5d} {device:12s} {method:26s} {np.mean(found):.3f}")
+    parts = (options.out / "quick" if options.quick else options.out) / "parts"
+    tasks = [
+        (device, method, seed, number)
+        for number in lookups
+        for device in devices
+        for method in METHODS
+        for seed in seeds
+    ]
+    found = Parallel(n_jobs=1 if options.quick else 2, return_as="generator")(
+        delayed(run_part)(
+            run_one,
+            parts / f"{'-'.join(map(str, task)).replace(' ', '_')}.json",
+            options.data,
+            *task,
+        )
+        for task in tasks
+    )
+    regrets: dict[tuple[str, str, int], list[float]] = {}
+    for (device, method, seed, number), regret in zip(tasks, found, strict=True):
+        regrets.setdefault((device, method, number), []).append(float(np.mean(regret)))
+        if seed == seeds[-1]:
+            mean = np.mean(regrets[device, method, number])
+            say(f"{number:5d} {device:12s} {method:26s} {mean:.3f}")
     for number in lookups:
         rows: list[list[object]] = []
         for method in METHODS:

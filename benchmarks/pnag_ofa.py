@@ -11,6 +11,9 @@ EVO is regularized evolution under the exact limit, which asks as many accuracie
 labels: 14,000 divided by the number of budgets for each. It and the rewards of MnasNet and TuNAS
 read accuracies from a network that was fitted on the 14,000. Each method names one architecture per
 budget by what it knows itself.
+
+Judges and finished parts are kept in the out folder: what is there is not done again, so that a
+stopped run goes on. Take another out folder after a change of code.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import Figures, format_table, parse_arguments, parser, progress
+from _common import Figures, format_table, parse_arguments, parser, progress, run_part
 from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
@@ -41,7 +44,7 @@ from nni_aiop.generators import (
     multi_objective_reward,
 )
 from nni_aiop.generators._training import PolicyTraining
-from nni_aiop.predictors import make_predictor
+from nni_aiop.predictors import load_predictor, make_predictor
 from nni_aiop.search import RegularizedEvolution
 from nni_aiop.search_spaces.mobilenetv3 import code_space, load_latency_table
 from nni_aiop.spaces import CodeSpace
@@ -91,35 +94,54 @@ class Data:
     labeler: Callable[[np.ndarray], np.ndarray]
 
 
-def read(root: Path, seed: int, size: Size) -> Data:
-    folder = root / "ofa_mbv3"
-    table = load_latency_table(folder / "lut_note10_w1.2.csv.gz")
-    space = code_space(width=1.2, latency={"latency_ms": table})
-    rows = load_ofa_mbv3(folder / "surrogate_16k.csv.gz")
-    codes, accuracy = space.encode(rows.samples), rows.metrics["autobuild_top1"]
-    order = np.random.default_rng(seed).permutation(len(codes))
-    train, rest = order[: size.train], order[14_000 : 14_000 + size.judge]
-    measured = load_ofa_mbv3(folder / "dynast_w1.0_measured.csv.gz")
-    judge = fitted_judge(
-        space,
-        (codes[rest], accuracy[rest]),
-        (
-            space.encode(measured.samples)[: size.judge * 2],
-            measured.metrics["top1"][: size.judge * 2],
-        ),
-    )
+def read(root: Path, judges: Path, seed: int, size: Size) -> Data:
+    space, codes, accuracy = surrogate(root)
+    train, rest = split(len(codes), seed, size)
     labeler = fitted_labeler(space, codes, accuracy, train)
     held_out = codes[rest], accuracy[rest]
+    judge = joint_judge(space, judges, seed, held_out)
     return Data(space, codes[train], accuracy[train], held_out, judge, labeler)
 
 
-def fitted_judge(
-    space: CodeSpace, held_out: Labels, measured: Labels
+def surrogate(root: Path) -> tuple[CodeSpace, np.ndarray, np.ndarray]:
+    """The space, and codes and accuracies of surrogate_16k."""
+    table = load_latency_table(root / "ofa_mbv3" / "lut_note10_w1.2.csv.gz")
+    space = code_space(width=1.2, latency={"latency_ms": table})
+    rows = load_ofa_mbv3(root / "ofa_mbv3" / "surrogate_16k.csv.gz")
+    return space, space.encode(rows.samples), rows.metrics["autobuild_top1"]
+
+
+def split(n: int, seed: int, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that methods know, and those that only a judge does."""
+    order = np.random.default_rng(seed).permutation(n)
+    return order[: size.train], order[14_000 : 14_000 + size.judge]
+
+
+def fit_judge(root: Path, judges: Path, seed: int | None, size: Size) -> None:
+    """Puts a judge into its file: of the rows that no method of this seed knows, or measured."""
+    path = judge_path(judges, seed)
+    if path.exists():
+        return
+    torch.set_num_threads(1)
+    space, codes, accuracy = surrogate(root)
+    if seed is None:
+        measured = load_ofa_mbv3(root / "ofa_mbv3" / "dynast_w1.0_measured.csv.gz")
+        rows = slice(2 * size.judge)
+        codes, accuracy = space.encode(measured.samples)[rows], measured.metrics["top1"][rows]
+    else:
+        rest = split(len(codes), seed, size)[1]
+        codes, accuracy = codes[rest], accuracy[rest]
+    make_predictor("gp", space, 0).fit(codes, {"accuracy": accuracy}).save(path)
+
+
+def judge_path(judges: Path, seed: int | None) -> Path:
+    return judges / f"{'measured' if seed is None else seed}.safetensors"
+
+
+def joint_judge(
+    space: CodeSpace, judges: Path, seed: int, held_out: Labels
 ) -> Callable[[np.ndarray], np.ndarray]:
-    one, other = (
-        make_predictor("gp", space, 0).fit(codes, {"accuracy": accuracy})
-        for codes, accuracy in (held_out, measured)
-    )
+    one, other = (load_predictor(judge_path(judges, which), space) for which in (seed, None))
     on_held_out = other.predict(held_out[0]).mean[:, 0]
     slope, shift = np.polyfit(on_held_out, held_out[1], 1)
 
@@ -245,10 +267,11 @@ def _narrow(generator: ParetoGenerator) -> Any:
     return ParetoGenerator(generator.space, one, hidden=generator.hidden)._new_policy()
 
 
-def run_one(root: Path, cost: str, seed: int, size: Size, ablate: bool) -> dict[str, Any]:
+def run_one(
+    root: Path, judges: Path, cost: str, seed: int, size: Size, ablate: bool
+) -> dict[str, Any]:
     """Everything for one cost and one seed."""
-    torch.set_num_threads(1)
-    data = read(root, seed, size)
+    data = read(root, judges, seed, size)
     space, spent = data.space, data.space.cost(cost, data.codes)
     budgets = np.quantile(spent, np.linspace(0.05, 0.95, 5))
     grid = BudgetGrid.spread({cost: spent}, 10, low=0.005, high=0.995)
@@ -317,7 +340,7 @@ def run_one(root: Path, cost: str, seed: int, size: Size, ablate: bool) -> dict[
             levels = BudgetGrid.spread({cost: spent}, k, low=0.005, high=0.995)
             by_k = pnag if k == 10 else trained(data, cost, levels, size, seed)
             code, _ = chosen(data, by_k, cost, budgets[2], size.drawn)
-            out["levels"][k] = float(data.judge(code)[0])
+            out["levels"][str(k)] = float(data.judge(code)[0])
         out["independent"] = []
         for budget in budgets:
             alone = trained(
@@ -400,7 +423,7 @@ def report(cost: str, runs: list[dict[str, Any]], figures: Figures) -> None:
     if "levels" in runs[0]:
         print(f"\nNumber of budgets K: judged accuracy at {budgets[2]:.4g} (seed 0)")
         levels = runs[0]["levels"]
-        print(format_table(["K", *map(str, levels)], [["accuracy", *levels.values()]]))
+        print(format_table(["K", *levels], [["accuracy", *levels.values()]]))
         print("\nIndependent searches beside the joint one (seed 0)")
         rows = [["independent", *runs[0]["independent"]], ["joint", *runs[0]["accuracy"][PNAG]]]
         print(format_table(headers, rows))
@@ -415,12 +438,26 @@ def main() -> None:
     costs = ("latency_ms",) if options.quick else tuple(COSTS)
     say = progress()
     tasks = [(cost, seed) for seed in seeds for cost in costs]
-    with Parallel(n_jobs=1 if options.quick else 2) as pool:
-        done = pool(
-            delayed(run_one)(options.data, cost, seed, size, seed == 0 and not options.quick)
-            for cost, seed in tasks
+    work = options.out / "quick" if options.quick else options.out
+    judges, parts = work / "judges", work / "parts"
+    judges.mkdir(parents=True, exist_ok=True)
+    n_jobs = 1 if options.quick else 2
+    Parallel(n_jobs)(
+        delayed(fit_judge)(options.data, judges, seed, size) for seed in (None, *seeds)
+    )
+    say("judges are fitted")
+    done = []
+    runs = Parallel(n_jobs, return_as="generator")(
+        delayed(run_part)(
+            run_one,
+            parts / f"{cost}-{seed}.json",
+            *(options.data, judges, cost, seed, size, seed == 0 and not options.quick),
         )
-    say(f"{len(tasks)} runs are done")
+        for cost, seed in tasks
+    )
+    for (cost, seed), run in zip(tasks, runs, strict=True):
+        done.append(run)
+        say(f"{cost}, seed {seed}")
     figures = Figures(quick=options.quick)
     for cost in costs:
         runs = [run for (name, _), run in zip(tasks, done, strict=True) if name == cost]
