@@ -217,10 +217,13 @@ def in_space(
     codes = default_predictor(benchmark.space, seed).fit(train.codes, {"metric": train.y})
     found["code predictor"] = codes.predict(test.codes).mean[:, 0]
     found[FLOPS], found[PARAMETERS] = test.graphs.flops, test.parameters
-    return {
+    scores = {
         name: {**score(test.y, values), "kendall": float(np.nan_to_num(kendall(test.y, values)))}
         for name, values in found.items()
     }
+    for name in (FLOPS, PARAMETERS):  # in other units
+        del scores[name]["mae"]
+    return scores
 
 
 # --- d: timm -------------------------------------------------------------------------------------
