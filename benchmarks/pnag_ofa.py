@@ -382,6 +382,7 @@ def draw(runs: list[dict[str, Any]], label: str, path: Path) -> None:
         counts.axvline(budget, color=style, linestyle="--")
     counts.set(xlabel=label, ylabel="draws")
     counts.set_title("Costs of draws; dashed: the budget")
+    counts.margins(y=0.4)  # room for the legend
     counts.legend(fontsize="small")
     figure.savefig(path, dpi=130)
 
