@@ -87,18 +87,8 @@ class Vote:
     std: float
 
     @classmethod
-    def fit(cls, z: Array, y: Array, weights: str) -> Vote:
-        """One of labelled graphs.
-
-        Raises:
-            ValueError: Unknown weights.
-        """
-        if weights not in WEIGHTS:
-            raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, but got {weights!r}.")
-        k = z.shape[1] - 1
-        w, bias = np.append(np.full(k, 1 / max(k, 1)), 0.0), 0.0
-        if weights == "fitted":
-            w, bias = fitted_weights(z, y) or (w, bias)
+    def measured(cls, z: Array, y: Array, w: Array, bias: float) -> Vote:
+        """One whose std is that of labelled graphs."""
         # Two numbers, mean and standard deviation, were learned from the same labels.
         error = np.square(y - bias - z @ w).sum() / max(1, len(y) - 2)
         return cls(w, bias, float(np.sqrt(error)))
@@ -173,9 +163,10 @@ class FewShotPredictor(TransferredPredictor):
         weights = np.ones(x.shape[1] + z.shape[1])
         weights[x.shape[1] :] = x.shape[1] / max(z.shape[1], 1)
         regressor = HEADS[head]().fit(np.hstack([x, z]), y, weights)
-        if fitted_weights(z, y) is None:
+        found = fitted_weights(z, y)
+        if found is None:
             return cls(predictor, adapters, regressor, labels, metric)
-        vote = Vote.fit(z, y, "fitted")
+        vote = Vote.measured(z, y, *found)
         share = _LABELS_OF_A_VOTE / (len(y) + _LABELS_OF_A_VOTE)
         return cls(predictor, adapters, regressor, labels, metric, vote, share)
 
@@ -232,8 +223,14 @@ def zero_shot(
     Raises:
         ValueError: Unknown weights.
     """
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, but got {weights!r}.")
     z, _ = _votes(members, data, device)
-    return ZeroShotPredictor(tuple(members), Vote.fit(z, y, weights), labels, metric, device)
+    w, bias = np.append(np.full(len(members), 1 / len(members)), 0.0), 0.0
+    if weights == "fitted":
+        w, bias = fitted_weights(z, y) or (w, bias)
+    vote = Vote.measured(z, y, w, bias)
+    return ZeroShotPredictor(tuple(members), vote, labels, metric, device)
 
 
 def fitted_weights(z: Array, y: Array) -> tuple[Array, float] | None:
