@@ -28,15 +28,25 @@ def pareto_reward(evaluator: ParetoEvaluator) -> Reward:
     return lambda codes, costs, budgets: evaluator.score(codes, budgets, costs)
 
 
-def multi_objective_reward(accuracy: Accuracy, *, exponent: float = -0.07) -> Reward:
-    """accuracy * (cost / budget)^exponent, of several costs the product.
+def multi_objective_reward(
+    accuracy: Accuracy, *, alpha: float = -0.07, beta: float = -0.07
+) -> Reward:
+    """accuracy * (cost / budget)^w, of several costs the product.
+
+    w is alpha where the budget is kept and beta where it is not. With the published -0.07 for both
+    (soft) the budget is but a factor: whatever it is, the same architecture is the best one. With 0
+    and -1 (hard) only what exceeds the budget is charged.
 
     Source: Tan et al., "MnasNet: Platform-Aware Neural Architecture Search for Mobile", CVPR 2019,
-    Eq. 2 with alpha = beta.
+    Eqs. 2 and 3.
     """
-    return lambda codes, costs, budgets: (
-        accuracy(codes) * ((costs / budgets) ** exponent).prod(axis=1)
-    )
+
+    def reward(codes: Array, costs: Array, budgets: Array) -> Array:
+        ratio = costs / budgets
+        charged: Array = (ratio ** np.where(ratio <= 1, alpha, beta)).prod(axis=1)
+        return accuracy(codes) * charged
+
+    return reward
 
 
 def absolute_reward(accuracy: Accuracy, *, weight: float = -0.07) -> Reward:

@@ -205,6 +205,13 @@ def test_published_rewards_by_hand(reward) -> None:
     assert found == pytest.approx([wanted[reward], 0.8])
 
 
+def test_the_hard_multi_objective_reward_charges_only_what_exceeds_a_budget() -> None:
+    reward = multi_objective_reward(lambda c: c[:, 0], alpha=0, beta=-1)
+    codes = np.array([[0.5], [0.8], [0.6]])
+    costs = np.array([[2.0, 3.0], [0.5, 1.0], [0.5, 1.5]])
+    assert reward(codes, costs, np.ones((3, 2))) == pytest.approx([0.5 / 6, 0.8, 0.4])
+
+
 def test_a_saved_generator_generates_the_same(fitted, tmp_path: Path) -> None:
     fitted.save(tmp_path / "g.safetensors")
     again = load_generator(tmp_path / "g.safetensors", space())
