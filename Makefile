@@ -7,7 +7,7 @@
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
-EXTRAS ?= nni,benchmarks,dev,test
+EXTRAS ?= nni,latency,benchmarks,dev,test
 JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -32,7 +32,7 @@ lint: $(STAMP)
 # torch goes first and alone: a looser requirement could take a build with gigabytes of CUDA packages.
 # timm, which tests and benchmarks draw networks from, goes without its requirements: torchvision's
 # wheels need CUDA beside a CPU torch, and timm's other needs stand in the extra `test`.
-$(STAMP): setup.cfg pyproject.toml constraints.txt
+$(STAMP): setup.cfg pyproject.toml constraints.txt Makefile
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 must be installed, but none was found." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$(TORCH)"

@@ -54,8 +54,8 @@ def measure_latency(
     """Latency of one forward pass on the CPU of this machine, single precision.
 
     Args:
-        network: A module (measured in evaluation mode and left in its own), or an ONNX file with
-            one input.
+        network: A module (measured in evaluation mode; every part is left in its own), or an ONNX
+            file with one input.
         shape: Of the input, the batch first.
         warmup: Runs before the first that counts.
         runs: Runs that count.
@@ -63,7 +63,9 @@ def measure_latency(
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
-        FileFormatError: The ONNX file cannot be read, or does not have one input.
+        FileFormatError: The ONNX file cannot be read, does not have one input, or does not take an
+            image of that shape.
+        OSError: There is no such file.
         ValueError: A number is below its least: 0 of warm-up, 1 of runs and threads.
 
     Example:
@@ -82,9 +84,11 @@ def measure_latency(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    content: Any = network
+    content: Any
     if isinstance(network, (str, os.PathLike)):
-        content = Path(network).read_bytes()
+        content = str(network)  # a path, as weights may lie in files beside it
+        with Path(network).open("rb"):
+            pass  # a file that is not there is told of in Python's words
     else:
         content = _exported(network, shape)
     try:
@@ -97,6 +101,13 @@ def measure_latency(
     if len(inputs) != 1:
         raise FileFormatError(f"a network must have one input, but has {len(inputs)}.")
     feed = {inputs[0].name: np.random.default_rng(0).random(tuple(shape), dtype=np.float32)}
+    try:
+        session.run(None, feed)
+    except Exception as err:  # likewise
+        raise FileFormatError(
+            f"a network must take numbers of shape {tuple(shape)}, but this one does not: "
+            f"{' '.join(str(err).split())}"
+        ) from err
     spent = []
     for _ in range(warmup + runs):
         start = time.perf_counter()
@@ -106,21 +117,21 @@ def measure_latency(
 
 
 def _exported(network: nn.Module, shape: Sequence[int]) -> bytes:
-    """The ONNX file of a module; the exporter is PyTorch's older one, which needs no more packages.
+    """The ONNX file of a module, whose parts are left in their modes.
 
-    It restores the module's mode.
+    The exporter is PyTorch's older one, which needs no more packages.
     """
     import torch
 
     content = io.BytesIO()
     file: Any = content  # the exporter's types know paths only
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (torch.zeros(tuple(shape)),),
-            file,
-            dynamo=False,
-            training=torch.onnx.TrainingMode.EVAL,
-        )
+    modes = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(network, (torch.zeros(tuple(shape)),), file, dynamo=False)
+    finally:
+        for part, training in modes:
+            part.training = training
     return content.getvalue()

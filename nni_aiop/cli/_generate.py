@@ -35,12 +35,12 @@ def generate(
         str | None, typer.Option(help="The metric of --table to maximise; its first by default.")
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many architectures.")] = 1,
-    levels: Annotated[int, typer.Option(min=1, help="Number of budgets to train at.")] = 10,
+    levels: Annotated[int, typer.Option(min=2, help="Number of budgets to train at.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Updates of the generator.")] = 800,
     extrapolate: Annotated[
         bool, typer.Option(help="Allow a budget outside the range of training.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of training and of draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of training and of draws.")] = 0,
 ) -> None:
     """Generate architectures that keep a budget exactly, the best first, in milliseconds.
 
@@ -56,7 +56,7 @@ def generate(
     """
     import numpy as np
 
-    from nni_aiop.cli._inputs import load_space, parse_limits
+    from nni_aiop.cli._inputs import complete_rows, load_space, parse_limits
 
     limits = parse_limits(budget)
     code_space = load_space(space)
@@ -73,11 +73,13 @@ def generate(
         trained = load_generator(generator, code_space)
     else:
         codes, columns = load_table(train, code_space, [metric] if metric else [])
-        accuracy = np.asarray(columns[metric or next(iter(columns))])
+        name = metric or next(iter(columns))
+        known = complete_rows({name: columns[name]}, f"rows of {train}")
+        codes, accuracy = codes[known], np.asarray(columns[name])[known]
         codes = code_space.encode_points(code_space.normalise(code_space.decode_points(codes)))
         costs = {name: code_space.cost(name, codes) for name in limits}
         generator.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint = generator.with_suffix(".training")
+        checkpoint = generator.with_name(f"{generator.name}.training")
         with bad_input():
             trained = ParetoGenerator(
                 code_space,

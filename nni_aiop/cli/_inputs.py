@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nni_aiop.cli._app import BadInput, bad_input
 from nni_aiop.engines.nni_space import as_code_space
@@ -22,6 +22,10 @@ from nni_aiop.search import (
 )
 from nni_aiop.search_spaces import get_space
 from nni_aiop.spaces import CodeSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SEARCHES: dict[str, type[BaseSearch]] = {
     "ncp": NCPSearch,
@@ -64,6 +68,8 @@ def parse_limits(given: Sequence[str]) -> dict[str, float]:
             limit = math.nan
         if not (name and equals and math.isfinite(limit)):
             raise BadInput(f"a limit must read COST=NUMBER, such as flops=2e6, but got {text!r}.")
+        if name in limits:
+            raise BadInput(f"each cost must be limited once, but got {name!r} twice.")
         limits[name] = limit
     return limits
 
@@ -81,6 +87,18 @@ def parse_objectives(given: Sequence[str]) -> list[Objective]:
             raise BadInput(f"each metric must be given once, but got {metric!r} twice.")
         objectives.append(Objective(metric, "minimize" if direction == "minimize" else "maximize"))
     return objectives
+
+
+def complete_rows(targets: Mapping[str, NDArray[np.float64]], rows: str) -> NDArray[np.bool_]:
+    """(n,) True where every metric is known; it takes two such rows to learn or to measure."""
+    import numpy as np
+
+    known = np.asarray(np.all([np.isfinite(column) for column in targets.values()], axis=0))
+    if known.sum() < 2:
+        raise BadInput(
+            f"at least 2 {rows} must have every metric, but {known.sum()} of {len(known)} have."
+        )
+    return known
 
 
 def make_search(

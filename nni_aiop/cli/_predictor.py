@@ -62,7 +62,7 @@ def train(
     import numpy as np
 
     from nni_aiop.benchmarks import load_table
-    from nni_aiop.cli._inputs import load_space
+    from nni_aiop.cli._inputs import complete_rows, load_space
     from nni_aiop.cli._progress import Spinner
     from nni_aiop.predictors import PREDICTORS, make_predictor
 
@@ -77,7 +77,7 @@ def train(
     held = round(holdout * len(rows))
     kept_out, fitted = rows[:held], rows[held:]
     if held:
-        _complete(
+        complete_rows(
             {name: column[kept_out] for name, column in targets.items()},
             "rows held out (--holdout)",
         )
@@ -191,18 +191,6 @@ def _measured_networks(
     return name, graphs, values
 
 
-def _complete(targets: dict[str, NDArray[np.float64]], rows: str) -> NDArray[np.bool_]:
-    """(n,) True where every metric is known; it takes two such rows to measure a predictor."""
-    import numpy as np
-
-    known = np.asarray(np.all([np.isfinite(column) for column in targets.values()], axis=0))
-    if known.sum() < 2:
-        raise BadInput(
-            f"at least 2 {rows} must have every metric, but {known.sum()} of {len(known)} have."
-        )
-    return known
-
-
 def _measure(
     fit: CodePredictor,
     codes: NDArray[np.float64],
@@ -210,10 +198,11 @@ def _measure(
     out: Path,
 ) -> None:
     """Print and write how well a predictor does on (n, width) codes with (n,) measured targets."""
+    from nni_aiop.cli._inputs import complete_rows
     from nni_aiop.predictors.metrics import coverage, mae, spearman
     from nni_aiop.results import draw_prediction, write_atomically, write_json
 
-    known = _complete(targets, "rows")
+    known = complete_rows(targets, "rows")
     codes = codes[known]
     targets = {name: column[known] for name, column in targets.items()}
     prediction = fit.predict(codes)

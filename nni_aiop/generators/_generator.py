@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +20,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import NotFittedError
 
-from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
+from nni_aiop.errors import AiopError, FileFormatError, InfeasibleError, SpaceError
 from nni_aiop.generators._policy import TokenPolicy, TokenTables
 from nni_aiop.generators._rewards import Reward, pareto_reward
 from nni_aiop.generators._training import PolicyTraining, TrainingOptions, costs_of
 from nni_aiop.predictors import BudgetGrid, ParetoEvaluator
 from nni_aiop.predictors._files import read_described, write_described
 from nni_aiop.search import repair
-from nni_aiop.search._limits import check_limits
+from nni_aiop.search._limits import check_limits, excess
 
 if TYPE_CHECKING:
     from nni_aiop.spaces import CodeSpace, Sample
@@ -38,6 +40,10 @@ _FORMAT, _VERSION = "nni-aiop generator", 1
 _CHECKPOINT = "nni-aiop generator's training"
 _SAVE_EVERY = 50  # updates
 _ROUNDS = 6  # of drawing, before what was drawn is repaired
+_REPAIRS = 8  # draws that are repaired, before neighbours of what is kept fill up the rest
+_LISTED = 100_000  # spaces up to this size are listed to name their cheapest architecture
+_RANDOM = 2_000  # random architectures, the cheapest of which others are descended from
+_SIDEWAYS = 50  # edits in a row that do not lower a cost
 
 
 class ParetoGenerator:
@@ -80,6 +86,7 @@ class ParetoGenerator:
         self.hidden = hidden
         self.training = training or TrainingOptions()
         self.evaluator = {"seed": seed, **(evaluator or {})}
+        ParetoEvaluator(space, grid, **self.evaluator)  # refuses wrong options at once
         self.seed = seed
         self.evaluator_: ParetoEvaluator | None = None
         self._tables = TokenTables(space)
@@ -113,18 +120,24 @@ class ParetoGenerator:
         path = None if checkpoint is None else Path(checkpoint)
         training = self._new_training()
         if path is not None and path.exists():
-            self._resume(path, digest, training)
+            evaluator = self._resume(path, digest, training)
         else:
-            evaluator = ParetoEvaluator(self.space, self.grid, **self.evaluator)
-            self.evaluator_ = evaluator.fit(x, y)
-        assert self.evaluator_ is not None
-        self._train(training, pareto_reward(self.evaluator_), progress, path, digest)
+            evaluator = ParetoEvaluator(self.space, self.grid, **self.evaluator).fit(x, y)
+
+        def keep() -> None:
+            if path is not None:
+                self._save_training(path, digest, training, evaluator)
+
+        if training.done == 0:
+            keep()
+        self._train(training, pareto_reward(evaluator), progress, keep)
+        self.evaluator_ = evaluator
         return self
 
     def fit_policy(self, reward: Reward, *, progress: bool = False) -> ParetoGenerator:
         """This generator, with a policy trained by another reward; there is no evaluator then."""
+        self._train(self._new_training(), reward, progress, lambda: None)
         self.evaluator_ = None
-        self._train(self._new_training(), reward, progress, None, "")
         return self
 
     def _new_policy(self) -> TokenPolicy:
@@ -144,8 +157,7 @@ class ParetoGenerator:
         training: PolicyTraining,
         reward: Reward,
         progress: bool,
-        path: Path | None,
-        digest: str,
+        keep: Callable[[], None],
     ) -> None:
         from tqdm import tqdm
 
@@ -157,10 +169,8 @@ class ParetoGenerator:
                 training.update(reward)
                 bar.update()
                 bar.set_postfix_str(f"{training.history[-1][1]:.0%} keep the budget", refresh=False)
-                if path is not None and (
-                    training.done % _SAVE_EVERY == 0 or training.done == total
-                ):
-                    self._save_training(path, digest, training)
+                if training.done % _SAVE_EVERY == 0 or training.done == total:
+                    keep()
         self._keep(training.policy)
         self.history_ = list(training.history)
 
@@ -201,7 +211,7 @@ class ParetoGenerator:
 
         Architectures are drawn until enough of them keep the budget; where they do not, they are
         repaired by the fewest edits that suffice. Those that the evaluator scores highest are
-        returned.
+        returned, or after `fit_policy`, which has none, the first that were drawn.
 
         Args:
             budget: Of each cost; a number where there is one cost.
@@ -215,25 +225,28 @@ class ParetoGenerator:
             NotFittedError: Neither `fit` nor `fit_policy` was called.
             SpaceError: The budget does not name the grid's costs, or lies outside the trained
                 range.
-            InfeasibleError: No architecture, or fewer than `n`, keep the budget; the message names
-                the cheapest one.
+            InfeasibleError: No architecture that was found keeps the budget, and the message names
+                the cheapest one; or fewer than `n` do.
             ValueError: n or pool is below 1.
         """
         if n < 1 or pool < 1:
             raise ValueError(f"n and pool must be at least 1, but got {n} and {pool}.")
         limits = self.grid.vector(budget)
         problem = self.grid.outside(limits)
-        if problem is not None:
-            self._refuse_impossible(limits)
-            if not extrapolate:
-                raise SpaceError(problem)
+        if problem is not None and not extrapolate:
+            below = limits < self.grid.array[0]
+            self._refuse_impossible(limits, np.array(self.grid.names)[below].tolist())
+            raise SpaceError(problem)
+        if n > self.space.size:
+            raise self._too_few(limits, n, f"the space has {self.space.size} points")
         generator = torch.Generator().manual_seed(seed)
         kept: dict[str, Array] = {}
         missed: dict[str, Array] = {}
         wanted = max(n, pool)
         for _ in range(_ROUNDS):
-            tokens = np.unique(self._draw(limits, wanted, generator), axis=0)
-            points = self._tables.points_of(tokens)
+            tokens = self._draw(limits, wanted, generator)
+            _, first = np.unique(tokens, axis=0, return_index=True)
+            points = self._tables.points_of(tokens[np.sort(first)])
             inside = self._keeps(points, limits)
             for key, point, ok in zip(self.space.keys(points), points, inside, strict=True):
                 (kept if ok else missed).setdefault(key, point)
@@ -242,14 +255,22 @@ class ParetoGenerator:
                 break
         if len(kept) < n:
             self._repair(kept, missed, limits, n)
-        points = self.space.normalise(np.array(list(kept.values())))
-        return self.space.from_points(points[self._order(points, limits)[:n]])
+            self._fill(kept, limits, n)
+        points = np.array(list(kept.values()))
+        chosen = points[self._order(points, limits)[:n]]
+        plain = self.space.from_points(self.space.canonical_points(chosen))
+        # A constraint may read an inactive label and refuse its default.
+        return [
+            sample if self.space.violation(sample) is None else self.space.from_points(row[None])[0]
+            for sample, row in zip(plain, chosen, strict=True)
+        ]
 
     def _order(self, points: Array, limits: Array) -> NDArray[np.int64]:
         """The points by descending score, or as drawn without an evaluator."""
         if self.evaluator_ is None:
             return np.arange(len(points))
-        scores = self.evaluator_.score(self.space.encode_points(points), limits)
+        codes = self.space.encode_points(self.space.canonical_points(points))
+        scores = self.evaluator_.score(codes, limits)
         return np.argsort(-scores, kind="stable")
 
     def _keeps(self, points: Array, limits: Array) -> NDArray[np.bool_]:
@@ -264,11 +285,16 @@ class ParetoGenerator:
     def _repair(
         self, kept: dict[str, Array], missed: dict[str, Array], limits: Array, n: int
     ) -> None:
-        """Bring what missed within the limits, then go to neighbours, until `n` are kept."""
-        named = dict(zip(self.grid.names, limits.tolist(), strict=True))
+        """Bring some of what missed within the limits, what exceeds them least first.
+
+        Raises:
+            InfeasibleError: None could be, nor is any kept already.
+        """
+        named = self._named(limits)
+        points = np.array(list(missed.values())).reshape(-1, len(self.space))
         problem: InfeasibleError | None = None
-        for point in missed.values():
-            (sample,) = self.space.from_points(point[None])
+        for i in np.argsort(excess(self.space, points, named), kind="stable")[:_REPAIRS]:
+            (sample,) = self.space.from_points(points[[i]])
             if self.space.violation(sample) is not None:
                 sample = self.space.decode(self.space.encode([sample]))[0]
             try:
@@ -280,11 +306,21 @@ class ParetoGenerator:
             if len(kept) >= n:
                 return
         if not kept:
-            self._refuse_impossible(limits)
-            raise problem or InfeasibleError(f"no architecture of {self.space.name} was drawn.")
-        frontier = list(kept)
+            points = self.space.points(self._refuse_impossible(limits, self.grid.names))
+            for point in points[self._keeps(points, limits)] if len(points) else []:
+                kept[self.space.keys(point[None])[0]] = point
+            if not kept:
+                raise problem or self._too_few(limits, n, "none was found")
+
+    def _fill(self, kept: dict[str, Array], limits: Array, n: int) -> None:
+        """Go to neighbours of what is kept, until `n` are.
+
+        Raises:
+            InfeasibleError: There are no more.
+        """
+        frontier = deque(kept)
         while frontier and len(kept) < n:
-            (sample,) = self.space.from_points(kept[frontier.pop(0)][None])
+            (sample,) = self.space.from_points(kept[frontier.popleft()][None])
             near = self.space.neighbours(sample)
             points = self.space.points(near) if near else np.empty((0, len(self.space)))
             for key, point, ok in zip(
@@ -294,24 +330,38 @@ class ParetoGenerator:
                     kept[key] = point
                     frontier.append(key)
         if len(kept) < n:
-            raise InfeasibleError(
-                f"{n} architectures of {self.space.name} must meet "
-                f"{', '.join(f'{k} <= {v:.6g}' for k, v in named.items())}, "
-                f"but only {len(kept)} were found."
-            )
+            raise self._too_few(limits, n, f"only {len(kept)} were found")
 
-    def _refuse_impossible(self, limits: Array) -> None:
-        """An error that names the cheapest architecture, where a budget is below it."""
-        for name, limit in zip(self.grid.names, limits.tolist(), strict=True):
-            if limit >= self.grid.levels[name][0]:
+    def _too_few(self, limits: Array, n: int, found: str) -> InfeasibleError:
+        wanted = ", ".join(f"{k} <= {v:.6g}" for k, v in self._named(limits).items())
+        return InfeasibleError(
+            f"{n} architectures of {self.space.name} must meet {wanted or 'its rules'}, "
+            f"but {found}."
+        )
+
+    def _named(self, limits: Array) -> dict[str, float]:
+        return dict(zip(self.grid.names, limits.tolist(), strict=True))
+
+    def _refuse_impossible(self, limits: Array, names: Collection[str]) -> list[Sample]:
+        """The cheapest architecture by each of the named costs.
+
+        Raises:
+            InfeasibleError: A budget is below it; the message names the architecture.
+        """
+        found = []
+        for name, limit in self._named(limits).items():
+            if name not in names:
                 continue
             sample, cost = cheapest(self.space, name)
             if limit < cost:
                 shown = ", ".join(f"{k}={v}" for k, v in self.space.canonical(sample).items())
+                known = "" if self.space.size <= _LISTED else "of those found "
                 raise InfeasibleError(
-                    f"an architecture of {self.space.name} must meet {name} <= {limit:.6g}, "
-                    f"but the cheapest, {shown}, has {name} = {cost:.6g}."
+                    f"an architecture of {self.space.name} must meet {name} <= {limit:.9g}, "
+                    f"but {known}the cheapest, {shown}, has {name} = {cost:.9g}."
                 )
+            found.append(sample)
+        return found
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -326,31 +376,29 @@ class ParetoGenerator:
         tensors = {f"policy.{k}": v.numpy() for k, v in self._policy.state_dict().items()}
         content = {**self._described(), "format": _FORMAT, "version": _VERSION}
         content["has_evaluator"] = self.evaluator_ is not None
-        write_described(path, "generator", content, tensors | self._evaluator_tensors())
+        write_described(path, "generator", content, tensors | _evaluator_tensors(self.evaluator_))
 
     def _described(self) -> dict[str, Any]:
         return {
             "space": self.space.fingerprint,
             "space_name": self.space.name,
             "levels": {name: list(levels) for name, levels in self.grid.levels.items()},
+            "costs": _exact_costs(self.space, self.grid.names),
             "hidden": self.hidden,
             "training": asdict(self.training),
             "evaluator": self.evaluator,
             "seed": self.seed,
         }
 
-    def _evaluator_tensors(self) -> dict[str, NDArray[Any]]:
-        if self.evaluator_ is None:
-            return {}
-        return {f"evaluator.{k}": v for k, v in self.evaluator_.tensors().items()}
-
-    def _restore_evaluator(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        evaluator = ParetoEvaluator(self.space, self.grid, **self.evaluator)
-        self.evaluator_ = evaluator.restore(
-            {k.removeprefix("evaluator."): v for k, v in tensors.items() if "evaluator." in k}
+    def _restored_evaluator(self, tensors: Mapping[str, NDArray[Any]]) -> ParetoEvaluator:
+        prefix = "evaluator."
+        return ParetoEvaluator(self.space, self.grid, **self.evaluator).restore(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         )
 
-    def _save_training(self, path: Path, digest: str, training: PolicyTraining) -> None:
+    def _save_training(
+        self, path: Path, digest: str, training: PolicyTraining, evaluator: ParetoEvaluator
+    ) -> None:
         content = {
             **self._described(),
             "format": _CHECKPOINT,
@@ -358,10 +406,10 @@ class ParetoGenerator:
             "data": digest,
             "state": training.state(),
         }
-        tensors = training.tensors() | self._evaluator_tensors()
+        tensors = training.tensors() | _evaluator_tensors(evaluator)
         write_described(path, "generator", content, tensors)
 
-    def _resume(self, path: Path, digest: str, training: PolicyTraining) -> None:
+    def _resume(self, path: Path, digest: str, training: PolicyTraining) -> ParetoEvaluator:
         content, tensors = read_described(
             path,
             "generator",
@@ -375,8 +423,46 @@ class ParetoGenerator:
                 raise FileFormatError(
                     f"{path} must be of the same training, but differs in its {name}."
                 )
-        training.restore(content["state"], tensors)
-        self._restore_evaluator(tensors)
+        with _whole(path, "a checkpoint", tensors):
+            training.restore(content["state"], tensors)
+            return self._restored_evaluator(tensors)
+
+
+def _evaluator_tensors(evaluator: ParetoEvaluator | None) -> dict[str, NDArray[Any]]:
+    if evaluator is None:
+        return {}
+    return {f"evaluator.{k}": v for k, v in evaluator.tensors().items()}
+
+
+def _exact_costs(space: CodeSpace, names: Iterable[str]) -> dict[str, list[float]]:
+    """The costs of a few architectures, by which a file knows its space's costs again."""
+    points = space.canonical_points(space.sample_points(4, np.random.default_rng(0)))
+    codes = space.encode_points(points)
+    # Nine digits are the same on every machine.
+    return {name: [float(f"{c:.9g}") for c in space.cost(name, codes)] for name in names}
+
+
+@contextmanager
+def _whole(path: str | os.PathLike[str], what: str, tensors: Mapping[str, Any]) -> Iterator[None]:
+    """What a file of the right checksum lacks or has wrong becomes a FileFormatError."""
+    try:
+        for name, value in tensors.items():
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name} has numbers that are not finite")
+        yield
+    except AiopError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as err:
+        text = " ".join(str(err).split())
+        raise FileFormatError(f"{path} must be {what} and whole, but is not: {text}.") from err
 
 
 def load_generator(path: str | os.PathLike[str], space: CodeSpace) -> ParetoGenerator:
@@ -399,46 +485,95 @@ def load_generator(path: str | os.PathLike[str], space: CodeSpace) -> ParetoGene
             f"{path} must be of the space {space.name}, but was trained on another one, "
             f"{content['space_name']}."
         )
-    generator = ParetoGenerator(
-        space,
-        BudgetGrid(content["levels"]),
-        hidden=content["hidden"],
-        training=TrainingOptions(**content["training"]),
-        evaluator=content["evaluator"],
-        seed=content["seed"],
-    )
-    policy = generator._new_policy()
-    try:
+    with _whole(path, "a generator", tensors):
+        generator = ParetoGenerator(
+            space,
+            BudgetGrid(content["levels"]),
+            hidden=content["hidden"],
+            training=TrainingOptions(**content["training"]),
+            evaluator=content["evaluator"],
+            seed=content["seed"],
+        )
+        if content["costs"] != _exact_costs(space, generator.grid.names):
+            raise FileFormatError(
+                f"{path} must be of a space with the same costs, but {space.name} has others: "
+                "another width, resolution or latency table, maybe."
+            )
+        policy = generator._new_policy()
         policy.load_state_dict(
             {k: torch.as_tensor(tensors[f"policy.{k}"]) for k in policy.state_dict()}
         )
         if content["has_evaluator"]:
-            generator._restore_evaluator(tensors)
-    except (KeyError, RuntimeError) as err:
-        raise FileFormatError(f"{path} must hold a whole generator, but does not: {err}.") from err
-    generator._keep(policy)
+            generator.evaluator_ = generator._restored_evaluator(tensors)
+        generator._keep(policy)
     return generator
 
 
 def cheapest(space: CodeSpace, cost: str, *, starts: int = 4) -> tuple[Sample, float]:
-    """The cheapest architecture that single edits reach from random ones, and its cost.
+    """The cheapest architecture and its cost.
+
+    Of a space of up to 100,000 points it is looked up; of a larger one it is the cheapest that
+    single edits reach from the cheapest of random architectures and from both ends of all
+    dimensions.
 
     Raises:
         SpaceError: The space has no such cost.
+        InfeasibleError: No architecture that was found keeps the constraints and has a known cost.
     """
-    found: list[tuple[float, Sample]] = []
-    for sample in space.sample(starts, np.random.default_rng(0)):
-        here = float(space.cost(cost, space.encode([_normal(space, sample)]))[0])
-        while near := [_normal(space, s) for s in space.neighbours(sample)]:
-            costs = space.cost(cost, space.encode(near))
-            if costs.min() >= here:
-                break
-            sample, here = near[int(costs.argmin())], float(costs.min())
-        found.append((here, sample))
-    least, sample = min(found, key=lambda pair: pair[0])
-    return sample, least
+    rng = np.random.default_rng(0)
+    if space.size <= _LISTED:
+        found = _first_valid(space, cost, space.enumerate_points(_LISTED), 1)
+    else:
+        ends = [[d.options(1000)[i] for d in space.dimensions] for i in (0, -1)]
+        points = np.concatenate([ends, space.sample_points(_RANDOM, rng)])
+        if space.constraints:
+            points = np.concatenate([points, space.points(space.sample(starts, rng))])
+        found = [
+            _descended(space, cost, sample, rng)
+            for sample in _first_valid(space, cost, points, starts)
+        ]
+    if not found:
+        raise InfeasibleError(f"no architecture of {space.name} was found whose {cost} is known.")
+    costs = _point_costs(space, cost, space.points(found))
+    return found[int(costs.argmin())], float(costs.min())
 
 
-def _normal(space: CodeSpace, sample: Sample) -> Sample:
-    """The sample with inactive dimensions at their defaults, which costs read."""
-    return space.complete(space.canonical(sample))
+def _first_valid(space: CodeSpace, cost: str, points: Array, n: int) -> list[Sample]:
+    """The `n` cheapest valid samples of (m, d) points."""
+    costs = _point_costs(space, cost, points)
+    out: list[Sample] = []
+    for i in np.argsort(costs, kind="stable"):
+        (sample,) = space.from_points(points[[i]])
+        if len(out) == n or np.isinf(costs[i]):
+            break
+        if space.violation(sample) is None:
+            out.append(sample)
+    return out
+
+
+def _descended(space: CodeSpace, cost: str, sample: Sample, rng: np.random.Generator) -> Sample:
+    """The cheapest sample on a way of single edits, none of which raises the cost."""
+    best, sideways = sample, 0
+    points = space.points([sample])
+    here = float(_point_costs(space, cost, points)[0])
+    seen = set(space.keys(points))
+    while sideways < _SIDEWAYS and (near := space.neighbours(sample)):
+        points = space.points(near)
+        keys = space.keys(points)
+        new = np.array([key not in seen for key in keys])
+        costs = np.where(new, _point_costs(space, cost, points), np.inf)
+        least = float(costs.min())
+        if least > here or not new.any():
+            break
+        i = int(rng.choice(np.flatnonzero(costs == least)))
+        sample, sideways = near[i], sideways + 1
+        seen.add(keys[i])
+        if least < here:
+            best, here, sideways = sample, least, 0
+    return best
+
+
+def _point_costs(space: CodeSpace, cost: str, points: Array) -> Array:
+    """(n,) costs of (n, d) points, infinite where unknown."""
+    costs = space.cost(cost, space.encode_points(space.canonical_points(points)))
+    return np.where(np.isfinite(costs), costs, np.inf)

@@ -23,8 +23,8 @@ class TokenTables:
     Token 0 is that of an inactive dimension and stands for its default.
 
     Args:
-        space: Whose tokens they are; where a function says what is active, every dimension is taken
-            for active, and what is not is left out of the architectures' keys.
+        space: Whose tokens they are; where a function says what is active, a token is drawn for
+            every dimension, and those of inactive ones stand for the default, too.
     """
 
     def __init__(self, space: CodeSpace) -> None:
@@ -51,10 +51,13 @@ class TokenTables:
 
     def points_of(self, tokens: NDArray[np.int64]) -> Array:
         """(n, d) points of (n, d) tokens."""
-        return np.stack([p[tokens[:, j]] for j, p in enumerate(self.points)], axis=1)
+        points = np.stack([p[tokens[:, j]] for j, p in enumerate(self.points)], axis=1)
+        return points if self.space.activity is None else self.space.canonical_points(points)
 
     def codes_of(self, tokens: NDArray[np.int64]) -> Array:
         """(n, width) codes of (n, d) tokens."""
+        if self.space.activity is not None:
+            return self.space.encode_points(self.points_of(tokens))
         return np.concatenate([c[tokens[:, j]] for j, c in enumerate(self.codes)], axis=1)
 
 

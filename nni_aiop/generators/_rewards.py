@@ -42,7 +42,7 @@ def multi_objective_reward(
     """
 
     def reward(codes: Array, costs: Array, budgets: Array) -> Array:
-        ratio = costs / budgets
+        ratio = np.maximum(costs / budgets, 1e-9)  # of a cost that may be 0
         charged: Array = (ratio ** np.where(ratio <= 1, alpha, beta)).prod(axis=1)
         return accuracy(codes) * charged
 

@@ -95,7 +95,7 @@ class PolicyTraining:
         tokens, log_prob, entropy = self.policy(weights, self._generator)
         codes = self.tables.codes_of(tokens.numpy())
         costs = costs_of(self.tables, self.grid, codes)
-        rewards = reward(codes, costs, budgets)
+        rewards = _finite(reward(codes, costs, budgets))
         groups = rewards.reshape(self.grid.k, options.samples)
         gain = groups - groups.mean(axis=1, keepdims=True)
         gain /= np.maximum(groups.std(axis=1, keepdims=True), 1e-9)
@@ -136,7 +136,13 @@ class PolicyTraining:
         return {"done": self.done, "rng": self._rng.bit_generator.state}
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Go on exactly where `state` and `tensors` were taken."""
+        """Go on exactly where `state` and `tensors` were taken.
+
+        Raises:
+            ValueError: The number of updates is not one of this training's.
+        """
+        if not 0 <= int(state["done"]) <= self.options.steps:
+            raise ValueError(f"done must lie in 0..{self.options.steps}, but got {state['done']!r}")
         self.policy.load_state_dict(
             {k: torch.as_tensor(tensors[f"policy.{k}"]) for k in self.policy.state_dict()}
         )
@@ -156,6 +162,15 @@ class PolicyTraining:
 def costs_of(
     tables: TokenTables, grid: BudgetGrid, codes: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(n, c) exact costs of codes, in the order of the grid."""
+    """(n, c) exact costs of codes, in the order of the grid; infinite where unknown (NaN)."""
     columns = [tables.space.cost(name, codes) for name in grid.names]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(codes), 0))
+    if not columns:
+        return np.zeros((len(codes), 0))
+    costs = np.stack(columns, axis=1)
+    return np.where(np.isnan(costs), np.inf, costs)
+
+
+def _finite(rewards: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rewards, with the worst one in place of those that are no number."""
+    known = np.isfinite(rewards)
+    return np.where(known, rewards, rewards[known].min() if known.any() else 0.0)

@@ -78,7 +78,15 @@ class BudgetGrid:
             )
         levels = {}
         for name, values in costs.items():
-            first, last = np.quantile(np.asarray(values, dtype=np.float64), [low, high])
+            given = np.asarray(values, dtype=np.float64)
+            if not len(given) or not np.isfinite(given).all():
+                raise ValueError(f"costs must be finite numbers, but {name} has none or others.")
+            first, last = np.quantile(given, [low, high])
+            if k > 1 and not first < last:
+                raise ValueError(
+                    f"a cost must differ between architectures to have {k} budgets, "
+                    f"but {name} is {first:.6g} from its {low:.1%} to its {high:.1%} quantile."
+                )
             levels[name] = np.linspace(first, last, k) if k > 1 else np.array([(first + last) / 2])
         return cls({name: tuple(row.tolist()) for name, row in levels.items()})
 

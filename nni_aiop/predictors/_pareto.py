@@ -100,6 +100,9 @@ class ParetoEvaluator:
         weight_decay: Of Adam.
         by_accuracy: See `dominance`.
         seed: Of weights and of the order of architectures.
+
+    Raises:
+        ValueError: A batch of fewer than 2 architectures has no pairs.
     """
 
     options: tuple[str, ...] = (
@@ -127,6 +130,8 @@ class ParetoEvaluator:
         by_accuracy: bool = True,
         seed: int = 0,
     ) -> None:
+        if batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, but got {batch_size}.")
         self.space = space
         self.grid = grid
         self.hidden = hidden
@@ -160,8 +165,12 @@ class ParetoEvaluator:
                 f"at least 2 architectures must have an accuracy each, but got codes {x.shape} "
                 f"and accuracies {y.shape}."
             )
-        if not (np.isfinite(y).all() and np.isfinite(c).all()):
-            raise ValueError("accuracies and costs must be finite numbers, but are not.")
+        for what, given in (("accuracies", y[:, None]), ("costs", c)):
+            if not np.isfinite(given).all():
+                row = int(np.argmin(np.isfinite(given).all(axis=1)))
+                raise ValueError(
+                    f"{what} must be finite numbers, but row {row} has {given[row].tolist()}."
+                )
         raw = self._described(x)
         self._center = raw.mean(axis=0)
         spread = raw.std(axis=0)
@@ -306,9 +315,17 @@ class ParetoEvaluator:
         return {**learned, "center": self._center, "scale": self._scale}
 
     def restore(self, tensors: Mapping[str, NDArray[Any]]) -> ParetoEvaluator:
-        """This evaluator, with what `tensors` returned."""
-        self._center, self._scale = tensors["center"], tensors["scale"]
+        """This evaluator, with what `tensors` returned.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: They are of another evaluator.
+        """
         net = self._network()
+        columns = (net.architecture.in_features,)
+        for name in ("center", "scale"):
+            if tensors[name].shape != columns:
+                raise ValueError(f"{name} must have shape {columns}, not {tensors[name].shape}")
+        self._center, self._scale = tensors["center"], tensors["scale"]
         net.load_state_dict({k: torch.as_tensor(tensors[k]) for k in net.state_dict()})
         self._keep(net)
         return self

@@ -72,12 +72,14 @@ def repair(
             ratios = excess(space, space.points(neighbours), limits) if neighbours else np.empty(0)
             cheaper = np.flatnonzero(ratios < ratio * (1 - 1e-12))
             if len(cheaper) == 0:
-                code = space.encode([space.complete(space.canonical(sample))])
-                costs = ", ".join(f"{k} = {space.cost(k, code)[0]:.6g}" for k in limits)
-                wanted = ", ".join(f"{k} <= {v:.6g}" for k, v in limits.items())
+                plain = space.canonical(sample)
+                code = space.encode([space.complete(plain)])
+                costs = ", ".join(f"{k} = {space.cost(k, code)[0]:.9g}" for k in limits)
+                wanted = ", ".join(f"{k} <= {v:.9g}" for k, v in limits.items())
+                shown = ", ".join(f"{k}={v}" for k, v in plain.items())
                 raise InfeasibleError(
                     f"an architecture of {space.name} must meet {wanted}, "
-                    f"but the cheapest that was reached has {costs}."
+                    f"but the cheapest that was reached has {costs}: {shown}."
                 )
             if rng is not None:
                 i = int(rng.choice(cheaper))

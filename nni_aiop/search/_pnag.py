@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nni_aiop.search._limits import meets_limits
+from nni_aiop.search._limits import check_limits, meets_limits
 from nni_aiop.search._predictor_based import Array, PredictorSearch
 from nni_aiop.spaces import CodeSpace, Sample
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PNAGSearch"]
 
+_LEAST = 0.01  # of a cost that runs from 1 to 2
 _ELITE = 4  # best results under each budget whose neighbours compete with what is generated
 
 
@@ -29,7 +31,8 @@ class PNAGSearch(PredictorSearch):
     Random samples come first. In each round a predictor learns their metrics and labels a pool of
     architectures, as the paper's supernet does; an evaluator and a generator learn from the pool;
     and the generator proposes architectures at budgets spread over the front, or at the one that is
-    asked for. `generator_` is then the trained generator, for any budget.
+    asked for. `generator_` is then the trained generator, for any budget; a search that was resumed
+    has it again after its next round.
 
     What is budgeted: the costs of `targets`; else `cost`; else those of `limits`; else every
     minimised objective beside a maximised or an earlier one. What the space has no exact cost for
@@ -65,23 +68,39 @@ class PNAGSearch(PredictorSearch):
             name: [float(b) for b in np.atleast_1d(bounds)]
             for name, bounds in (targets or {}).items()
         }
-        if len({len(bounds) for bounds in self.targets.values()}) > 1:
-            raise ValueError(
-                f"targets must have as many bounds for each cost, but got {self.targets}."
-            )
         super().__init__(space, **options)
-        least = min(levels, pool, drawn, evaluator_steps, generator_steps)
-        if least < 1:
-            raise ValueError(
-                "levels, pool, drawn, evaluator_steps and generator_steps must be at least 1, "
-                f"but got {least}."
-            )
         self.levels = levels
         self.pool = pool
         self.drawn = drawn
         self.evaluator_steps = evaluator_steps
         self.generator_steps = generator_steps
         self.generator_: ParetoGenerator | None = None
+        self._check_options()
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        sizes = (
+            self.levels,
+            self.pool,
+            self.drawn,
+            self.evaluator_steps,
+            self.generator_steps,
+        )
+        if not all(isinstance(size, (int, np.integer)) and size >= 1 for size in sizes):
+            raise ValueError(
+                "levels, pool, drawn, evaluator_steps and generator_steps must be at least 1, "
+                f"but got {', '.join(map(repr, sizes))}."
+            )
+        if len({len(bounds) for bounds in self.targets.values()}) > 1:
+            raise ValueError(
+                f"targets must have as many bounds for each cost, but got {self.targets}."
+            )
+        for name, bounds in self.targets.items():
+            if not bounds or not np.isfinite(bounds).all():
+                raise ValueError(f"targets of {name} must be finite numbers, but got {bounds}.")
+            if name in self.space.costs:
+                for bound in bounds:
+                    check_limits(self.space, {name: bound})
 
     _kept = (
         *PredictorSearch._kept,
@@ -120,9 +139,12 @@ class PNAGSearch(PredictorSearch):
         fresh = self.space.points(self.space.sample(self.pool, self._rng))
         points = np.unique(self.space.normalise(np.concatenate([known, fresh])), axis=0)
         codes = self.space.encode_points(points)
-        space = self._with_learned_costs(predictor, codes)
+        exact = [self.space.cost(name, codes) for name in self.budgeted if name in self.space.costs]
+        codes = codes[np.isfinite(exact).all(axis=0)] if exact else codes
+        if len(codes) < 2:
+            return []
+        space, bounds = self._budget_space(predictor, codes)
         costs = {name: space.cost(name, codes) for name in self.budgeted}
-        bounds = self._bounds(predictor, codes)
         grid = _grid(costs, bounds, self.levels)
         generator = self._trained(space, grid, codes, self._merits(predictor, codes, 0.0))
         self.generator_ = generator
@@ -205,40 +227,41 @@ class PNAGSearch(PredictorSearch):
         optimism = exploration * np.sqrt(spreads[:, chosen] ** 2 @ weights**2)
         return np.asarray(gains[:, chosen] @ weights + optimism)
 
-    def _with_learned_costs(self, predictor: CodePredictor, codes: Array) -> CodeSpace:
-        """The space, with what must be learned among its costs, from 1 to 2 over these codes."""
+    def _budget_space(
+        self, predictor: CodePredictor, codes: Array
+    ) -> tuple[CodeSpace, dict[str, list[float]]]:
+        """The space with a positive cost for each budget, and the budgets that are asked for.
+
+        What must be learned, and an exact cost that is not positive, runs from 1 to 2 over these
+        codes; its budgets do so, too.
+        """
         space = copy.copy(self.space)
         space.costs = dict(self.space.costs)
-        for name in self.budgeted:
-            if name not in self.space.costs:
-                space.costs[name] = self._learned(predictor, name, codes)
-        return space
-
-    def _learned(
-        self, predictor: CodePredictor, name: str, codes: Array
-    ) -> Callable[[Tensor], Tensor]:
-        column = predictor.metrics_.index(name)
-        low, span = _range(predictor.predict(codes).mean[:, column])
-
-        def cost(codes: Tensor) -> Tensor:
-            predicted = predictor.forward(codes)[:, column]
-            return (1 + (predicted - low) / span).clamp_min(0.01)
-
-        return cost
-
-    def _bounds(self, predictor: CodePredictor, codes: Array) -> dict[str, list[float]]:
-        """The budgets that are asked for, in the units of the generator's costs."""
-        out = {}
+        bounds = {}
         for name in self.budgeted:
             limited = [self.limits[name]] if name in self.limits else []
-            bounds = self.targets.get(name, limited)
-            if bounds and name not in self.space.costs:
-                column = predictor.metrics_.index(name)
-                low, span = _range(predictor.predict(codes).mean[:, column])
-                bounds = [max(0.01, 1 + (bound - low) / span) for bound in bounds]
-            if bounds:
-                out[name] = bounds
-        return out
+            asked = self.targets.get(name, limited)
+            exact = self.space.costs.get(name)
+            if exact is None or self.space.cost(name, codes).min() <= 0:
+                if exact is None:
+                    column = predictor.metrics_.index(name)
+                    low, span = _range(predictor.predict(codes).mean[:, column])
+                    exact = partial(_column, predictor, column)
+                else:
+                    low, span = _range(self.space.cost(name, codes))
+                space.costs[name] = partial(_from_one, exact, low, span)
+                asked = [max(_LEAST, 1 + (bound - low) / span) for bound in asked]
+            if asked:
+                bounds[name] = asked
+        return space, bounds
+
+
+def _column(predictor: CodePredictor, column: int, codes: Tensor) -> Tensor:
+    return predictor.forward(codes)[:, column]
+
+
+def _from_one(cost: Callable[[Tensor], Tensor], low: float, span: float, codes: Tensor) -> Tensor:
+    return (1 + (cost(codes) - low) / span).clamp_min(_LEAST)
 
 
 def _range(values: Array) -> tuple[float, float]:

@@ -98,12 +98,6 @@ class PredictorSearch(BaseSearch):
         predictor: PredictorFactory | None = None,
     ) -> None:
         super().__init__(space, objectives=objectives, limits=limits, seed=seed)
-        if budget < 1 or rounds < 1:
-            raise ValueError(
-                f"budget and rounds must be at least 1, but got {budget} and {rounds}."
-            )
-        if not (math.isfinite(lam) and lam >= 0):
-            raise ValueError(f"lam must not be negative, but got {lam}.")
         self.budget = budget
         self.warmup = warmup
         self.rounds = rounds
@@ -115,6 +109,21 @@ class PredictorSearch(BaseSearch):
         self.predictor_: CodePredictor | None = None
         self._queue: list[Sample] = []
         self._round = 0
+        PredictorSearch._check_options(self)
+
+    def _check_options(self) -> None:
+        """Refuses options that no search can have, given or read from a state."""
+        if not all(
+            isinstance(n, (int, float, np.number)) and n >= 1 for n in (self.budget, self.rounds)
+        ):
+            raise ValueError(
+                f"budget and rounds must be at least 1, but got {self.budget!r} and "
+                f"{self.rounds!r}."
+            )
+        if not (math.isfinite(self.lam) and self.lam >= 0):
+            raise ValueError(f"lam must not be negative, but got {self.lam}.")
+        if not (self.cost is None or isinstance(self.cost, str)):
+            raise ValueError(f"a cost must be a name, but got {self.cost!r}.")
 
     def _needed(self) -> list[str]:
         names = super()._needed()
@@ -251,11 +260,16 @@ class PredictorSearch(BaseSearch):
         }
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
-        self._queue = [self.space.from_json(s) for s in state["queue"]]
-        self._round = int(state["round"])
-        self.warmup = RandomWarmup(*state["warmup"])
-        for name in self._kept:
-            setattr(self, name, state["options"][name])
+        queue = [self.space.from_json(s) for s in state["queue"]]
+        place, warmup = int(state["round"]), RandomWarmup(*state["warmup"])
+        before = {name: getattr(self, name) for name in self._kept}
+        self.__dict__.update({name: state["options"][name] for name in self._kept})
+        try:
+            self._check_options()
+        except Exception:
+            self.__dict__.update(before)  # a state that is refused changes nothing
+            raise
+        self._queue, self._round, self.warmup = queue, place, warmup
 
 
 class NCPSearch(PredictorSearch):
@@ -288,11 +302,17 @@ class NCPSearch(PredictorSearch):
         **options: Any,
     ) -> None:
         super().__init__(space, **options)
-        if starts < 1 or steps < 1:
-            raise ValueError(f"starts and steps must be at least 1, but got {starts}, {steps}.")
         self.starts = starts
         self.steps = steps
         self.lr = lr
+        self._check_options()
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in (self.starts, self.steps)):
+            raise ValueError(
+                f"starts and steps must be at least 1, but got {self.starts!r}, {self.steps!r}."
+            )
 
     _kept = (*PredictorSearch._kept, "starts", "steps", "lr")
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nni_aiop.errors import InfeasibleError, SpaceError
-from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Subset, Value
+from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Ordinal, Subset, Value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Sample = dict[str, Value]
 
 _MAX_VISITS = 20_000  # grid points looked at for the nearest one that keeps the constraints
+_MAX_TOKENS = 1_000  # values of an ordinal dimension that are a token each
 _MAX_TRIES = 2_000  # rejections in a row before a space is called empty
 
 
@@ -485,8 +486,12 @@ class CodeSpace:
                 out.append(s)
         return out
 
-    #: Bins of a continuous dimension in `tokens`.
+    #: Bins in `tokens` of a continuous dimension, and of an ordinal one of more than 1,000 values.
     token_bins = 32
+
+    def _binned(self, dimension: Dimension) -> bool:
+        many = isinstance(dimension, Ordinal) and dimension.size > _MAX_TOKENS
+        return many or isinstance(dimension, Continuous)
 
     @cached_property
     def vocabulary(self) -> tuple[int, ...]:
@@ -502,7 +507,7 @@ class CodeSpace:
                     f"a subset must have at most 100000 choices to be a token, "
                     f"but {d.label!r} has {d.size}."
                 )
-            sizes.append(1 + (self.token_bins if isinstance(d, Continuous) else int(d.size)))
+            sizes.append(1 + (self.token_bins if self._binned(d) else int(d.size)))
         return tuple(sizes)
 
     def tokens(self, samples: Sequence[Mapping[str, Value]]) -> NDArray[np.int64]:
@@ -512,7 +517,7 @@ class CodeSpace:
         out = np.empty(points.shape, dtype=np.int64)
         for j, d in enumerate(self.dimensions):
             column = points[:, j]
-            if isinstance(d, Continuous):
+            if self._binned(d):
                 code = d.encode(column)[:, 0]
                 index = np.minimum((code * self.token_bins).astype(np.int64), self.token_bins - 1)
             elif isinstance(d, Subset):
@@ -541,7 +546,7 @@ class CodeSpace:
             if ((column < 0) | (column >= size)).any():
                 raise SpaceError(f"tokens of {d.label!r} must lie in 0..{size - 1}.")
             index = np.maximum(column - 1, 0)
-            if isinstance(d, Continuous):
+            if self._binned(d):
                 values = d.decode(((index + 0.5) / self.token_bins)[:, None])
             elif isinstance(d, Subset):
                 values = d.options(100_000)[index]

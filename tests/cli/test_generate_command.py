@@ -36,7 +36,7 @@ def test_it_trains_once_and_generates_for_any_budget(tmp_path: Path, monkeypatch
     given = ("--generator", str(file), "-n", "3")
     table = str(labelled(tmp_path / "cells.csv"))
     first = run(*given, "--table", table, "--budget", "flops=6e7", "--steps", "3")
-    assert file.exists() and not file.with_suffix(".training").exists()
+    assert file.exists() and not file.with_name(file.name + ".training").exists()
     assert first.count("op_01=") == 3
     again = run(*given, "--budget", "flops=9e7")
     costs = [float(line.split()[1]) for line in again.splitlines() if "op_01=" in line]

@@ -17,8 +17,10 @@ from nni_aiop.generators import (
     load_generator,
     multi_objective_reward,
 )
+from nni_aiop.generators._generator import _FORMAT, _VERSION
 from nni_aiop.generators._policy import TokenTables
 from nni_aiop.generators._training import PolicyTraining
+from nni_aiop.predictors._files import read_described, write_described
 from nni_aiop.spaces import CodeSpace, Condition, Constraint, Continuous, Nominal, Ordinal, Subset
 
 RULE = Constraint("no pooling at width 8", lambda x: x["op"] != "pool" or x["w1"] != 8)
@@ -266,3 +268,168 @@ def test_wrong_arguments_are_refused(fitted) -> None:
         fitted.generate(3.0, 0)
     with pytest.raises(ValueError, match="samples at least 2"):
         TrainingOptions(samples=1)
+
+
+# --- awkward spaces and costs -------------------------------------------------------------------
+
+
+def space_with_activity() -> CodeSpace:
+    """As nasbench101: a function says what is active; the cost reads inactive columns, too."""
+    return CodeSpace(
+        [Ordinal("depth", (1, 2)), *(Ordinal(f"w{i}", (1, 2, 3, 4)) for i in (1, 2))],
+        activity=lambda x: {"depth", "w1"} | ({"w2"} if x["depth"] == 2 else set()),
+        costs={"ms": lambda c: 1 + c.sum(1)},
+    )
+
+
+def test_inactive_dimensions_of_an_activity_are_at_their_defaults() -> None:
+    s = space_with_activity()
+    tables = TokenTables(s)
+    tokens = np.array([[1, 2, 4], [2, 2, 4], [1, 2, 1]])
+    assert tables.points_of(tokens).tolist() == [[0, 1, 1], [1, 1, 3], [0, 1, 1]]
+    assert (tables.codes_of(tokens) == s.encode_points(tables.points_of(tokens))).all()
+    points = s.canonical_points(s.sample_points(60, np.random.default_rng(0)))
+    codes = s.encode_points(points)
+    generator = ParetoGenerator(s, BudgetGrid({"ms": (1.5, 3.0)}), **SMALL).fit(codes, codes.sum(1))
+    found = generator.generate(2.7, 6)
+    assert len({s.key(x) for x in found}) == 6
+    assert all(x == s.complete(s.canonical(x)) for x in found)
+    scores = generator.evaluator_.score(s.encode(found), [2.7])
+    assert (np.diff(scores) <= 0).all() and (s.cost("ms", s.encode(found)) <= 2.7).all()
+
+
+def test_without_an_evaluator_architectures_come_as_they_are_drawn() -> None:
+    s = space()
+    few = {**SMALL, "training": TrainingOptions(steps=1, samples=4)}
+    generator = ParetoGenerator(s, BudgetGrid({"ms": (2.0, 5.0)}), **few)
+    generator.fit_policy(absolute_reward(lambda codes: codes[:, 0]))
+    drawn = s.from_points(generator.draw(5.0, 48, seed=2))
+    assert generator.generate(5.0, 3, seed=2) == [s.complete(s.canonical(x)) for x in drawn[:3]]
+
+
+@pytest.mark.parametrize("n_layers", [4, 9])  # listed, and too many to be
+def test_the_cheapest_lies_beyond_a_plateau(n_layers: int) -> None:
+    s = CodeSpace(
+        [Ordinal(f"w{i}", (1, 2, 3, 4)) for i in range(n_layers)],
+        costs={"mb": lambda c: 1 + 3 * c.max(1).values},  # a peak: single edits seldom lower it
+    )
+    assert cheapest(s, "mb")[1] == 1.0
+
+
+def test_an_unknown_cost_is_no_cheap_one() -> None:
+    s = CodeSpace(
+        [Ordinal("a", (1, 2, 3)), Continuous("b", 0.0, 1.0)],
+        costs={"ms": lambda c: torch.where(c[:, 0] < 0.4, torch.nan, 1 + c[:, 0])},
+    )
+    sample, cost = cheapest(s, "ms")
+    assert (sample["a"], cost) == (2, 1.5)
+    codes = s.encode([{"a": a, "b": b} for a in (2, 3) for b in (0.1, 0.5, 0.9)])
+    generator = ParetoGenerator(s, BudgetGrid({"ms": (1.5, 2.0)}), **SMALL).fit(codes, codes[:, 0])
+    assert all(x["a"] == 2 for x in generator.generate(1.7, 10))
+    nothing = CodeSpace([Ordinal("a", (1, 2))], costs={"ms": lambda c: c[:, 0] * torch.nan})
+    with pytest.raises(InfeasibleError, match="whose ms is known"):
+        cheapest(nothing, "ms")
+
+
+def test_a_cost_of_zero_has_a_finite_reward() -> None:
+    codes, costs = np.ones((2, 1)), np.array([[0.0], [1.0]])
+    found = multi_objective_reward(lambda c: c[:, 0])(codes, costs, np.ones((2, 1)))
+    assert np.isfinite(found).all() and found[0] > found[1]
+
+
+def test_budgets_that_only_few_architectures_keep_are_met_by_their_neighbours() -> None:
+    s = CodeSpace(
+        [Ordinal(f"w{i}", tuple(range(1, 9))) for i in range(12)],
+        costs={"ms": lambda c: 1 + 7 * c.sum(1)},
+    )
+    codes = s.encode(s.sample(60, np.random.default_rng(0)))
+    few = {**SMALL, "training": TrainingOptions(steps=1, samples=4)}
+    generator = ParetoGenerator(s, BudgetGrid({"ms": (4.0, 50.0)}), **few).fit(codes, codes[:, 0])
+    found = generator.generate(4.0, 200)
+    assert len({s.key(x) for x in found}) == 200 and (spent(s, found) <= 4.0).all()
+
+
+def test_budgets_that_exclude_each_other_are_one_sentence() -> None:
+    s = CodeSpace(
+        [Ordinal("a", (1, 2, 3))],
+        costs={"ms": lambda c: 1 + c[:, 0], "mb": lambda c: 2 - c[:, 0]},
+    )
+    codes = s.encode([{"a": a} for a in (1, 2, 3)])
+    few = {**SMALL, "training": TrainingOptions(steps=1)}
+    grid = BudgetGrid({"ms": (1.0, 2.0), "mb": (1.0, 2.0)})
+    generator = ParetoGenerator(s, grid, **few).fit(codes, codes[:, 0])
+    with pytest.raises(InfeasibleError, match=r"ms <= 1.2, mb <= 1.2, but .*: a=\d"):
+        generator.generate({"ms": 1.2, "mb": 1.2})
+
+
+# --- files that are whole by their checksum, but wrong ------------------------------------------
+
+
+def rewritten(file: Path, change) -> Path:
+    content, tensors = read_described(
+        file, "generator", kind=_FORMAT, version=_VERSION, what="a file"
+    )
+    change(content, tensors)
+    write_described(file, "generator", content, tensors)
+    return file
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            lambda c, t, name=name: c.pop(name)
+            for name in ("levels", "hidden", "training", "evaluator", "seed", "costs")
+        ),
+        lambda c, t: c.update(levels=5),
+        lambda c, t: c.update(levels={"ms": ["a"]}),
+        lambda c, t: c.update(levels={"ms": [3, 2]}),
+        lambda c, t: c.update(hidden="x"),
+        lambda c, t: c.update(hidden=-1),
+        lambda c, t: c.update(training=[1]),
+        lambda c, t: c.update(evaluator={"depth": 3}),
+        lambda c, t: c.update(seed=2**70),
+        lambda c, t: t.pop("policy.budgets"),
+        lambda c, t: t.pop("evaluator.center"),
+        lambda c, t: t.update({"evaluator.center": np.zeros(1)}),
+        lambda c, t: t.update({"policy.budgets": t["policy.budgets"] * np.nan}),
+    ],
+)
+def test_a_file_that_is_not_whole_is_one_sentence(fitted, tmp_path: Path, change) -> None:
+    fitted.save(tmp_path / "g.safetensors")
+    with pytest.raises(FileFormatError, match="a generator and whole, but is not"):
+        load_generator(rewritten(tmp_path / "g.safetensors", change), space())
+
+
+def test_a_file_of_other_costs_is_refused(fitted, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "g.safetensors")
+    other = space()
+    other.costs["ms"] = lambda c: 2 + c[:, 0]
+    with pytest.raises(FileFormatError, match="the same costs"):
+        load_generator(tmp_path / "g.safetensors", other)
+
+
+def test_a_checkpoint_is_there_before_the_first_update(tmp_path: Path, monkeypatch) -> None:
+    s = space()
+    codes, accuracy = labels(s, 60)
+    options = {**SMALL, "training": TrainingOptions(steps=4, samples=4)}
+    grid = BudgetGrid.spread({"ms": s.cost("ms", codes)}, 3)
+    file = tmp_path / "training.safetensors"
+
+    def broken(self, reward) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PolicyTraining, "update", broken)
+        with pytest.raises(KeyboardInterrupt):
+            ParetoGenerator(s, grid, **options).fit(codes, accuracy, checkpoint=file)
+    monkeypatch.setattr("nni_aiop.predictors.ParetoEvaluator.fit", None)  # not learned again
+    resumed = ParetoGenerator(s, grid, **options).fit(codes, accuracy, checkpoint=file)
+    assert len(resumed.history_) == 4
+    content, tensors = read_described(
+        file, "generator", kind="nni-aiop generator's training", version=_VERSION, what=""
+    )
+    content["state"]["done"] = 10**6
+    write_described(file, "generator", content, tensors)
+    with pytest.raises(FileFormatError, match=r"done must lie in 0\.\.4"):
+        ParetoGenerator(s, grid, **options).fit(codes, accuracy, checkpoint=file)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import Trial
 
 from nni_aiop.engines.optuna_space import sample_of, suggest
-from nni_aiop.errors import SpaceError
+from nni_aiop.errors import FileFormatError, SpaceError
 from nni_aiop.search import Objective, PNAGSearch
 from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
 from nni_aiop.strategies import PNAGSampler
@@ -118,3 +119,77 @@ def test_wrong_arguments_are_told_at_once() -> None:
         PNAGSampler(SPACE, limits={"ms": 1.0})
     with pytest.raises(ValueError, match="at least 1"):
         PNAGSampler(SPACE, levels=0)
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        lambda c: c[:, 0] * 0,
+        lambda c: (c[:, 0] - 0.9).clamp_min(0),
+        lambda c: -1 - c[:, 0],
+        lambda c: (c[:, 0] < 0.5) / (c[:, 0] < 0.5) * (1 + c[:, 0]),  # NaN for the deeper half
+    ],
+    ids=["zero", "mostly zero", "negative", "partly unknown"],
+)
+@pytest.mark.parametrize("limit", [None, 1.2])
+def test_any_exact_cost_can_have_a_budget(cost, limit: float | None) -> None:
+    space = CodeSpace(SPACE.dimensions, costs={"x": cost})
+    asked: dict[str, Any] = {"cost": "x"} if limit is None else {"limits": {"x": limit}}
+    search = PNAGSearch(space, seed=0, **asked, **QUICK)
+    for _ in range(14):
+        (sample,) = search.ask(1)
+        search.tell(sample, {"default": merit(sample)})
+    if limit is not None:
+        spent = space.cost("x", space.encode([sample for sample, _ in search.history]))
+        assert (spent <= limit).all()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"flops": -3.0}, "positive number"),
+        ({"flops": [3.0, float("nan")]}, "finite numbers"),
+        ({"ms": float("inf")}, "finite numbers"),
+        ({"ms": []}, "finite numbers"),
+    ],
+)
+def test_targets_that_nothing_can_keep_are_told_at_once(target, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PNAGSearch(SPACE, targets=target)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"levels": "5"},
+        {"targets": [1]},
+        {"targets": {"flops": [0.0]}},
+        {"pool": -1},
+        {"drawn": None},
+        {"cost": 5},
+        {"rounds": 0},
+    ],
+)
+def test_a_state_with_wrong_options_is_refused_and_changes_nothing(wrong: dict[str, Any]) -> None:
+    search = PNAGSearch(SPACE, seed=0, **QUICK)
+    search.ask(2)
+    before = search.state_dict()
+    state = {**before, "options": before["options"] | wrong, "round": 7}
+    with pytest.raises(FileFormatError, match="complete"):
+        search.load_state_dict(state)
+    assert search.state_dict() == before
+
+
+def test_a_dimension_of_a_million_values_is_searched_in_bins() -> None:
+    space = CodeSpace(
+        [Ordinal("units", range(1, 1_000_001)), Nominal("op", ("conv", "pool"))],
+        costs={"flops": lambda c: 1 + c[:, 0]},
+    )
+    assert space.vocabulary == (33, 3)
+    samples = space.sample(50, np.random.default_rng(0))
+    tokens = space.tokens(samples)
+    assert (space.tokens(space.from_tokens(tokens)) == tokens).all()
+    search = PNAGSearch(space, cost="flops", seed=0, **QUICK)
+    for _ in range(14):
+        (sample,) = search.ask(1)
+        search.tell(sample, {"default": float(sample["units"])})
