@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["LatencyTable", "load_latency_table"]
 
 _BLOCK = re.compile(
-    r"(MBConv|expanded_conv)-input:(\d+)x\2x(\d+)-output:(\d+)x\4x(\d+)"
-    r"-expand:(\d+)-kernel:(\d+)-.*"
+    r"(MBConv|expanded_conv)-input:(\d{1,9})x\2x(\d{1,9})-output:(\d{1,9})x\4x(\d{1,9})"
+    r"-expand:(\d{1,9})-kernel:(\d{1,9})-.*"
 )
 _PHONE = (
     "Conv-input:{side}x{side}x3-output:{half}x{half}x{stem}",
@@ -56,7 +56,7 @@ _Block = tuple[int, int, int, int, int, int]
 """Side and channels that come in, side and channels that go out, expansion, kernel."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatencyTable:
     """Latency of a network as a function of its code: the sum of its blocks.
 
@@ -64,12 +64,14 @@ class LatencyTable:
     of samples and linear between the choices of each dimension.
 
     Attributes:
+        width: Width multiplier of the networks.
         resolution: That of the code space whose codes it reads.
         fixed: (s,) milliseconds of stem and head at each of the s resolutions.
         blocks: (s, 5, 2, 3, 3) milliseconds of a block: by resolution, unit, whether it is a later
             one of its unit, kernel and expansion.
     """
 
+    width: float
     resolution: Resolution
     fixed: NDArray[np.float64]
     blocks: NDArray[np.float64]
@@ -122,10 +124,11 @@ def load_latency_table(
     fixed, blocks = [], []
     for size in sizes:
         rows = read.get(float(size) if "resolution" in table else 0.0, {})
-        outside, inside = _network(size, width, partial(_row, file, rows, size))
+        desktop = any(str(name).startswith("first_conv") for name in rows)
+        outside, inside = _network(size, width, desktop, partial(_row, file, rows, size))
         fixed.append(outside)
         blocks.append(inside)
-    return LatencyTable(resolution, np.array(fixed), np.array(blocks))
+    return LatencyTable(width, resolution, np.array(fixed), np.array(blocks))
 
 
 def _named(file: Path, key: str) -> str | _Block:
@@ -135,7 +138,7 @@ def _named(file: Path, key: str) -> str | _Block:
         return key
     side, c_in, after, c_out, expand, kernel = map(int, match.groups()[1:])
     if match[1] == "expanded_conv":  # here channels, in the other table their ratio
-        if expand % c_in:
+        if c_in == 0 or expand % c_in:
             raise FileFormatError(f"{file} must have whole expansions, but has {key}.")
         expand //= c_in
     return side, c_in, after, c_out, expand, kernel
@@ -152,7 +155,7 @@ def _row(
 
 
 def _network(
-    size: int, width: float, row: Callable[[str | _Block], float]
+    size: int, width: float, desktop: bool, row: Callable[[str | _Block], float]
 ) -> tuple[float, NDArray[np.float64]]:
     """Milliseconds of what every network has, and (5, 2, 3, 3) of each block."""
     channels = skeleton(width)
@@ -177,11 +180,8 @@ def _network(
         "expand": channels.expand,
         "mix": channels.mix,
     }
-    try:
-        head = sum(row(text.format(**shapes)) for text in _PHONE)
-    except FileFormatError:
-        head = sum(row(text.format(**shapes)) for text in _DESKTOP)
-    return fixed + head, blocks
+    parts = _DESKTOP if desktop else _PHONE
+    return fixed + sum(row(text.format(**shapes)) for text in parts), blocks
 
 
 def _between(values: Tensor, choices: tuple[int, ...]) -> Tensor:

@@ -48,7 +48,7 @@ def code_space(
         latency: Further costs by name, from `load_latency_table` at that width and resolution.
 
     Raises:
-        SpaceError: A latency table is of another resolution.
+        SpaceError: A latency table is of another width or resolution.
         ValueError: The width or the resolution is wrong.
 
     Example:
@@ -61,7 +61,13 @@ def code_space(
     skeleton(width)
     sizes_of(resolution)
     for name, table in (latency or {}).items():
-        if table.resolution != resolution:
+        if table.width != width:
+            raise SpaceError(
+                f"the latency table {name!r} must be of the space's width {width}, "
+                f"but is of {table.width}."
+            )
+        one = isinstance(table.resolution, int), isinstance(resolution, int)
+        if sizes_of(table.resolution) != sizes_of(resolution) or one[0] != one[1]:
             raise SpaceError(
                 f"the latency table {name!r} must be of the space's resolution {resolution}, "
                 f"but is of {table.resolution}."

@@ -23,15 +23,29 @@ def labelled(path: Path) -> Path:
 
 
 def run(*arguments: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, ["generate", "--space", "nasbench201", *arguments])
+    return run_generate(["--space", "nasbench201", *arguments], code)
+
+
+def run_generate(arguments: list[str], code: int = 0) -> str:
+    done = CliRunner().invoke(app, ["generate", *arguments])
     assert done.exit_code == code, done.output
     return " ".join(done.stderr.split()) if code else done.stdout
 
 
-def test_it_trains_once_and_generates_for_any_budget(tmp_path: Path, monkeypatch) -> None:
+def costs_in(shown: str, n_costs: int) -> list[tuple[float, ...]]:
+    """The costs of each architecture in a printed table."""
+    rows = [line.split() for line in shown.splitlines() if "=" in line]
+    return [tuple(map(float, row[1 : 1 + n_costs])) for row in rows]
+
+
+@pytest.fixture
+def quick_evaluator(monkeypatch) -> None:
     from nni_aiop.predictors import ParetoEvaluator
 
     monkeypatch.setitem(ParetoEvaluator.__init__.__kwdefaults__, "steps", 10)
+
+
+def test_it_trains_once_and_generates_for_any_budget(tmp_path: Path, quick_evaluator: None) -> None:
     file = tmp_path / "generator.safetensors"
     given = ("--generator", str(file), "-n", "3")
     table = str(labelled(tmp_path / "cells.csv"))
@@ -42,6 +56,72 @@ def test_it_trains_once_and_generates_for_any_budget(tmp_path: Path, monkeypatch
     costs = [float(line.split()[1]) for line in again.splitlines() if "op_01=" in line]
     assert len(costs) == 3 and max(costs) <= 9e7
     assert "but the cheapest, " in run(*given, "--budget", "flops=1", code=2)
+
+
+def test_several_budgets_are_all_kept_and_one_outside_the_range_is_extrapolated(
+    tmp_path: Path, quick_evaluator: None
+) -> None:
+    given = ("--generator", str(tmp_path / "generator.training"), "-n", "3")
+    table = str(labelled(tmp_path / "cells.csv"))
+    both = ("--budget", "flops=9e7", "--budget", "params=8e5")
+    rows = costs_in(run(*given, "--table", table, *both, "--steps", "3"), 2)
+    assert len(rows) == 3 and max(f for f, _ in rows) <= 9e7 and max(p for _, p in rows) <= 8e5
+    wide = ("--budget", "flops=1e9", "--budget", "params=8e5")
+    assert "trained range" in run(*given, *wide, code=2)
+    assert len(costs_in(run(*given, *wide, "--extrapolate"), 2)) == 3
+    assert "must name flops, params, but got flops" in run(*given, "--budget", "flops=9e7", code=2)
+    twice = ("--budget", "flops=9e7", "--budget", "flops=5e7")
+    assert "must be limited once" in run(*given, *twice, code=2)
+
+
+def test_an_interrupted_training_goes_on(tmp_path: Path, quick_evaluator: None) -> None:
+    from nni_aiop.generators._training import PolicyTraining
+
+    file = tmp_path / "g.safetensors"
+    table = str(labelled(tmp_path / "cells.csv"))
+    given = ("--generator", str(file), "--table", table, "--budget", "flops=6e7", "--steps", "3")
+    whole = run(*given)
+    file.unlink()
+
+    def broken(self, reward) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(PolicyTraining, "update", broken)
+        run(*given, code=130)
+    assert not file.exists() and file.with_name("g.safetensors.training").exists()
+    assert run(*given) == whole
+    assert not file.with_name("g.safetensors.training").exists()
+
+
+def test_architectures_whose_training_failed_are_left_out(
+    tmp_path: Path, quick_evaluator: None
+) -> None:
+    table = labelled(tmp_path / "cells.csv")
+    lines = table.read_text().splitlines()
+    lines[3] = lines[3].rpartition(",")[0] + ","
+    table.write_text("\n".join(lines))
+    given = ("--generator", str(tmp_path / "g.safetensors"), "--budget", "flops=6e7")
+    assert "op_01=" in run(*given, "--table", str(table), "--steps", "3")
+    table.write_text("\n".join([lines[0], lines[3], lines[4]]))
+    assert "at least 2 rows" in run(*given, "--table", str(table), code=2)
+    table.write_text("\n".join([lines[0], lines[4], lines[4]]))
+    assert "must differ between architectures" in run(*given, "--table", str(table), code=2)
+
+
+def test_a_phones_latency_is_a_budget_like_any_other(
+    tmp_path: Path, data_dir: Path, quick_evaluator: None, monkeypatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2] / "examples")
+    monkeypatch.setenv("LATENCY_TABLE", str(data_dir / "ofa_mbv3" / "lut_note10_w1.2.csv.gz"))
+    given = ["--space", "phone_space:space", "--generator", str(tmp_path / "g.safetensors")]
+    table = str(data_dir / "ofa_mbv3" / "surrogate_16k.csv.gz")
+    training = ["--table", table, "--metric", "autobuild_top1", "--steps", "2"]
+    shown = run_generate([*given, *training, "--budget", "latency_ms=40"])
+    assert all(cost <= 40 for (cost,) in costs_in(shown, 1)) and "d1=" in shown
+    monkeypatch.delenv("LATENCY_TABLE")
+    refused = run_generate([*given, "--budget", "latency_ms=40"], code=2)
+    assert "lut_note10_w1.2.csv.gz must be usable, but is not" in refused
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,10 @@ def test_a_table_without_a_block_is_refused(tmp_path: Path) -> None:
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))
     with pytest.raises(FileFormatError, match="every block of resolution 224, but lacks"):
         load_latency_table(path)
+    rows = [row for row in toy(path).read_text().splitlines() if "Logits" not in row]
+    path.write_text("\n".join(rows))
+    with pytest.raises(FileFormatError, match="every block of resolution 224, but lacks Logits"):
+        load_latency_table(path)
     with pytest.raises(FileFormatError, match="every block of resolution 192"):
         load_latency_table(toy(path), resolution=192)
     with pytest.raises(FileFormatError, match="column 'key'"):
@@ -114,7 +118,19 @@ def test_a_table_without_a_block_is_refused(tmp_path: Path) -> None:
         load_latency_table(tmp_path / "other.csv")
 
 
-def test_a_table_of_another_resolution_than_the_space_is_refused(tmp_path: Path) -> None:
+def test_a_table_of_another_resolution_or_width_than_the_space_is_refused(tmp_path: Path) -> None:
     table = load_latency_table(toy(tmp_path / "table.csv"))
     with pytest.raises(SpaceError, match="resolution"):
         code_space(width=1.2, resolution=192, latency={"ms": table})
+    with pytest.raises(SpaceError, match="width 1"):
+        code_space(width=1.0, latency={"ms": table})
+    listed = load_latency_table(toy(tmp_path / "table.csv"), resolution=[224])
+    assert "ms" in code_space(width=1.2, resolution=(224,), latency={"ms": listed}).costs
+
+
+def test_a_block_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    path = toy(tmp_path / "table.csv")
+    wrong = "224,expanded_conv-input:7x7x0-output:7x7x192-expand:0-kernel:3-x,1"
+    path.write_text(f"{path.read_text()}\n{wrong}")
+    with pytest.raises(FileFormatError, match="whole expansions"):
+        load_latency_table(path)
