@@ -122,6 +122,39 @@ def test_inactive_dimensions_are_never_written() -> None:
     assert np.allclose(log_prob.detach().numpy(), -by_hand, atol=1e-4)
 
 
+def test_dimensions_below_conditional_ones_and_of_two_parents_are_masked() -> None:
+    s = CodeSpace(
+        [Ordinal(label, (0, 1)) for label in "abc"] + [Ordinal("d", (1, 2, 3))],
+        conditions={
+            "b": Condition("a", (1,)),
+            "c": Condition("b", (1,)),  # a = 0 leaves b, and so c, inactive
+            "d": [Condition("a", (1,)), Condition("c", (0,))],
+        },
+        costs={"ms": lambda c: 1 + c[:, 0]},
+    )
+    generator = ParetoGenerator(s, BudgetGrid({"ms": (2.0,)}), **SMALL)
+    training = PolicyTraining(
+        generator._tables, generator.grid, generator._new_policy(), SMALL["training"], 0
+    )
+    tokens, _, _ = training.policy(*_weights_and_draws(training, generator.grid, n=300))
+    t = tokens.numpy()
+    samples = s.from_tokens(t)
+    assert (s.tokens(samples) == t).all() and ((t == 0) == ~s.active(samples)).all()
+    assert len(np.unique(t, axis=0)) == len({s.key(x) for x in samples}) == 6
+
+
+@pytest.mark.parametrize("levels", [(3.0,), (2.0, 4.0)])
+@pytest.mark.parametrize("by_accuracy", [True, False])
+def test_one_level_trained_levels_alone_and_the_rule_without_accuracy(levels, by_accuracy) -> None:
+    s = space()
+    training = TrainingOptions(steps=40, samples=16, lr=1e-2, between=False)
+    options = {**SMALL, "training": training}
+    options["evaluator"] = {**SMALL["evaluator"], "by_accuracy": by_accuracy}
+    generator = ParetoGenerator(s, BudgetGrid({"ms": levels}), **options).fit(*labels(s))
+    cost = np.mean(spent(s, generator.generate(levels[-1], 20)))
+    assert cost <= levels[-1] and (cost < 2.0) == (not by_accuracy)
+
+
 def _weights_and_draws(training, grid, n):
     budgets = np.full((n, 1), 3.0)
     return torch.as_tensor(grid.weights(budgets)).float(), torch.Generator().manual_seed(0)
