@@ -63,8 +63,8 @@ def measure_latency(
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
-        FileFormatError: The ONNX file cannot be read, does not have one input, or does not take an
-            image of that shape.
+        FileFormatError: The ONNX file cannot be read, or the network does not have one input, or
+            does not take an image of that shape.
         OSError: There is no such file.
         ValueError: A number is below its least: 0 of warm-up, 1 of runs and threads.
 
@@ -74,6 +74,7 @@ def measure_latency(
         >>> found.median, found.spread  # doctest: +SKIP
         (0.021, 0.001)
     """
+    shape = tuple(shape)
     if warmup < 0 or runs < 1 or threads < 1:
         raise ValueError(
             "warmup must be at least 0, runs and threads at least 1, "
@@ -90,7 +91,13 @@ def measure_latency(
         with Path(network).open("rb"):
             pass  # a file that is not there is told of in Python's words
     else:
-        content = _exported(network, shape)
+        try:
+            content = _exported(network, shape)
+        except Exception as err:  # any of PyTorch's and of the network's own
+            raise FileFormatError(
+                f"a network must be a module that takes an image of shape {shape}, but "
+                f"{type(network).__name__} is not: {' '.join(str(err).split()):.300}"
+            ) from err
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as err:  # onnxruntime's errors have no common base
@@ -100,12 +107,12 @@ def measure_latency(
     inputs = session.get_inputs()
     if len(inputs) != 1:
         raise FileFormatError(f"a network must have one input, but has {len(inputs)}.")
-    feed = {inputs[0].name: np.random.default_rng(0).random(tuple(shape), dtype=np.float32)}
+    feed = {inputs[0].name: np.random.default_rng(0).random(shape, dtype=np.float32)}
     try:
         session.run(None, feed)
     except Exception as err:  # likewise
         raise FileFormatError(
-            f"a network must take numbers of shape {tuple(shape)}, but this one does not: "
+            f"a network must take numbers of shape {shape}, but this one does not: "
             f"{' '.join(str(err).split())}"
         ) from err
     spent = []

@@ -130,7 +130,8 @@ class SearchResults:
         space: The space that was searched.
         history: (sample, metrics) in the order of evaluation; metrics is None where it failed.
         objectives: What was searched for; the first one names the best architecture.
-        limits: Upper limits on exact costs of the space that the best architecture has to keep.
+        limits: Upper limits on exact costs of the space, or on metrics, that the best architecture
+            has to keep.
         settings: How the search was asked for, for the record (plain JSON).
         cost: The exact cost to draw against; by default the space's first one, if it has any.
     """
@@ -167,9 +168,10 @@ class SearchResults:
     @cached_property
     def feasible(self) -> NDArray[np.bool_]:
         """(n,) True where every limit is kept."""
+        measured = self.metrics | self.costs
         keeps = np.ones(len(self.history), dtype=bool)
         for name, limit in self.limits.items():
-            keeps &= self.costs[name] <= limit
+            keeps &= measured[name] <= limit if name in measured else False
         return keeps
 
     @property

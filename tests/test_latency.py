@@ -44,6 +44,13 @@ def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
         measure_latency(file)
 
 
+@pytest.mark.parametrize("network", [nn.Conv2d(3, 4, 3), nn.Bilinear(2, 2, 2), {"d1": 2}])
+def test_what_does_not_take_such_an_image_is_refused(network) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(FileFormatError, match=r"takes an image of shape \(1, 5, 8, 8\)"):
+        measure_latency(network, (1, 5, 8, 8))
+
+
 def test_numbers_below_their_least_are_refused() -> None:
     with pytest.raises(ValueError, match="runs and threads at least 1"):
         measure_latency(nn.Identity(), runs=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from nni_aiop.engines._nni import load_object
 from nni_aiop.errors import AiopError
 from nni_aiop.measures import FunctionMeasure, Measure, PredictedMeasure, TableMeasure
 from nni_aiop.results import check_names
+from nni_aiop.search import BaseSearch
 from nni_aiop.spaces import CodeSpace, Sample
 
 _DIGITS = ("val_accuracy", "test_accuracy", "flops", "params")
@@ -23,7 +25,7 @@ def make_measure(
     space: CodeSpace,
     arguments: Mapping[str, Any],
     metrics: Sequence[str] = (),
-    cost: str | None = None,
+    costs: Sequence[str] = (),
 ) -> Measure:
     """The function from a sample to its metrics, among them `default`, that a name stands for.
 
@@ -34,7 +36,7 @@ def make_measure(
             `epochs` and `seed` of digits; any of a function.
         metrics: Which ones there must be; the first is `default` unless the arguments name it. Of
             a function they are not known before it is called: see `check_result`.
-        cost: What is to be held down: an exact cost of the space, or else a metric.
+        costs: What is to be held down: exact costs of the space, or else metrics.
 
     Raises:
         BadInput: The name or an argument is unknown, or does not suit the space.
@@ -63,9 +65,10 @@ def make_measure(
         for wanted in metrics:
             if wanted not in known:
                 raise BadInput(f"a metric must be one of {', '.join(known)}, but got {wanted!r}.")
-        costs = dict.fromkeys([*space.costs, *known])
-        if cost is not None and cost not in costs:
-            raise BadInput(f"a cost must be one of {', '.join(costs)}, but got {cost!r}.")
+        held = dict.fromkeys([*space.costs, *known])
+        for cost in costs:
+            if cost not in held:
+                raise BadInput(f"a cost must be one of {', '.join(held)}, but got {cost!r}.")
         return measure
     if ":" in name:
         check_names(space)
@@ -75,24 +78,20 @@ def make_measure(
     )
 
 
-def check_result(
-    space: CodeSpace, metrics: Mapping[str, float], wanted: Sequence[str], cost: str | None
-) -> None:
+def check_result(space: CodeSpace, metrics: Mapping[str, float], needed: Sequence[str]) -> None:
     """Refuse a result that the search could not learn from, or that its files could not hold.
 
     Args:
         space: Where the sample comes from.
         metrics: What a measure told of it.
-        wanted: The metrics of the objectives.
-        cost: What is to be held down: an exact cost of the space, or else a metric.
+        needed: What the search needs; see `BaseSearch.needed`.
 
     Raises:
         BadInput: A metric is missing.
         SpaceError: A metric is named as a dimension.
     """
     check_names(space, metrics)
-    learned = [] if cost is None or cost in space.costs else [cost]
-    for name in (*wanted, *learned):
+    for name in needed:
         if name not in metrics:
             raise BadInput(
                 f"the evaluator must tell the metric {name!r}, but tells {', '.join(metrics)}."
@@ -113,22 +112,25 @@ class FirstResult:
     def __init__(self, measure: Measure, check: Callable[[Mapping[str, float]], None]) -> None:
         self._measure = measure
         self._check = check
-        self._succeeded = not isinstance(measure, FunctionMeasure)  # others are known at the door
+        self._checked = False
         self._problem: AiopError | None = None
 
     def __call__(self, sample: Sample) -> Mapping[str, float]:
         try:
             metrics = self._measure(sample)
         except AiopError as err:
-            if not self._succeeded:
+            # A table may well lack the first samples.
+            if not self._checked and isinstance(self._measure, FunctionMeasure):
                 self._problem = err
             raise
-        if not self._succeeded:
+        if not self._checked:
             try:
                 self._check(metrics)
-                self._succeeded = True
+                self._checked = True
             except AiopError as err:  # not raised here: an engine would log it as a failure
                 self._problem = err
+                # The search would tell of it, too.
+                warnings.filterwarnings("ignore", "a result must have", UserWarning)
         return metrics
 
     def before(
@@ -144,8 +146,19 @@ class FirstResult:
         return report
 
 
+def told(search: BaseSearch) -> tuple[list[str], list[str]]:
+    """What a measure must tell a search: objectives that have a name of their own, and costs."""
+    objectives = [o.metric for o in search.objectives]
+    named = [name for name in objectives if name != "default"]
+    return named, [name for name in search.needed if name not in objectives]
+
+
 def make_nni_evaluator(
-    name: str, space: CodeSpace, arguments: Mapping[str, Any], cost: str | None = None
+    name: str,
+    space: CodeSpace,
+    arguments: Mapping[str, Any],
+    metrics: Sequence[str] = (),
+    costs: Sequence[str] = (),
 ) -> tuple[Any, Measure]:
     """The same as an NNI Evaluator, and as the measure that `make_measure` made of it.
 
@@ -155,7 +168,7 @@ def make_nni_evaluator(
     """
     from nni_aiop import evaluators
 
-    measure = make_measure(name, space, arguments, cost=cost)
+    measure = make_measure(name, space, arguments, metrics, costs)
     if name == "digits":
         return evaluators.DigitsEvaluator(**arguments), measure
     if name == "table":

@@ -16,13 +16,16 @@ def generate(
         list[str],
         typer.Option(
             help="An upper bound on an exact cost of the space, such as flops=2e6 or "
-            "latency_ms=80; repeatable: all are kept."
+            "latency_ms=40; repeatable: all are kept."
         ),
     ],
     generator: Annotated[
-        Path,
-        typer.Option(help="The generator's file; with --table it is trained and written first."),
-    ] = Path("out/generator.safetensors"),
+        Path | None,
+        typer.Option(
+            help="The generator's file, out/generators/SPACE.safetensors by default; with --table "
+            "it is trained and written first."
+        ),
+    ] = None,
     train: Annotated[
         Path | None,
         typer.Option(
@@ -52,7 +55,9 @@ def generate(
       nni-aiop generate --space nasbench201 --table nb201.csv.gz --metric c100_val \\
           --budget flops=5e7
       nni-aiop generate --space nasbench201 --budget flops=8e7 -n 5
-      nni-aiop generate --space my_spaces:phone --budget latency_ms=80
+      nni-aiop generate --space phone_space:space --budget latency_ms=40
+
+    The last one is a module of your own, as examples/phone_space.py: a space with a further cost.
     """
     import numpy as np
 
@@ -61,35 +66,60 @@ def generate(
     limits = parse_limits(budget)
     code_space = load_space(space)
     from nni_aiop.benchmarks import load_table
+    from nni_aiop.errors import SpaceError
     from nni_aiop.generators import BudgetGrid, ParetoGenerator, TrainingOptions, load_generator
     from nni_aiop.search._limits import check_limits
 
     check_limits(code_space, limits)
+    file = generator or Path("out/generators") / f"{code_space.name}.safetensors"
+    if file.is_dir():
+        raise BadInput(f"--generator must be a file, but {file} is a folder.")
     if train is None:
-        if not generator.exists():
+        if metric is not None:
+            raise BadInput("--metric must stand beside a --table to train on, but there is none.")
+        if not file.exists():
+            raise BadInput(f"a generator must be trained first, with --table: {file} is not there.")
+        trained = load_generator(file, code_space)
+        if set(trained.grid.names) != set(limits):
             raise BadInput(
-                f"a generator must be trained first, with --table: {generator} is not there."
+                f"a budget must name {', '.join(trained.grid.names)}, which {file} was trained "
+                f"for, but got {', '.join(limits)}: --table trains another one."
             )
-        trained = load_generator(generator, code_space)
     else:
         codes, columns = load_table(train, code_space, [metric] if metric else [])
         name = metric or next(iter(columns))
         known = complete_rows({name: columns[name]}, f"rows of {train}")
+        typer.echo(f"Training on {known.sum()} of {len(known)} rows of {train}, {name}")
         codes, accuracy = codes[known], np.asarray(columns[name])[known]
-        codes = code_space.encode_points(code_space.normalise(code_space.decode_points(codes)))
+        codes = code_space.encode_points(
+            code_space.canonical_points(code_space.decode_points(codes))
+        )
         costs = {name: code_space.cost(name, codes) for name in limits}
-        generator.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint = generator.with_name(f"{generator.name}.training")
         with bad_input():
             trained = ParetoGenerator(
                 code_space,
                 BudgetGrid.spread(costs, levels, low=0.005, high=0.995),
                 training=TrainingOptions(steps=steps),
                 seed=seed,
-            ).fit(codes, accuracy, progress=True, checkpoint=checkpoint)
-        trained.save(generator)
-        checkpoint.unlink(missing_ok=True)
-        typer.echo(f"Generator: {generator}\n")
+            )
+    if not extrapolate:
+        try:
+            trained.check_budget(limits)
+        except SpaceError as err:
+            raise BadInput(f"{err} --extrapolate allows it.") from err
+    if train is not None:
+        checkpoint = file.with_name(f"{file.name}.training")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with bad_input():
+                trained.fit(codes, accuracy, progress=True, checkpoint=checkpoint)
+        except KeyboardInterrupt:
+            if checkpoint.exists():
+                typer.echo(f"Interrupted: the same command goes on from {checkpoint}.", err=True)
+            raise
+        trained.save(file)
+        checkpoint.unlink()
+        typer.echo(f"Generator: {file}\n")
     with bad_input():
         found = trained.generate(limits, n, extrapolate=extrapolate, seed=seed)
     codes = code_space.encode([code_space.complete(code_space.canonical(s)) for s in found])

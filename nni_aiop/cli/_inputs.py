@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import sys
@@ -101,6 +102,18 @@ def complete_rows(targets: Mapping[str, NDArray[np.float64]], rows: str) -> NDAr
     return known
 
 
+def _options_of(search: type[BaseSearch]) -> set[str]:
+    """The arguments of a search and of those that it extends, but for what is given otherwise."""
+    names = {
+        name
+        for parent in search.__mro__
+        if "__init__" in vars(parent)
+        for name, argument in inspect.signature(parent).parameters.items()
+        if argument.kind is argument.KEYWORD_ONLY
+    }
+    return names - {"seed", "predictor"}
+
+
 def make_search(
     name: str,
     space: CodeSpace,
@@ -119,7 +132,8 @@ def make_search(
         budget: Number of evaluations to plan for.
         seed: Of every random choice.
         arguments: Further arguments of the search's class; `warmup` is a fraction of the budget,
-            or a number of architectures.
+            or a number of architectures, and `objectives` are texts (see `parse_objectives`) that
+            replace the given ones.
 
     Raises:
         BadInput: The name is unknown, or an argument is unknown or illegal.
@@ -127,10 +141,24 @@ def make_search(
     if name not in SEARCHES:
         raise BadInput(f"a search must be one of {', '.join(SEARCHES)}, but got {name!r}.")
     options = dict(arguments)
+    if name not in LEARNING and options.get("cost") is not None:
+        raise BadInput(f"a cost to weigh needs one of {', '.join(LEARNING)}, but got {name!r}.")
+    known = _options_of(SEARCHES[name])
+    for option in options:
+        if option not in known:
+            raise BadInput(
+                f"an option of the search {name} must be one of {', '.join(sorted(known))}, "
+                f"but got {option!r}."
+            )
+    if "objectives" in options:
+        given = options.pop("objectives")
+        if not (isinstance(given, list) and given and all(isinstance(o, str) for o in given)):
+            raise BadInput(
+                f"objectives must be a list such as [default, ms:minimize], not {given!r}."
+            )
+        objectives = parse_objectives(given)
     if name in LEARNING:
         options.setdefault("budget", budget)
-    elif options.get("cost") is not None:
-        raise BadInput(f"a cost to weigh needs one of {', '.join(LEARNING)}, but got {name!r}.")
     with bad_input():
         if "warmup" in options:
             given = options["warmup"]

@@ -129,7 +129,8 @@ def report(results: SearchResults, out: Path) -> None:
     """Print the best architecture and where the results lie."""
     best = results.best
     if best is None:
-        typer.echo(f"No architecture was found in {len(results.history)} evaluations.")
+        within = " within the limits" if results.limits else ""
+        typer.echo(f"No architecture{within} was found in {len(results.history)} evaluations.")
     else:
         found = results.evaluation(best)
         shown = [*(found["metrics"] or {}).items(), *found["costs"].items()]

@@ -62,7 +62,8 @@ def run(
       executionEngine: {name: sequential}    # or ts: NNI's local training service
       space: digits                          # or module:Class, a model space of your own
       evaluator: {name: digits, epochs: 8}   # table, predictor (with path), module:function
-      strategy: {name: ncp, rounds: 6}       # random, evolution, topk
+      strategy: {name: ncp, rounds: 6}       # pnag (targets: {flops: 2.0e5}), random, evolution,
+                                             # topk
       engine: auto                           # nni, optuna
       seed: 0
 
@@ -95,7 +96,7 @@ def run(
         )
 
     search = new_search()
-    if search.limits:  # limits that nothing meets are told before an engine starts
+    if search.limits or search.targets_kept:  # what nothing meets is told before an engine starts
         new_search().ask(1)
     with bad_input():
         start = (_prepare_nni if name == "nni" else _prepare_optuna)(
@@ -109,7 +110,7 @@ def run(
             space,
             progress.history(),
             search.objectives,
-            limits=search.limits,
+            limits={**search.targets_kept, **search.limits},
             settings={**experiment.record, "engine": name},
         )
 
@@ -225,14 +226,14 @@ def _prepare_optuna(
 ) -> Start:
     import optuna
 
-    from nni_aiop.cli._evaluators import FirstResult, check_result, make_measure
+    from nni_aiop.cli._evaluators import FirstResult, check_result, make_measure, told
     from nni_aiop.engines.optuna_experiment import run_optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    cost = experiment.strategy.arguments.get("cost")
+    given = experiment.evaluator
     measure = FirstResult(
-        make_measure(experiment.evaluator.name, space, experiment.evaluator.arguments, cost=cost),
-        lambda metrics: check_result(space, metrics, [o.metric for o in search.objectives], cost),
+        make_measure(given.name, space, given.arguments, *told(search)),
+        lambda metrics: check_result(space, metrics, search.needed),
     )
 
     def start(on_result: Callable[[Sample, dict[str, float] | None], None]) -> None:
@@ -253,19 +254,17 @@ def _prepare_optuna(
 def _prepare_nni(
     experiment: Experiment, space: CodeSpace, search: BaseSearch, folder: Path
 ) -> Start:
-    from nni_aiop.cli._evaluators import FirstResult, check_result, make_nni_evaluator
+    from nni_aiop.cli._evaluators import FirstResult, check_result, make_nni_evaluator, told
     from nni_aiop.engines.nni_experiment import run_nni
     from nni_aiop.engines.nni_strategy import SearchStrategy
     from nni_aiop.search_spaces import SPACES
 
-    cost = experiment.strategy.arguments.get("cost")
-    evaluator, measure = make_nni_evaluator(
-        experiment.evaluator.name, space, experiment.evaluator.arguments, cost
-    )
+    given = experiment.evaluator
+    evaluator, measure = make_nni_evaluator(given.name, space, given.arguments, *told(search))
     sequential = experiment.executionEngine.name == "sequential"
     first = FirstResult(
         measure,
-        lambda metrics: check_result(space, metrics, [o.metric for o in search.objectives], cost),
+        lambda metrics: check_result(space, metrics, search.needed),
     )
     if sequential and hasattr(evaluator, "measure"):
         evaluator.measure = first  # the trials of the training service measure elsewhere

@@ -60,7 +60,7 @@ def search(
       nni-aiop search multi_resolution --predictor out/predictor/predictor.safetensors \\
           --limit flops=3e9 --budget 200
     """
-    from nni_aiop.cli._evaluators import check_result, make_measure
+    from nni_aiop.cli._evaluators import check_result, make_measure, told
     from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
     from nni_aiop.cli._progress import evaluate_all, report
     from nni_aiop.results import SearchResults
@@ -86,8 +86,7 @@ def search(
         evaluator,
         code_space,
         {} if path is None else {"path": path},
-        [o.metric for o in objectives if o.metric != "default"],
-        cost,
+        *told(searcher),
     )
     out.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -111,7 +110,7 @@ def search(
         )
 
     def check(metrics: Mapping[str, float]) -> None:
-        check_result(code_space, metrics, [o.metric for o in objectives], cost)
+        check_result(code_space, metrics, searcher.needed)
 
     evaluate_all(searcher, measure, budget, lambda: results().save(out), check)
     report(results(), out)

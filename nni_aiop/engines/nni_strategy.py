@@ -176,6 +176,8 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
     ) -> Iterator[ExecutableModelSpace]:
         """Models of the right (sample, metric) pairs, the best by the search's objectives first.
 
+        Where the search has targets, models that keep them go before those that do not.
+
         Args:
             sort: Order by merit and leave out what failed; else all that ended, as they came.
             limit: Number of models.
@@ -187,9 +189,10 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
             raise RuntimeError("a strategy must have run before its models are listed.")
         results = self.results
         if sort:
-            merits = [(self._merit(m), s, m) for s, m in results if m is not None]
-            merits.sort(key=lambda entry: entry[0], reverse=True)
-            results = [(s, m) for _, s, m in merits]
+            good = [(s, m) for s, m in results if m is not None]
+            keeps = getattr(self.search_, "keeps_targets", lambda sample, metrics: True)
+            good.sort(key=lambda one: (keeps(*one), self._merit(one[1])), reverse=True)
+            results = [*good]
         for sample, metrics in results[:limit]:
             if metrics is None and not self.model_space.contains(dict(sample)):
                 continue  # it failed because NNI refused it

@@ -5,7 +5,12 @@ generator = ParetoGenerator(space, grid).fit(codes, accuracy)
 (best,) = generator.generate({"latency_ms": 80.0})
 """
 
-from nni_aiop.generators._generator import ParetoGenerator, cheapest, load_generator
+from nni_aiop.generators._generator import (
+    ParetoGenerator,
+    cheapest,
+    load_generator,
+    refuse_impossible,
+)
 from nni_aiop.generators._rewards import (
     Reward,
     absolute_reward,
@@ -25,4 +30,5 @@ __all__ = [
     "load_generator",
     "multi_objective_reward",
     "pareto_reward",
+    "refuse_impossible",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,15 +28,16 @@ from nni_aiop.predictors import BudgetGrid, ParetoEvaluator
 from nni_aiop.predictors._files import read_described, write_described
 from nni_aiop.search import repair
 from nni_aiop.search._limits import check_limits, excess
+from nni_aiop.search._pnag import LearnedCost
 
 if TYPE_CHECKING:
     from nni_aiop.spaces import CodeSpace, Sample
 
-__all__ = ["ParetoGenerator", "cheapest", "load_generator"]
+__all__ = ["ParetoGenerator", "cheapest", "load_generator", "refuse_impossible"]
 
 Array = NDArray[np.float64]
 
-_FORMAT, _VERSION = "nni-aiop generator", 1
+_FORMAT, _VERSION = "nni-aiop generator", 2
 _CHECKPOINT = "nni-aiop generator's training"
 _SAVE_EVERY = 50  # updates
 _ROUNDS = 6  # of drawing, before what was drawn is repaired
@@ -198,6 +199,22 @@ class ParetoGenerator:
         found: NDArray[np.int64] = tokens.numpy()
         return found
 
+    def check_budget(self, budget: Mapping[str, float] | float) -> None:
+        """Refuse a budget that was not, or will not be, trained for; there may be no training yet.
+
+        Raises:
+            SpaceError: The budget does not name the grid's costs, or lies outside the trained
+                range.
+            InfeasibleError: It is below the cheapest architecture that was found.
+        """
+        limits = self.grid.vector(budget)
+        problem = self.grid.outside(limits)
+        if problem is not None:
+            low = dict(zip(self.grid.names, self.grid.array[0], strict=True))
+            named = self._named(limits)
+            refuse_impossible(self.space, {k: v for k, v in named.items() if v < low[k]})
+            raise SpaceError(problem)
+
     def generate(
         self,
         budget: Mapping[str, float] | float,
@@ -232,11 +249,8 @@ class ParetoGenerator:
         if n < 1 or pool < 1:
             raise ValueError(f"n and pool must be at least 1, but got {n} and {pool}.")
         limits = self.grid.vector(budget)
-        problem = self.grid.outside(limits)
-        if problem is not None and not extrapolate:
-            below = limits < self.grid.array[0]
-            self._refuse_impossible(limits, np.array(self.grid.names)[below].tolist())
-            raise SpaceError(problem)
+        if not extrapolate:
+            self.check_budget(budget)
         if n > self.space.size:
             raise self._too_few(limits, n, f"the space has {self.space.size} points")
         generator = torch.Generator().manual_seed(seed)
@@ -306,7 +320,7 @@ class ParetoGenerator:
             if len(kept) >= n:
                 return
         if not kept:
-            points = self.space.points(self._refuse_impossible(limits, self.grid.names))
+            points = self.space.points(refuse_impossible(self.space, named))
             for point in points[self._keeps(points, limits)] if len(points) else []:
                 kept[self.space.keys(point[None])[0]] = point
             if not kept:
@@ -342,27 +356,6 @@ class ParetoGenerator:
     def _named(self, limits: Array) -> dict[str, float]:
         return dict(zip(self.grid.names, limits.tolist(), strict=True))
 
-    def _refuse_impossible(self, limits: Array, names: Collection[str]) -> list[Sample]:
-        """The cheapest architecture by each of the named costs.
-
-        Raises:
-            InfeasibleError: A budget is below it; the message names the architecture.
-        """
-        found = []
-        for name, limit in self._named(limits).items():
-            if name not in names:
-                continue
-            sample, cost = cheapest(self.space, name)
-            if limit < cost:
-                shown = ", ".join(f"{k}={v}" for k, v in self.space.canonical(sample).items())
-                known = "" if self.space.size <= _LISTED else "of those found "
-                raise InfeasibleError(
-                    f"an architecture of {self.space.name} must meet {name} <= {limit:.9g}, "
-                    f"but {known}the cheapest, {shown}, has {name} = {cost:.9g}."
-                )
-            found.append(sample)
-        return found
-
     # --- files ----------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -370,9 +363,16 @@ class ParetoGenerator:
 
         Raises:
             NotFittedError: Neither `fit` nor `fit_policy` was called.
+            SpaceError: A budgeted cost is learned by a search, and ends with it.
         """
         if self._policy is None:
             raise NotFittedError("a generator must be fitted before it is saved: call fit first.")
+        for name in self.grid.names:
+            if isinstance(self.space.costs[name], LearnedCost):
+                raise SpaceError(
+                    "a generator must have exact costs of its space to be saved, "
+                    f"but {name} was learned by a search."
+                )
         tensors = {f"policy.{k}": v.numpy() for k, v in self._policy.state_dict().items()}
         content = {**self._described(), "format": _FORMAT, "version": _VERSION}
         content["has_evaluator"] = self.evaluator_ is not None
@@ -421,7 +421,8 @@ class ParetoGenerator:
         for name, value in expected.items():
             if content.get(name) != value:
                 raise FileFormatError(
-                    f"{path} must be of the same training, but differs in its {name}."
+                    f"{path} must be of the same training, but differs in its {name} "
+                    f"({content.get(name)!r:.60}, not {value!r:.60}): delete it to train anew."
                 )
         with _whole(path, "a checkpoint", tensors):
             training.restore(content["state"], tensors)
@@ -507,6 +508,26 @@ def load_generator(path: str | os.PathLike[str], space: CodeSpace) -> ParetoGene
             generator.evaluator_ = generator._restored_evaluator(tensors)
         generator._keep(policy)
     return generator
+
+
+def refuse_impossible(space: CodeSpace, budget: Mapping[str, float]) -> list[Sample]:
+    """The cheapest architecture by each of the budgeted costs.
+
+    Raises:
+        InfeasibleError: A budget is below it; the message names the architecture.
+    """
+    found = []
+    for name, limit in budget.items():
+        sample, cost = cheapest(space, name)
+        if limit < cost:
+            shown = ", ".join(f"{k}={v}" for k, v in space.canonical(sample).items())
+            known = "" if space.size <= _LISTED else "of those found "
+            raise InfeasibleError(
+                f"an architecture of {space.name} must meet {name} <= {limit:.9g}, "
+                f"but {known}the cheapest, {shown}, has {name} = {cost:.9g}."
+            )
+        found.append(sample)
+    return found
 
 
 def cheapest(space: CodeSpace, cost: str, *, starts: int = 4) -> tuple[Sample, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,29 @@ class BaseSearch(ABC):
         self._records: dict[str, int] = {}
         self._seen: set[str] = set()
         self._exhausted = False
+        self._warned = False
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The metrics without which a result counts as failed."""
+        return tuple(self._needed())
+
+    @property
+    def targets_kept(self) -> Mapping[str, float]:
+        """Upper bounds, on exact costs or on metrics, that the best result should keep."""
+        return {}
+
+    def keeps_targets(self, sample: Mapping[str, Any], metrics: Mapping[str, float]) -> bool:
+        """Whether a result is within all of `targets_kept`."""
+        for name, bound in self.targets_kept.items():
+            if name in self.space.costs:
+                code = self.space.encode([self._normal(sample)])
+                value = float(self.space.cost(name, code)[0])
+            else:
+                value = metrics.get(name, math.inf)
+            if not value <= bound:
+                return False
+        return True
 
     @property
     def history(self) -> list[tuple[Sample, dict[str, float] | None]]:
@@ -145,6 +169,8 @@ class BaseSearch(ABC):
             raise SpaceError(problem)
         key = self.space.key(sample)
         kept = self._finite(metrics)
+        if kept is None and metrics and not self._warned:
+            self._warn_of_missing(metrics)
         self._seen.add(key)
         full = self._pending.pop(key, None) or self._normal(sample)
         if key not in self._records:
@@ -173,6 +199,20 @@ class BaseSearch(ABC):
                 kept[str(name)] = number
         return kept if all(name in kept for name in self._needed()) else None
 
+    def _warn_of_missing(self, metrics: Mapping[str, float]) -> None:
+        """Tell once of a cost that all results may lack, which spends a search on nothing."""
+        objectives = {o.metric for o in self.objectives}
+        missing = [n for n in self.needed if n not in metrics and n not in objectives]
+        told = dict.fromkeys(missing, 0.0) | dict(metrics)
+        if missing and self._finite(told) is not None:  # nothing else is wrong with it
+            self._warned = True
+            warnings.warn(
+                f"a result must have {', '.join(self.needed)}, but one lacks "
+                f"{', '.join(missing)} (it has {', '.join(map(str, metrics))}): it counts as "
+                "failed, and so will every other that does.",
+                stacklevel=3,
+            )
+
     def _needed(self) -> list[str]:
         """Metrics without which a result counts as failed."""
         return [o.metric for o in self.objectives]
@@ -191,12 +231,14 @@ class BaseSearch(ABC):
         return sum(o.weight * o.sign * metrics[o.metric] for o in self.objectives)
 
     def best(self) -> tuple[Sample, dict[str, float]] | None:
-        """The best result told so far by the weighted sum of the objectives; None without any."""
-        samples, metrics = self._results()
-        if not samples:
+        """The best result told so far by the weighted sum of the objectives; None without any.
+
+        Where a search has targets, results that keep them go before those that do not.
+        """
+        found = list(zip(*self._results(), strict=True))
+        if not found:
             return None
-        i = max(range(len(samples)), key=lambda j: self._merit(metrics[j]))
-        return samples[i], metrics[i]
+        return max(found, key=lambda one: (self.keeps_targets(*one), self._merit(one[1])))
 
     def _admit(self, samples: Sequence[Sample], n: int, taken: set[str]) -> list[Sample]:
         """The first `n` of the samples that are new, valid and within the limits; `taken` grows."""

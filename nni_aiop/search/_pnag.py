@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 
 from nni_aiop.search._limits import check_limits, meets_limits
 from nni_aiop.search._predictor_based import Array, PredictorSearch
@@ -31,8 +34,8 @@ class PNAGSearch(PredictorSearch):
     Random samples come first. In each round a predictor learns their metrics and labels a pool of
     architectures, as the paper's supernet does; an evaluator and a generator learn from the pool;
     and the generator proposes architectures at budgets spread over the front, or at the one that is
-    asked for. `generator_` is then the trained generator, for any budget; a search that was resumed
-    has it again after its next round.
+    asked for. `generator_` is then the trained generator, and `generate` asks it, for any budget; a
+    search that was resumed has it again after its next round.
 
     What is budgeted: the costs of `targets`; else `cost`; else those of `limits`; else every
     minimised objective beside a maximised or an earlier one. What the space has no exact cost for
@@ -64,10 +67,7 @@ class PNAGSearch(PredictorSearch):
         generator_steps: int = 100,
         **options: Any,
     ) -> None:
-        self.targets = {
-            name: [float(b) for b in np.atleast_1d(bounds)]
-            for name, bounds in (targets or {}).items()
-        }
+        self.targets = _read_targets(targets)
         super().__init__(space, **options)
         self.levels = levels
         self.pool = pool
@@ -75,6 +75,8 @@ class PNAGSearch(PredictorSearch):
         self.evaluator_steps = evaluator_steps
         self.generator_steps = generator_steps
         self.generator_: ParetoGenerator | None = None
+        self._scales: dict[str, tuple[float, float]] = {}
+        self._looked = False
         self._check_options()
 
     def _check_options(self) -> None:
@@ -91,16 +93,18 @@ class PNAGSearch(PredictorSearch):
                 "levels, pool, drawn, evaluator_steps and generator_steps must be at least 1, "
                 f"but got {', '.join(map(repr, sizes))}."
             )
+        if all(o.metric in self.budgeted for o in self.objectives):
+            raise ValueError(
+                "an objective must be left that has no budget, but "
+                f"{', '.join(self.budgeted)} is all there is."
+            )
         if len({len(bounds) for bounds in self.targets.values()}) > 1:
             raise ValueError(
                 f"targets must have as many bounds for each cost, but got {self.targets}."
             )
-        for name, bounds in self.targets.items():
-            if not bounds or not np.isfinite(bounds).all():
-                raise ValueError(f"targets of {name} must be finite numbers, but got {bounds}.")
-            if name in self.space.costs:
-                for bound in bounds:
-                    check_limits(self.space, {name: bound})
+        for name, bounds in _read_targets(self.targets).items():
+            for bound in bounds if name in self.space.costs else []:
+                check_limits(self.space, {name: bound})
 
     _kept = (
         *PredictorSearch._kept,
@@ -111,6 +115,11 @@ class PNAGSearch(PredictorSearch):
         "evaluator_steps",
         "generator_steps",
     )
+
+    @property
+    def targets_kept(self) -> Mapping[str, float]:
+        """The targets; of several budgets the widest."""
+        return {name: max(bounds) for name, bounds in self.targets.items()}
 
     @property
     def budgeted(self) -> tuple[str, ...]:
@@ -125,6 +134,53 @@ class PNAGSearch(PredictorSearch):
         names = super()._needed()
         told = [name for name in self.budgeted if name not in self.space.costs]
         return [*names, *(name for name in told if name not in names)]
+
+    def _next_round(self) -> list[Sample]:
+        if not self._looked:
+            self._looked = True
+            self._refuse_impossible()
+        return super()._next_round()
+
+    def _refuse_impossible(self) -> None:
+        """Tell of a target that no architecture keeps, before anything is evaluated.
+
+        Raises:
+            InfeasibleError: A target is below the cheapest architecture that was found.
+        """
+        from nni_aiop.generators import refuse_impossible
+
+        for name, bounds in self.targets.items():
+            if name not in self.space.costs:
+                continue
+            points = self.space.sample_points(200, np.random.default_rng(0))
+            # What a random architecture keeps is possible.
+            if not meets_limits(self.space, points, {name: min(bounds)}).any():
+                refuse_impossible(self.space, {name: min(bounds)})
+
+    def generate(
+        self, budget: Mapping[str, float] | float, n: int = 1, **options: Any
+    ) -> list[Sample]:
+        """`n` distinct architectures for a budget by the generator of the last round, best first.
+
+        Args:
+            budget: Of each of `budgeted`, in the units that they are told or computed in; a number
+                where there is one. What is learned is kept as predicted.
+            n: How many.
+            options: See `ParetoGenerator.generate`.
+
+        Raises:
+            NotFittedError: There was no round yet.
+            SpaceError, InfeasibleError: See `ParetoGenerator.generate`.
+        """
+        if self.generator_ is None:
+            raise NotFittedError("a search generates after its first round, but none was yet.")
+        if not isinstance(budget, Mapping):
+            budget = dict.fromkeys(self.budgeted[:1], budget)
+        inner = {
+            name: _rescaled(bound, *self._scales[name]) if name in self._scales else bound
+            for name, bound in budget.items()
+        }
+        return self.generator_.generate(inner, n, **options)
 
     def _candidates(
         self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
@@ -237,6 +293,7 @@ class PNAGSearch(PredictorSearch):
         """
         space = copy.copy(self.space)
         space.costs = dict(self.space.costs)
+        self._scales = {}
         bounds = {}
         for name in self.budgeted:
             limited = [self.limits[name]] if name in self.limits else []
@@ -245,12 +302,13 @@ class PNAGSearch(PredictorSearch):
             if exact is None or self.space.cost(name, codes).min() <= 0:
                 if exact is None:
                     column = predictor.metrics_.index(name)
-                    low, span = _range(predictor.predict(codes).mean[:, column])
+                    scale = _range(predictor.predict(codes).mean[:, column])
                     exact = partial(_column, predictor, column)
                 else:
-                    low, span = _range(self.space.cost(name, codes))
-                space.costs[name] = partial(_from_one, exact, low, span)
-                asked = [max(_LEAST, 1 + (bound - low) / span) for bound in asked]
+                    scale = _range(self.space.cost(name, codes))
+                space.costs[name] = LearnedCost(exact, *scale)
+                self._scales[name] = scale
+                asked = [_rescaled(bound, *scale) for bound in asked]
             if asked:
                 bounds[name] = asked
         return space, bounds
@@ -260,8 +318,39 @@ def _column(predictor: CodePredictor, column: int, codes: Tensor) -> Tensor:
     return predictor.forward(codes)[:, column]
 
 
-def _from_one(cost: Callable[[Tensor], Tensor], low: float, span: float, codes: Tensor) -> Tensor:
-    return (1 + (cost(codes) - low) / span).clamp_min(_LEAST)
+@dataclass(frozen=True)
+class LearnedCost:
+    """A cost that lives as long as its search: from 1 to 2 where the given one runs over `span`."""
+
+    cost: Callable[[Tensor], Tensor]
+    low: float
+    span: float
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        return (1 + (self.cost(codes) - self.low) / self.span).clamp_min(_LEAST)
+
+
+def _rescaled(bound: float, low: float, span: float) -> float:
+    """A bound in the unit of a `LearnedCost`."""
+    return max(_LEAST, 1 + (bound - low) / span)
+
+
+def _read_targets(given: Any) -> dict[str, list[float]]:
+    """The bounds of each cost, as lists.
+
+    Raises:
+        ValueError: They are not numbers by the names of costs.
+    """
+    if not isinstance(given or {}, Mapping):
+        raise ValueError(f"targets must be bounds by the names of costs, but got {given!r}.")
+    out = {}
+    for name, bounds in (given or {}).items():
+        row = list(bounds) if isinstance(bounds, (list, tuple, np.ndarray)) else [bounds]
+        real = all(isinstance(b, (int, float, np.number)) and math.isfinite(b) for b in row)
+        if not (row and real):
+            raise ValueError(f"targets of {name} must be finite numbers, but got {bounds!r}.")
+        out[name] = [float(b) for b in row]
+    return out
 
 
 def _range(values: Array) -> tuple[float, float]:

@@ -122,6 +122,8 @@ class PredictorSearch(BaseSearch):
             )
         if not (math.isfinite(self.lam) and self.lam >= 0):
             raise ValueError(f"lam must not be negative, but got {self.lam}.")
+        if not math.isfinite(self.exploration):
+            raise ValueError(f"exploration must be a finite number, but got {self.exploration}.")
         if not (self.cost is None or isinstance(self.cost, str)):
             raise ValueError(f"a cost must be a name, but got {self.cost!r}.")
 

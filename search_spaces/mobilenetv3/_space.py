@@ -48,7 +48,7 @@ def code_space(
         latency: Further costs by name, from `load_latency_table` at that width and resolution.
 
     Raises:
-        SpaceError: A latency table is of another width or resolution.
+        SpaceError: A latency table is of another width or resolution, or named params or macs.
         ValueError: The width or the resolution is wrong.
 
     Example:
@@ -61,6 +61,8 @@ def code_space(
     skeleton(width)
     sizes_of(resolution)
     for name, table in (latency or {}).items():
+        if name in ("params", "macs"):
+            raise SpaceError(f"a latency must have a name of its own, but got {name!r}.")
         if table.width != width:
             raise SpaceError(
                 f"the latency table {name!r} must be of the space's width {width}, "

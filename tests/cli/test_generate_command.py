@@ -69,7 +69,7 @@ def test_several_budgets_are_all_kept_and_one_outside_the_range_is_extrapolated(
     wide = ("--budget", "flops=1e9", "--budget", "params=8e5")
     assert "trained range" in run(*given, *wide, code=2)
     assert len(costs_in(run(*given, *wide, "--extrapolate"), 2)) == 3
-    assert "must name flops, params, but got flops" in run(*given, "--budget", "flops=9e7", code=2)
+    assert "must name flops, params, which" in run(*given, "--budget", "flops=9e7", code=2)
     twice = ("--budget", "flops=9e7", "--budget", "flops=5e7")
     assert "must be limited once" in run(*given, *twice, code=2)
 

@@ -124,6 +124,8 @@ def test_a_table_of_another_resolution_or_width_than_the_space_is_refused(tmp_pa
         code_space(width=1.2, resolution=192, latency={"ms": table})
     with pytest.raises(SpaceError, match="width 1"):
         code_space(width=1.0, latency={"ms": table})
+    with pytest.raises(SpaceError, match="name of its own"):
+        code_space(width=1.2, latency={"macs": table})
     listed = load_latency_table(toy(tmp_path / "table.csv"), resolution=[224])
     assert "ms" in code_space(width=1.2, resolution=(224,), latency={"ms": listed}).costs
 

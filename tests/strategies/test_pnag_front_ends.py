@@ -1,14 +1,16 @@
 """PNAG as an Optuna sampler and by itself: budgets kept, fronts, one search."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.trial import Trial
+from sklearn.exceptions import NotFittedError
 
 from nni_aiop.engines.optuna_space import sample_of, suggest
-from nni_aiop.errors import FileFormatError, SpaceError
+from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
 from nni_aiop.search import Objective, PNAGSearch
 from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
 from nni_aiop.strategies import PNAGSampler
@@ -151,6 +153,9 @@ def test_any_exact_cost_can_have_a_budget(cost, limit: float | None) -> None:
         ({"flops": [3.0, float("nan")]}, "finite numbers"),
         ({"ms": float("inf")}, "finite numbers"),
         ({"ms": []}, "finite numbers"),
+        ({"ms": "low"}, "finite numbers"),
+        (5, "by the names of costs"),
+        ({"default": 3.0}, "an objective must be left"),
     ],
 )
 def test_targets_that_nothing_can_keep_are_told_at_once(target, message: str) -> None:
@@ -193,3 +198,47 @@ def test_a_dimension_of_a_million_values_is_searched_in_bins() -> None:
     for _ in range(14):
         (sample,) = search.ask(1)
         search.tell(sample, {"default": float(sample["units"])})
+
+
+def test_the_best_is_the_best_of_those_that_keep_the_target() -> None:
+    search = PNAGSearch(SPACE, targets={"flops": 4.0}, seed=0, **QUICK)
+    for depth, width in ((8, 64), (1, 8), (2, 16)):
+        sample = {"depth": depth, "op": "conv", "width": width}
+        search.tell(sample, {"default": merit(sample)})
+    best = search.best()
+    assert best is not None and best[0]["depth"] == 2
+    told = PNAGSearch(SPACE, targets={"ms": (20.0, 40.0)}, seed=0, **QUICK)
+    for depth, width in ((8, 64), (2, 16), (1, 8)):
+        sample = {"depth": depth, "op": "conv", "width": width}
+        told.tell(sample, {"default": merit(sample), "ms": latency(sample)})
+    best = told.best()
+    assert best is not None and best[0]["depth"] == 2
+
+
+def test_a_target_that_nothing_keeps_is_told_before_anything_is_evaluated() -> None:
+    search = PNAGSearch(SPACE, targets={"flops": 0.5}, **QUICK)
+    with pytest.raises(InfeasibleError, match=r"the cheapest, depth=1, .* has flops = 1\."):
+        search.ask(1)
+
+
+def test_a_cost_that_is_never_told_is_warned_of_once() -> None:
+    search = PNAGSearch(SPACE, targets={"watts": 5.0}, seed=0, **QUICK)
+    with pytest.warns(UserWarning, match="must have default, watts, but one lacks watts") as found:
+        for sample in search.ask(3):
+            search.tell(sample, {"default": merit(sample)})
+    assert len(found) == 1
+
+
+def test_a_told_cost_is_generated_for_in_its_own_unit(tmp_path: Path) -> None:
+    search = PNAGSearch(SPACE, targets={"ms": 100.0}, seed=0, **(QUICK | {"budget": 24}))
+    with pytest.raises(NotFittedError):
+        search.generate(100.0)
+    for _ in range(24):
+        (sample,) = search.ask(1)
+        search.tell(sample, {"default": merit(sample), "ms": latency(sample)})
+    small, large = (search.generate({"ms": ms}, 5) for ms in (80.0, 250.0))
+    assert sum(map(latency, small)) < sum(map(latency, large))
+    assert search.generate(80.0, 5) == small
+    assert search.generator_ is not None
+    with pytest.raises(SpaceError, match="ms was learned by a search"):
+        search.generator_.save(tmp_path / "g.safetensors")
