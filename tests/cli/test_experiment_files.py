@@ -387,3 +387,40 @@ def test_the_examples_are_valid(name: str) -> None:
     from nni_aiop.cli._experiment import read_experiment
 
     assert read_experiment(ROOT / "examples" / name).experimentType == "nas"
+
+
+@pytest.mark.parametrize("engine", ["nni", "optuna"])
+@pytest.mark.parametrize(
+    ("strategy", "sentence"),
+    [
+        ({"targets": 5}, "by the names of costs, but got 5"),
+        ({"targets": {"flops": "low"}}, "must be finite numbers, but got 'low'"),
+        ({"target": {"flops": 1e5}}, "must be one of budget, cost, "),
+        ({"targets": {"flops": 10}}, "but of those found the cheapest, activation="),
+        ({"targets": {"watts": 5}}, "must tell the metric 'watts'"),
+        ({"cost": "default"}, "an objective must be left"),
+        ({"objectives": "ms"}, "must be a list such as"),
+    ],
+)
+def test_a_wrong_strategy_is_one_sentence(
+    folder: Path, engine: str, strategy: dict[str, Any], sentence: str
+) -> None:
+    if engine == "nni":
+        pytest.importorskip("nni")
+    file = write(folder, strategy={"name": "pnag", **strategy})
+    result = invoke(file, "--engine", engine, "--out", folder / "out")
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.stderr.split())
+
+
+def test_several_objectives_of_a_file(folder: Path) -> None:
+    (folder / "two.py").write_text(
+        "def measure(s): return {'default': s['width_1'] + s['width_2'], 'ms': 2.0 * s['width_1']}"
+    )
+    quick = {"pool": 50, "evaluator_steps": 10, "generator_steps": 3, "rounds": 2}
+    strategy = {"name": "pnag", "objectives": ["default", "ms:minimize"], **quick}
+    file = write(folder, strategy=strategy, evaluator={"name": "two:measure"}, maxTrialNumber=8)
+    succeed(file, "--engine", "optuna", "--out", folder / "out")
+    results = json.loads((folder / "out" / "results.json").read_text())
+    assert [o["direction"] for o in results["objectives"]] == ["maximize", "minimize"]
+    assert len(results["front"]) >= 1 and results["failed"] == 0

@@ -95,6 +95,17 @@ def test_experiment_file_of_a_space_of_ones_own(tmp_path: Path) -> None:
     assert len({(row["width"], row["activation"], row["depth"]) for row in rows}) == 20
 
 
+def test_experiment_file_of_pnag_reports_the_best_within_the_widest_budget(tmp_path: Path) -> None:
+    file = shortened("nni_pnag_digits.yml", tmp_path, trials=6)
+    run("-c", COMMAND_LINE, "run", file, "--engine", "optuna", cwd=tmp_path)
+    out = tmp_path / "out" / "nni_pnag_digits"
+    rows = history(out)
+    assert len(set(keys(rows))) == 6
+    within = [float(row["val_accuracy"]) for row in rows if float(row["flops"]) <= 200_000]
+    results = json.loads((out / "results.json").read_text())
+    assert results["best"]["metrics"]["val_accuracy"] == max(within)
+
+
 @pytest.mark.slow
 def test_experiment_file_falls_back_to_optuna_with_the_same_networks(tmp_path: Path) -> None:
     pytest.importorskip("nni")

@@ -38,3 +38,9 @@ def test_user_space(tmp_path: Path) -> None:
     assert "The best of 4 networks reaches" in shown
     assert "activation" in shown
     assert (tmp_path / "out" / "optuna_user_space" / "search.png").stat().st_size > 1000
+
+
+def test_pnag_front_generates_for_budgets_of_no_trial(tmp_path: Path) -> None:
+    shown = run("optuna_pnag_front.py", "--trials", "6", "--epochs", "1", cwd=tmp_path)
+    assert "The front (accuracy in percent, multiply-adds):" in shown
+    assert shown.count("Generated for") == 2 and shown.count("'width_1':") == 2
