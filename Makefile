@@ -1,5 +1,6 @@
 # make demo   a search on the toy space with real training, ending in a table and a picture
-# make test   the quick tests; `make test ALL=1` runs the long ones too
+# make test   the quick tests; `make test ALL=1` runs the long ones too, and SHARE=4 beside it one of
+#             four of them
 # make lint   ruff and mypy
 # Each makes .venv when it is missing or older than the files that describe it.
 
@@ -9,6 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	&& echo $$p && break; done)
 EXTRAS ?= nni,latency,benchmarks,dev,test
 JOBS ?= 2
+SHARE ?= 1
 BIN := .venv/bin
 STAMP := .venv/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -23,7 +25,7 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py --out out/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) $(if $(ALL),-m "slow or not slow") $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(if $(ALL),-m "slow or not slow" --slow-share $(SHARE)) $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
