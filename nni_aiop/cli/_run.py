@@ -96,7 +96,7 @@ def run(
         )
 
     search = new_search()
-    if search.limits or search.targets_kept:  # what nothing meets is told before an engine starts
+    if search.limits or search.bounds:  # what nothing meets is told before an engine starts
         new_search().ask(1)
     with bad_input():
         start = (_prepare_nni if name == "nni" else _prepare_optuna)(
@@ -110,7 +110,7 @@ def run(
             space,
             progress.history(),
             search.objectives,
-            limits={**search.targets_kept, **search.limits},
+            limits={**search.bounds, **search.limits},
             settings={**experiment.record, "engine": name},
         )
 

@@ -190,7 +190,7 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
         results = self.results
         if sort:
             good = [(s, m) for s, m in results if m is not None]
-            keeps = getattr(self.search_, "keeps_targets", lambda sample, metrics: True)
+            keeps = getattr(self.search_, "keeps_bounds", lambda sample, metrics: True)
             good.sort(key=lambda one: (keeps(*one), self._merit(one[1])), reverse=True)
             results = [*good]
         for sample, metrics in results[:limit]:

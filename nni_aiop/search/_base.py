@@ -109,13 +109,13 @@ class BaseSearch(ABC):
         return tuple(self._needed())
 
     @property
-    def targets_kept(self) -> Mapping[str, float]:
+    def bounds(self) -> Mapping[str, float]:
         """Upper bounds, on exact costs or on metrics, that the best result should keep."""
         return {}
 
-    def keeps_targets(self, sample: Mapping[str, Any], metrics: Mapping[str, float]) -> bool:
-        """Whether a result is within all of `targets_kept`."""
-        for name, bound in self.targets_kept.items():
+    def keeps_bounds(self, sample: Mapping[str, Any], metrics: Mapping[str, float]) -> bool:
+        """Whether a result is within all of `bounds`."""
+        for name, bound in self.bounds.items():
             if name in self.space.costs:
                 code = self.space.encode([self._normal(sample)])
                 value = float(self.space.cost(name, code)[0])
@@ -238,7 +238,7 @@ class BaseSearch(ABC):
         found = list(zip(*self._results(), strict=True))
         if not found:
             return None
-        return max(found, key=lambda one: (self.keeps_targets(*one), self._merit(one[1])))
+        return max(found, key=lambda one: (self.keeps_bounds(*one), self._merit(one[1])))
 
     def _admit(self, samples: Sequence[Sample], n: int, taken: set[str]) -> list[Sample]:
         """The first `n` of the samples that are new, valid and within the limits; `taken` grows."""

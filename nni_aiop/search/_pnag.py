@@ -117,7 +117,7 @@ class PNAGSearch(PredictorSearch):
     )
 
     @property
-    def targets_kept(self) -> Mapping[str, float]:
+    def bounds(self) -> Mapping[str, float]:
         """The targets; of several budgets the widest."""
         return {name: max(bounds) for name, bounds in self.targets.items()}
 
@@ -137,8 +137,8 @@ class PNAGSearch(PredictorSearch):
 
     def _next_round(self) -> list[Sample]:
         if not self._looked:
-            self._looked = True
             self._refuse_impossible()
+            self._looked = True
         return super()._next_round()
 
     def _refuse_impossible(self) -> None:
@@ -193,21 +193,21 @@ class PNAGSearch(PredictorSearch):
         """One round's proposals: at each budget in turn the generated one of the highest merit."""
         known = self.space.points(samples)
         fresh = self.space.points(self.space.sample(self.pool, self._rng))
-        points = np.unique(self.space.normalise(np.concatenate([known, fresh])), axis=0)
+        points = np.unique(self.space.canonical_points(np.concatenate([known, fresh])), axis=0)
         codes = self.space.encode_points(points)
         exact = [self.space.cost(name, codes) for name in self.budgeted if name in self.space.costs]
         codes = codes[np.isfinite(exact).all(axis=0)] if exact else codes
         if len(codes) < 2:
             return []
-        space, bounds = self._budget_space(predictor, codes)
+        space, asked = self._budget_space(predictor, codes)
         costs = {name: space.cost(name, codes) for name in self.budgeted}
-        grid = _grid(costs, bounds, self.levels)
+        grid = _grid(costs, asked, self.levels)
         generator = self._trained(space, grid, codes, self._merits(predictor, codes, 0.0))
         self.generator_ = generator
 
-        asked = bool(bounds) and len(bounds) == len(costs)
+        complete = bool(asked) and len(asked) == len(costs)
         budgets = self._rng.permutation(
-            np.stack([bounds[name] for name in costs], axis=1) if asked else grid.array
+            np.stack([asked[name] for name in costs], axis=1) if complete else grid.array
         )
         proposed = self._proposed(generator, list(budgets), known)
         proposed = proposed[meets_limits(self.space, proposed, self.limits)]
@@ -249,7 +249,7 @@ class PNAGSearch(PredictorSearch):
         assert generator.evaluator_ is not None
         names = generator.grid.names
         each = max(1, self.drawn // len(budgets))
-        codes = self.space.encode_points(self.space.normalise(known))
+        codes = self.space.encode_points(self.space.canonical_points(known))
         parts = []
         for i, budget in enumerate(budgets):
             named = dict(zip(names, budget.tolist(), strict=True))
@@ -259,7 +259,7 @@ class PNAGSearch(PredictorSearch):
             best = self.space.from_points(known[np.argsort(-scores, kind="stable")[:_ELITE]])
             near = [n for sample in best for n in self.space.neighbours(sample)]
             parts.append(self.space.points(near))
-        return np.unique(self.space.normalise(np.concatenate(parts)), axis=0)
+        return np.unique(self.space.canonical_points(np.concatenate(parts)), axis=0)
 
     def _trained(
         self, space: CodeSpace, grid: BudgetGrid, codes: Array, merits: Array
