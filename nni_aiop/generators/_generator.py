@@ -271,21 +271,23 @@ class ParetoGenerator:
             self._repair(kept, missed, limits, n)
             self._fill(kept, limits, n)
         points = np.array(list(kept.values()))
-        chosen = points[self._order(points, limits)[:n]]
-        plain = self.space.from_points(self.space.canonical_points(chosen))
-        # A constraint may read an inactive label and refuse its default.
-        return [
-            sample if self.space.violation(sample) is None else self.space.from_points(row[None])[0]
-            for sample, row in zip(plain, chosen, strict=True)
-        ]
+        return self.space.from_points(points[self._order(points, limits)[:n]])
 
     def _order(self, points: Array, limits: Array) -> NDArray[np.int64]:
         """The points by descending score, or as drawn without an evaluator."""
         if self.evaluator_ is None:
             return np.arange(len(points))
-        codes = self.space.encode_points(self.space.canonical_points(points))
-        scores = self.evaluator_.score(codes, limits)
+        scores = self.evaluator_.score(self.space.encode_points(points), limits)
         return np.argsort(-scores, kind="stable")
+
+    def _plain(self, samples: list[Sample]) -> Array:
+        """(n, d) points, with inactive dimensions at their defaults where the constraints let."""
+        points = self.space.points(samples)
+        plain = self.space.canonical_points(points)
+        for i, sample in enumerate(self.space.from_points(plain) if self.space.constraints else ()):
+            if self.space.violation(sample) is not None:
+                plain[i] = points[i]
+        return plain
 
     def _keeps(self, points: Array, limits: Array) -> NDArray[np.bool_]:
         """(n,) whether each of (n, d) points is valid and within the limits."""
@@ -316,11 +318,11 @@ class ParetoGenerator:
             except InfeasibleError as err:
                 problem = err
                 continue
-            kept.setdefault(self.space.key(found), self.space.points([found])[0])
+            kept.setdefault(self.space.key(found), self._plain([found])[0])
             if len(kept) >= n:
                 return
         if not kept:
-            points = self.space.points(refuse_impossible(self.space, named))
+            points = self._plain(refuse_impossible(self.space, named))
             for point in points[self._keeps(points, limits)] if len(points) else []:
                 kept[self.space.keys(point[None])[0]] = point
             if not kept:
@@ -336,7 +338,7 @@ class ParetoGenerator:
         while frontier and len(kept) < n:
             (sample,) = self.space.from_points(kept[frontier.popleft()][None])
             near = self.space.neighbours(sample)
-            points = self.space.points(near) if near else np.empty((0, len(self.space)))
+            points = self._plain(near) if near else np.empty((0, len(self.space)))
             for key, point, ok in zip(
                 self.space.keys(points), points, self._keeps(points, limits), strict=True
             ):

