@@ -40,6 +40,7 @@ def test_user_space(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "optuna_user_space" / "search.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_pnag_front_generates_for_budgets_of_no_trial(tmp_path: Path) -> None:
     shown = run("optuna_pnag_front.py", "--trials", "6", "--epochs", "1", cwd=tmp_path)
     assert "The front (accuracy in percent, multiply-adds):" in shown
