@@ -5,12 +5,7 @@ generator = ParetoGenerator(space, grid).fit(codes, accuracy)
 (best,) = generator.generate({"latency_ms": 80.0})
 """
 
-from nni_aiop.generators._generator import (
-    ParetoGenerator,
-    cheapest,
-    load_generator,
-    refuse_impossible,
-)
+from nni_aiop.generators._generator import ParetoGenerator, load_generator
 from nni_aiop.generators._rewards import (
     Reward,
     absolute_reward,
@@ -19,6 +14,7 @@ from nni_aiop.generators._rewards import (
 )
 from nni_aiop.generators._training import TrainingOptions
 from nni_aiop.predictors import BudgetGrid
+from nni_aiop.search._cheapest import cheapest
 
 __all__ = [
     "BudgetGrid",
@@ -30,5 +26,4 @@ __all__ = [
     "load_generator",
     "multi_objective_reward",
     "pareto_reward",
-    "refuse_impossible",
 ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
+from nni_aiop.search._cheapest import refuse_impossible
 from nni_aiop.search._limits import check_limits, meets_limits
 from nni_aiop.search._predictor_based import Array, PredictorSearch
 from nni_aiop.spaces import CodeSpace, Sample
@@ -147,8 +148,6 @@ class PNAGSearch(PredictorSearch):
         Raises:
             InfeasibleError: A target is below the cheapest architecture that was found.
         """
-        from nni_aiop.generators import refuse_impossible
-
         for name, bounds in self.targets.items():
             if name not in self.space.costs:
                 continue

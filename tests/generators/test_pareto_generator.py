@@ -412,7 +412,7 @@ def rewritten(file: Path, change) -> Path:
     [
         *(
             lambda c, t, name=name: c.pop(name)
-            for name in ("levels", "hidden", "training", "evaluator", "seed", "costs")
+            for name in ("space", "levels", "hidden", "training", "evaluator", "seed", "costs")
         ),
         lambda c, t: c.update(levels=5),
         lambda c, t: c.update(levels={"ms": ["a"]}),

@@ -193,6 +193,16 @@ def test_list_models_is_ours_sorted_and_complete() -> None:
     assert "RandomSearch" in repr(strategy)
 
 
+def test_list_models_has_those_that_keep_the_target_first() -> None:
+    few = {"rounds": 2, "pool": 40, "evaluator_steps": 10, "generator_steps": 3}
+    strategy = run(PNAG(targets={"size": 2.0}, budget=12, seed=0, **few), n=12)
+    sizes = [model.sample["c"] for model in strategy.list_models()]
+    n_kept = sum(size <= 2 for size in sizes)
+    assert 0 < n_kept < len(sizes) and max(sizes[:n_kept]) <= 2
+    best = strategy.search_.best()
+    assert best is not None and best[0] == next(strategy.list_models()).sample
+
+
 def test_on_result_sees_every_pair_and_its_exception_stops_the_run() -> None:
     seen: list[Any] = []
     run(SearchStrategy(InTurn, on_result=lambda s, m: seen.append((s["a"], m))), mode="fail")

@@ -1,0 +1,107 @@
+"""The cheapest architecture of a space, by which a budget that nothing keeps is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from nni_aiop.errors import InfeasibleError
+from nni_aiop.search._base import _LISTED
+from nni_aiop.search._limits import Array
+from nni_aiop.spaces import CodeSpace, Sample
+
+__all__ = ["cheapest", "refuse_impossible"]
+
+_RANDOM = 2_000  # random architectures, the cheapest of which others are descended from
+_SIDEWAYS = 50  # edits in a row that do not lower a cost
+
+
+def refuse_impossible(space: CodeSpace, budget: Mapping[str, float]) -> list[Sample]:
+    """The cheapest architecture by each of the budgeted costs.
+
+    Raises:
+        InfeasibleError: A budget is below it; the message names the architecture.
+    """
+    found = []
+    for name, limit in budget.items():
+        sample, cost = cheapest(space, name)
+        if limit < cost:
+            shown = ", ".join(f"{k}={v}" for k, v in space.canonical(sample).items())
+            known = "" if space.size <= _LISTED else "of those found "
+            raise InfeasibleError(
+                f"an architecture of {space.name} must meet {name} <= {limit:.9g}, "
+                f"but {known}the cheapest, {shown}, has {name} = {cost:.9g}."
+            )
+        found.append(sample)
+    return found
+
+
+def cheapest(space: CodeSpace, cost: str, *, starts: int = 4) -> tuple[Sample, float]:
+    """The cheapest architecture and its cost.
+
+    Of a space of up to 100,000 points it is looked up; of a larger one it is the cheapest that
+    single edits reach from the cheapest of random architectures and from both ends of all
+    dimensions.
+
+    Raises:
+        SpaceError: The space has no such cost.
+        InfeasibleError: No architecture that was found keeps the constraints and has a known cost.
+    """
+    rng = np.random.default_rng(0)
+    if space.size <= _LISTED:
+        found = _first_valid(space, cost, space.enumerate_points(_LISTED), 1)
+    else:
+        ends = [[d.options(1000)[i] for d in space.dimensions] for i in (0, -1)]
+        points = np.concatenate([ends, space.sample_points(_RANDOM, rng)])
+        if space.constraints:
+            points = np.concatenate([points, space.points(space.sample(starts, rng))])
+        found = [
+            _descended(space, cost, sample, rng)
+            for sample in _first_valid(space, cost, points, starts)
+        ]
+    if not found:
+        raise InfeasibleError(f"no architecture of {space.name} was found whose {cost} is known.")
+    costs = _point_costs(space, cost, space.points(found))
+    return found[int(costs.argmin())], float(costs.min())
+
+
+def _first_valid(space: CodeSpace, cost: str, points: Array, n: int) -> list[Sample]:
+    """The `n` cheapest valid samples of (m, d) points."""
+    costs = _point_costs(space, cost, points)
+    out: list[Sample] = []
+    for i in np.argsort(costs, kind="stable"):
+        (sample,) = space.from_points(points[[i]])
+        if len(out) == n or np.isinf(costs[i]):
+            break
+        if space.violation(sample) is None:
+            out.append(sample)
+    return out
+
+
+def _descended(space: CodeSpace, cost: str, sample: Sample, rng: np.random.Generator) -> Sample:
+    """The cheapest sample on a way of single edits, none of which raises the cost."""
+    best, sideways = sample, 0
+    points = space.points([sample])
+    here = float(_point_costs(space, cost, points)[0])
+    seen = set(space.keys(points))
+    while sideways < _SIDEWAYS and (near := space.neighbours(sample)):
+        points = space.points(near)
+        keys = space.keys(points)
+        new = np.array([key not in seen for key in keys])
+        costs = np.where(new, _point_costs(space, cost, points), np.inf)
+        least = float(costs.min())
+        if least > here or not new.any():
+            break
+        i = int(rng.choice(np.flatnonzero(costs == least)))
+        sample, sideways = near[i], sideways + 1
+        seen.add(keys[i])
+        if least < here:
+            best, here, sideways = sample, least, 0
+    return best
+
+
+def _point_costs(space: CodeSpace, cost: str, points: Array) -> Array:
+    """(n,) costs of (n, d) points, infinite where unknown."""
+    costs = space.cost(cost, space.encode_points(space.canonical_points(points)))
+    return np.where(np.isfinite(costs), costs, np.inf)
