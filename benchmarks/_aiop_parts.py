@@ -39,10 +39,10 @@ from _aiop_methods import (
 )
 from scipy.stats import norm
 
+from nni_aiop.files import write_json
 from nni_aiop.predictors import default_predictor
 from nni_aiop.predictors.graph import GPHead, GraphPredictor
 from nni_aiop.predictors.metrics import kendall, mae, spearman
-from nni_aiop.results import write_json
 
 Scores = dict[str, dict[str, float]]
 """Figures of each method."""

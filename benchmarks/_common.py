@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nni_aiop.results import write_json
+from nni_aiop.files import write_json
 
 __all__ = ["Figures", "Parser", "format_table", "parse_arguments", "parser", "progress", "run_part"]
 

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from nni_aiop.figures import new_figure, save_figure
 from nni_aiop.predictors.metrics import spearman
 from nni_aiop.pseudo_labels import METHODS, depth_bins, pseudo_label, train_shared_head
-from nni_aiop.results import new_figure, save_figure
 from nni_aiop.search_spaces import digits
 from nni_aiop.spaces import Sample
 

@@ -46,11 +46,11 @@ from _aiop_parts import load, pretrained, score, split
 from _common import Figures, format_table, parse_arguments, parser, progress, run_part
 from joblib import Parallel, delayed
 
+from nni_aiop.files import write_json
 from nni_aiop.graphs import FEATURES_VERSION
 from nni_aiop.predictors import Prediction
 from nni_aiop.predictors.graph import GraphPredictor, load_graph_predictor
 from nni_aiop.predictors.metrics import coverage, spearman
-from nni_aiop.results import write_json
 from nni_aiop.weights import BACKBONE, adapter_file
 
 ADAPTERS: dict[str, tuple[Callable[[Path], Benchmark], str, str]] = {

@@ -28,8 +28,8 @@ from _timm import create, input_shape
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from nni_aiop.figures import new_figure, save_figure
 from nni_aiop.graphs import ComputeGraph, from_module, from_onnx
-from nni_aiop.results import new_figure, save_figure
 from nni_aiop.search_spaces import get_space
 from nni_aiop.search_spaces.mobilenetv3 import MobileNetV3Net
 from nni_aiop.search_spaces.multi_resolution import MultiResolutionNet

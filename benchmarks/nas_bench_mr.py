@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from nni_aiop.benchmarks import SETTINGS, load_nas_bench_201, load_nas_bench_mr
+from nni_aiop.figures import new_figure, save_figure
 from nni_aiop.predictors import NCPMLP, CodeGP, CodePredictor, Prediction, default_predictor
 from nni_aiop.predictors.metrics import coverage, kendall, mae, spearman
-from nni_aiop.results import new_figure, save_figure
 from nni_aiop.search_spaces import get_space
 from nni_aiop.spaces import CodeSpace
 

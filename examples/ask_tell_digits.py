@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nni_aiop.results import SearchResults, write_json
+from nni_aiop.files import write_json
+from nni_aiop.results import SearchResults
 from nni_aiop.search import NCPSearch
 from nni_aiop.search_spaces import digits
 

@@ -20,7 +20,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from nni_aiop.results import SearchResults, pareto_front, write_json
+from nni_aiop.files import write_json
+from nni_aiop.results import SearchResults, pareto_front
 from nni_aiop.search import BaseSearch, NCPSearch, RandomSearch
 from nni_aiop.search_spaces import digits
 

@@ -12,14 +12,9 @@ import pytest
 import torch
 
 from nni_aiop.errors import FileFormatError, SpaceError
-from nni_aiop.results import (
-    SearchResults,
-    check_names,
-    pareto_front,
-    read_history,
-    write_atomically,
-    write_json,
-)
+from nni_aiop.files import write_atomically, write_json
+from nni_aiop.history import check_names, read_history
+from nni_aiop.results import SearchResults, pareto_front
 from nni_aiop.search import Objective
 from nni_aiop.spaces import (
     CodeSpace,

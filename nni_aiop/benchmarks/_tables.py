@@ -17,7 +17,7 @@ from nni_aiop.benchmarks.nas_bench_mr import SETTINGS, load_nas_bench_mr
 from nni_aiop.benchmarks.ofa_mbv3 import load_ofa_mbv3
 from nni_aiop.benchmarks.transnas_bench_101 import MICRO_OPERATIONS, load_transnas_bench_101
 from nni_aiop.errors import FileFormatError, SpaceError
-from nni_aiop.results import read_history
+from nni_aiop.history import read_history
 from nni_aiop.spaces import CodeSpace, Sample
 
 __all__ = ["load_table"]

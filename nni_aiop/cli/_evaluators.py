@@ -11,8 +11,8 @@ import numpy as np
 from nni_aiop.cli._app import BadInput, bad_input
 from nni_aiop.engines._nni import load_object
 from nni_aiop.errors import AiopError
+from nni_aiop.history import check_names
 from nni_aiop.measures import FunctionMeasure, Measure, PredictedMeasure, TableMeasure
-from nni_aiop.results import check_names
 from nni_aiop.search import BaseSearch
 from nni_aiop.spaces import CodeSpace, Sample
 

@@ -68,7 +68,7 @@ def generate(
     from nni_aiop.benchmarks import load_table
     from nni_aiop.errors import SpaceError
     from nni_aiop.generators import BudgetGrid, ParetoGenerator, TrainingOptions, load_generator
-    from nni_aiop.search._limits import check_limits
+    from nni_aiop.spaces import check_limits
 
     check_limits(code_space, limits)
     file = generator or Path("out/generators") / f"{code_space.name}.safetensors"

@@ -199,8 +199,9 @@ def _measure(
 ) -> None:
     """Print and write how well a predictor does on (n, width) codes with (n,) measured targets."""
     from nni_aiop.cli._inputs import complete_rows
+    from nni_aiop.files import write_atomically, write_json
     from nni_aiop.predictors.metrics import coverage, mae, spearman
-    from nni_aiop.results import draw_prediction, write_atomically, write_json
+    from nni_aiop.results import draw_prediction
 
     known = complete_rows(targets, "rows")
     codes = codes[known]

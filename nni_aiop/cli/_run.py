@@ -168,7 +168,7 @@ def _claim(folder: Path, experiment: Experiment, engine: str, restart: bool) -> 
         BadInput: The folder holds the run of another experiment or engine, or what another program
             left there.
     """
-    from nni_aiop.results import write_json
+    from nni_aiop.files import write_json
 
     path = folder / "experiment.json"
     states = [name for names in _STATE_FILES.values() for name in names]

@@ -13,7 +13,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
-from nni_aiop.engines.optuna_space import code_space_from_distributions, parameters_of
+from nni_aiop.engines._optuna_parameters import parameters_of
+from nni_aiop.engines.optuna_space import code_space_from_distributions
 from nni_aiop.spaces import CodeSpace, Condition, Dimension, Nominal, Ordinal, Sample
 
 __all__ = ["SpaceLearner"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_aiop.errors import FileFormatError
-from nni_aiop.results import write_atomically
+from nni_aiop.files import write_atomically
 
 __all__ = ["read_state", "write_state"]
 

@@ -18,8 +18,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nni_aiop.engines._optuna_session import METRICS, repeated
 from nni_aiop.engines._results import Result, recorded
-from nni_aiop.engines.optuna_sampler import METRICS, SearchSampler, repeated
+from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import sample_of, suggest
 from nni_aiop.errors import AiopError, FileFormatError, SpaceError
 from nni_aiop.search import Objective, Search

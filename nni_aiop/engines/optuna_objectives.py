@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import BaseTrial
 
-from nni_aiop.engines.optuna_sampler import METRICS
+from nni_aiop.engines._optuna_session import METRICS
 from nni_aiop.engines.optuna_space import suggest
 from nni_aiop.measures import GraphMeasure
 from nni_aiop.spaces import CodeSpace

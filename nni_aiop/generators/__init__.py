@@ -14,7 +14,7 @@ from nni_aiop.generators._rewards import (
 )
 from nni_aiop.generators._training import TrainingOptions
 from nni_aiop.predictors import BudgetGrid
-from nni_aiop.search._cheapest import cheapest
+from nni_aiop.spaces import cheapest
 
 __all__ = [
     "BudgetGrid",

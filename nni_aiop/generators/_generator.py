@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +19,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import NotFittedError
 
-from nni_aiop.errors import AiopError, FileFormatError, InfeasibleError, SpaceError
+from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
+from nni_aiop.files import read_described, write_described
+from nni_aiop.generators._files import evaluator_tensors, exact_costs, whole
 from nni_aiop.generators._policy import TokenPolicy, TokenTables
 from nni_aiop.generators._rewards import Reward, pareto_reward
 from nni_aiop.generators._training import PolicyTraining, TrainingOptions, costs_of
 from nni_aiop.predictors import BudgetGrid, ParetoEvaluator
-from nni_aiop.predictors._files import read_described, write_described
-from nni_aiop.search import repair
-from nni_aiop.search._cheapest import refuse_impossible
-from nni_aiop.search._limits import check_limits, excess
-from nni_aiop.search._pnag import LearnedCost
+from nni_aiop.spaces import LearnedCost, check_limits, excess, refuse_impossible, repair
 
 if TYPE_CHECKING:
     from nni_aiop.spaces import CodeSpace, Sample
@@ -38,10 +35,19 @@ __all__ = ["ParetoGenerator", "load_generator"]
 
 Array = NDArray[np.float64]
 
+
 _FORMAT, _VERSION = "nni-aiop generator", 2
+
+
 _CHECKPOINT = "nni-aiop generator's training"
+
+
 _SAVE_EVERY = 50  # updates
+
+
 _ROUNDS = 6  # of drawing, before what was drawn is repaired
+
+
 _REPAIRS = 8  # draws that are repaired, before neighbours of what is kept fill up the rest
 
 
@@ -278,15 +284,6 @@ class ParetoGenerator:
         scores = self.evaluator_.score(self.space.encode_points(points), limits)
         return np.argsort(-scores, kind="stable")
 
-    def _plain(self, samples: list[Sample]) -> Array:
-        """(n, d) points, with inactive dimensions at their defaults where the constraints let."""
-        points = self.space.points(samples)
-        plain = self.space.canonical_points(points)
-        for i, sample in enumerate(self.space.from_points(plain) if self.space.constraints else ()):
-            if self.space.violation(sample) is not None:
-                plain[i] = points[i]
-        return plain
-
     def _keeps(self, points: Array, limits: Array) -> NDArray[np.bool_]:
         """(n,) whether each of (n, d) points is valid and within the limits."""
         codes = self.space.encode_points(self.space.canonical_points(points))
@@ -316,11 +313,11 @@ class ParetoGenerator:
             except InfeasibleError as err:
                 problem = err
                 continue
-            kept.setdefault(self.space.key(found), self._plain([found])[0])
+            kept.setdefault(self.space.key(found), self.space.settled_points([found])[0])
             if len(kept) >= n:
                 return
         if not kept:
-            points = self._plain(refuse_impossible(self.space, named))
+            points = self.space.settled_points(refuse_impossible(self.space, named))
             for point in points[self._keeps(points, limits)] if len(points) else []:
                 kept[self.space.keys(point[None])[0]] = point
             if not kept:
@@ -336,7 +333,7 @@ class ParetoGenerator:
         while frontier and len(kept) < n:
             (sample,) = self.space.from_points(kept[frontier.popleft()][None])
             near = self.space.neighbours(sample)
-            points = self._plain(near) if near else np.empty((0, len(self.space)))
+            points = self.space.settled_points(near) if near else np.empty((0, len(self.space)))
             for key, point, ok in zip(
                 self.space.keys(points), points, self._keeps(points, limits), strict=True
             ):
@@ -376,14 +373,14 @@ class ParetoGenerator:
         tensors = {f"policy.{k}": v.numpy() for k, v in self._policy.state_dict().items()}
         content = {**self._described(), "format": _FORMAT, "version": _VERSION}
         content["has_evaluator"] = self.evaluator_ is not None
-        write_described(path, "generator", content, tensors | _evaluator_tensors(self.evaluator_))
+        write_described(path, "generator", content, tensors | evaluator_tensors(self.evaluator_))
 
     def _described(self) -> dict[str, Any]:
         return {
             "space": self.space.fingerprint,
             "space_name": self.space.name,
             "levels": {name: list(levels) for name, levels in self.grid.levels.items()},
-            "costs": _exact_costs(self.space, self.grid.names),
+            "costs": exact_costs(self.space, self.grid.names),
             "hidden": self.hidden,
             "training": asdict(self.training),
             "evaluator": self.evaluator,
@@ -406,7 +403,7 @@ class ParetoGenerator:
             "data": digest,
             "state": training.state(),
         }
-        tensors = training.tensors() | _evaluator_tensors(evaluator)
+        tensors = training.tensors() | evaluator_tensors(evaluator)
         write_described(path, "generator", content, tensors)
 
     def _resume(self, path: Path, digest: str, training: PolicyTraining) -> ParetoEvaluator:
@@ -424,46 +421,9 @@ class ParetoGenerator:
                     f"{path} must be of the same training, but differs in its {name} "
                     f"({content.get(name)!r:.60}, not {value!r:.60}): delete it to train anew."
                 )
-        with _whole(path, "a checkpoint", tensors):
+        with whole(path, "a checkpoint", tensors):
             training.restore(content["state"], tensors)
             return self._restored_evaluator(tensors)
-
-
-def _evaluator_tensors(evaluator: ParetoEvaluator | None) -> dict[str, NDArray[Any]]:
-    if evaluator is None:
-        return {}
-    return {f"evaluator.{k}": v for k, v in evaluator.tensors().items()}
-
-
-def _exact_costs(space: CodeSpace, names: Iterable[str]) -> dict[str, list[float]]:
-    """The costs of a few architectures, by which a file knows its space's costs again."""
-    points = space.canonical_points(space.sample_points(4, np.random.default_rng(0)))
-    codes = space.encode_points(points)
-    # Nine digits are the same on every machine.
-    return {name: [float(f"{c:.9g}") for c in space.cost(name, codes)] for name in names}
-
-
-@contextmanager
-def _whole(path: str | os.PathLike[str], what: str, tensors: Mapping[str, Any]) -> Iterator[None]:
-    """What a file of the right checksum lacks or has wrong becomes a FileFormatError."""
-    try:
-        for name, value in tensors.items():
-            if not np.isfinite(value).all():
-                raise ValueError(f"{name} has numbers that are not finite")
-        yield
-    except AiopError:
-        raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        MemoryError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as err:
-        text = " ".join(str(err).split())
-        raise FileFormatError(f"{path} must be {what} and whole, but is not: {text}.") from err
 
 
 def load_generator(path: str | os.PathLike[str], space: CodeSpace) -> ParetoGenerator:
@@ -481,7 +441,7 @@ def load_generator(path: str | os.PathLike[str], space: CodeSpace) -> ParetoGene
     content, tensors = read_described(
         path, "generator", kind=_FORMAT, version=_VERSION, what="a generator's file"
     )
-    with _whole(path, "a generator", tensors):
+    with whole(path, "a generator", tensors):
         if content["space"] != space.fingerprint:
             raise FileFormatError(
                 f"{path} must be of the space {space.name}, but was trained on another one, "
@@ -495,7 +455,7 @@ def load_generator(path: str | os.PathLike[str], space: CodeSpace) -> ParetoGene
             evaluator=content["evaluator"],
             seed=content["seed"],
         )
-        if content["costs"] != _exact_costs(space, generator.grid.names):
+        if content["costs"] != exact_costs(space, generator.grid.names):
             raise FileFormatError(
                 f"{path} must be of a space with the same costs, but {space.name} has others: "
                 "another width, resolution or latency table, maybe."

@@ -44,67 +44,32 @@ included, and writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
+from nni_aiop.graphs._types import Cost, GraphLike, NodeLike
 from nni_aiop.graphs._vocabulary import ACTIVATIONS
 
-if TYPE_CHECKING:
-    from nni_aiop.graphs._graph import ComputeGraph, Node
-
-__all__ = ["Cost", "activation_memory", "graph_costs", "node_cost", "peak_memory", "total"]
+__all__ = ["activation_memory", "graph_costs", "node_cost", "peak_memory", "total"]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What an operation, or several together, cost; the module says how each is counted.
-
-    Attributes:
-        macs: Multiply-adds of convolutions, linear layers, products, attention, recurrent layers.
-        flops: Operations: two for each multiply-add, and those of all other functions.
-        parameters: Learned numbers.
-        activations: Entries of the output.
-        traffic: Entries read (learned ones included) and written.
-    """
-
-    macs: int = 0
-    flops: int = 0
-    parameters: int = 0
-    activations: int = 0
-    traffic: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.macs + other.macs,
-            self.flops + other.flops,
-            self.parameters + other.parameters,
-            self.activations + other.activations,
-            self.traffic + other.traffic,
-        )
-
-
-# --- multiply-adds -------------------------------------------------------------------------------
-
-
-def _weight(node: Node) -> Sequence[int]:
+def _weight(node: NodeLike) -> Sequence[int]:
     """Shape of a convolution's weight, which may be computed from data."""
     return node.weight_shape or node.input_shapes[-1]
 
 
-def _conv_macs(node: Node) -> int:
+def _conv_macs(node: NodeLike) -> int:
     return prod(node.output_shape) * prod(_weight(node)[1:])
 
 
-def _conv_transpose_macs(node: Node) -> int:
+def _conv_transpose_macs(node: NodeLike) -> int:
     return prod(node.input_shapes[0]) * prod(_weight(node)[1:])
 
 
-def _linear_macs(node: Node) -> int:
+def _linear_macs(node: NodeLike) -> int:
     return prod(node.output_shape) * node.input_shapes[0][-1]
 
 
-def _matmul_macs(node: Node) -> int:
+def _matmul_macs(node: NodeLike) -> int:
     _, m, n = node.output_shape
     first = node.input_shapes[0]
     if len(node.input_shapes) > 1 or first[-2] != m:
@@ -116,28 +81,30 @@ def _matmul_macs(node: Node) -> int:
     return prod(node.output_shape) * inner
 
 
-def _scores(node: Node) -> tuple[int, int]:
+def _scores(node: NodeLike) -> tuple[int, int]:
     """(g × n × m scores, d) of an attention; learned queries are not among its inputs."""
     keys = node.input_shapes[1 if len(node.input_shapes) > 2 else 0]
     groups, queries, _ = node.output_shape
     return groups * queries * keys[-2], keys[-1]
 
 
-def _attention_macs(node: Node) -> int:
+def _attention_macs(node: NodeLike) -> int:
     scores, depth = _scores(node)
     return scores * (depth + node.output_shape[-1])
 
 
 _GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+
+
 _STATE = {"lstm": 5, "gru": 5, "rnn": 0}
 
 
-def _recurrent_macs(node: Node) -> int:
+def _recurrent_macs(node: NodeLike) -> int:
     inner = node.input_shapes[0][-1] + node["hidden"]
     return _GATES[node.op] * prod(node.output_shape) * int(inner)
 
 
-_MACS: dict[str, Callable[[Node], int]] = {
+_MACS: dict[str, Callable[[NodeLike], int]] = {
     "conv": _conv_macs,
     "conv_transpose": _conv_transpose_macs,
     "linear": _linear_macs,
@@ -147,35 +114,32 @@ _MACS: dict[str, Callable[[Node], int]] = {
 }
 
 
-# --- single operations ---------------------------------------------------------------------------
-
-
-def _bias(node: Node) -> int:
+def _bias(node: NodeLike) -> int:
     return prod(node.output_shape) if node.get("bias") else 0
 
 
-def _attention_rest(node: Node) -> int:
+def _attention_rest(node: NodeLike) -> int:
     return _scores(node)[0] * (6 + bool(node.get("mask")))
 
 
-def _norm(node: Node) -> int:
+def _norm(node: NodeLike) -> int:
     return prod(node.output_shape) * (5 if node.weight_shape is None else 7)
 
 
-def _terms(node: Node) -> int:
+def _terms(node: NodeLike) -> int:
     terms = len(node.input_shapes) + ("operand" in dict(node.attributes))
     return prod(node.output_shape) * max(0, terms - 1)
 
 
-def _window(node: Node) -> int:
+def _window(node: NodeLike) -> int:
     return prod(node.output_shape) * int(prod(node["kernel"]))
 
 
-def _each_read(node: Node) -> int:
+def _each_read(node: NodeLike) -> int:
     return prod(node.input_shapes[0])
 
 
-def _resize(node: Node) -> int:
+def _resize(node: NodeLike) -> int:
     reach = {"linear": 2, "cubic": 4}.get(node["mode"])
     if reach is None:
         return 0
@@ -184,16 +148,16 @@ def _resize(node: Node) -> int:
     return 2 * prod(node.output_shape) * int(reach**axes)
 
 
-def _recurrent_rest(node: Node) -> int:
+def _recurrent_rest(node: NodeLike) -> int:
     each = _GATES[node.op] * (4 if node.get("bias") else 2) + _STATE[node.op]
     return prod(node.output_shape) * each
 
 
-def _times(number: int) -> Callable[[Node], int]:
+def _times(number: int) -> Callable[[NodeLike], int]:
     return lambda node: number * prod(node.output_shape)
 
 
-_SINGLE: dict[str, Callable[[Node], int]] = {
+_SINGLE: dict[str, Callable[[NodeLike], int]] = {
     **dict.fromkeys(("conv", "conv_transpose", "linear"), _bias),
     **dict.fromkeys(ACTIVATIONS, _times(1)),
     **dict.fromkeys(("softmax", "log_softmax"), _times(5)),
@@ -210,10 +174,7 @@ _SINGLE: dict[str, Callable[[Node], int]] = {
 }
 
 
-# --- nodes and graphs ----------------------------------------------------------------------------
-
-
-def node_cost(node: Node) -> Cost:
+def node_cost(node: NodeLike) -> Cost:
     """What one operation costs."""
     macs, single = _MACS.get(node.op), _SINGLE.get(node.op)
     products = 0 if macs is None else macs(node)
@@ -229,7 +190,7 @@ def node_cost(node: Node) -> Cost:
     )
 
 
-def graph_costs(graph: ComputeGraph) -> tuple[Cost, ...]:
+def graph_costs(graph: GraphLike) -> tuple[Cost, ...]:
     """What each node costs; weights that it shares with an earlier one are counted there."""
     costs = [node.cost for node in graph.nodes]
     for place in graph.tied:
@@ -249,12 +210,12 @@ def total(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def activation_memory(graph: ComputeGraph, entry_bytes: int = 4) -> int:
+def activation_memory(graph: GraphLike, entry_bytes: int = 4) -> int:
     """Bytes of all that the nodes put out: what training keeps for the backward pass."""
     return entry_bytes * sum(node.cost.activations for node in graph.nodes)
 
 
-def peak_memory(graph: ComputeGraph, entry_bytes: int = 4, *, weights: bool = False) -> int:
+def peak_memory(graph: GraphLike, entry_bytes: int = 4, *, weights: bool = False) -> int:
     """Most bytes that live at once when the nodes run in their order.
 
     A tensor lives from the node that writes it to the last one that reads it, and outputs of the

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
+from nni_aiop.graphs._types import GraphLike, NodeLike
 from nni_aiop.graphs._vocabulary import COMMUTATIVE
 
-if TYPE_CHECKING:
-    from nni_aiop.graphs._graph import ComputeGraph, Node
-
 __all__ = ["GraphDiff", "diff"]
+
+G = TypeVar("G", bound=GraphLike)
 
 _RADII = (64, 32, 16, 8, 4, 2, 1, 0)
 """How many operations around two nodes must agree for them to be the same, widest first."""
 
 
 @dataclass(frozen=True)
-class GraphDiff:
+class GraphDiff(Generic[G]):
     """The difference of two graphs: false where they are equal, and a report as text.
 
     Attributes:
@@ -32,8 +32,8 @@ class GraphDiff:
         only_b: Places of nodes that only the second graph has.
     """
 
-    a: ComputeGraph
-    b: ComputeGraph
+    a: G
+    b: G
     matched: tuple[tuple[int, int], ...]
     changed: tuple[tuple[int, int], ...]
     rewired: tuple[tuple[int, int], ...]
@@ -59,16 +59,16 @@ class GraphDiff:
         return "\n".join(lines)
 
 
-def _title(graph: ComputeGraph, place: int) -> str:
+def _title(graph: GraphLike, place: int) -> str:
     name = graph.names[place]
     return f"{graph.nodes[place].op} {name!r}" if name else f"{graph.nodes[place].op} at {place}"
 
 
-def _named(graph: ComputeGraph, place: int) -> str:
+def _named(graph: GraphLike, place: int) -> str:
     return f"{graph.nodes[place]} {graph.names[place]!r}"
 
 
-def _changes(a: Node, b: Node) -> str:
+def _changes(a: NodeLike, b: NodeLike) -> str:
     """The fields in which two nodes of one operation differ."""
     found = []
     names = sorted({name for name, _ in (*a.attributes, *b.attributes)})
@@ -84,7 +84,7 @@ def _changes(a: Node, b: Node) -> str:
     return ", ".join(found)
 
 
-def diff(a: ComputeGraph, b: ComputeGraph) -> GraphDiff:
+def diff(a: G, b: G) -> GraphDiff[G]:
     """The difference of two graphs; names and shared weights play no part.
 
     Nodes are the same where all that lies around them is, out to 64 operations, then less and
@@ -92,7 +92,7 @@ def diff(a: ComputeGraph, b: ComputeGraph) -> GraphDiff:
     read or feed the same nodes are one node that has changed.
     """
     if a == b:
-        orders = (sorted(range(len(g)), key=g._colours.__getitem__) for g in (a, b))
+        orders = (sorted(range(len(g)), key=g.colours.__getitem__) for g in (a, b))
         return GraphDiff(a, b, tuple(zip(*orders, strict=True)), (), (), (), ())
     forth = _matched(a, b)
     back = {j: i for i, j in forth.items()}
@@ -120,7 +120,7 @@ def diff(a: ComputeGraph, b: ComputeGraph) -> GraphDiff:
     )
 
 
-def _matched(a: ComputeGraph, b: ComputeGraph) -> dict[int, int]:
+def _matched(a: GraphLike, b: GraphLike) -> dict[int, int]:
     """Place in a -> place in b of equal nodes."""
     found: dict[int, int] = {}
     taken: set[int] = set()
@@ -142,21 +142,21 @@ def _matched(a: ComputeGraph, b: ComputeGraph) -> dict[int, int]:
     return found
 
 
-def _readers(graph: ComputeGraph) -> list[list[int]]:
+def _readers(graph: GraphLike) -> list[list[int]]:
     readers: list[list[int]] = [[] for _ in graph.nodes]
     for source, reader in graph.edges:
         readers[source].append(reader)
     return readers
 
 
-def _is_rewired(a: ComputeGraph, b: ComputeGraph, i: int, j: int, forth: dict[int, int]) -> bool:
+def _is_rewired(a: GraphLike, b: GraphLike, i: int, j: int, forth: dict[int, int]) -> bool:
     before, after = [forth.get(source, -1) for source in a.inputs[i]], list(b.inputs[j])
     if a.nodes[i].op in COMMUTATIVE:
         return sorted(before) != sorted(after)
     return before != after
 
 
-def _surroundings(graph: ComputeGraph) -> list[list[bytes]]:
+def _surroundings(graph: GraphLike) -> list[list[bytes]]:
     """For each radius up to the widest a hash of what lies that near to each node."""
     colours = [node.digest for node in graph.nodes]
     found = [colours]

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs._families import FAMILIES, family
-from nni_aiop.graphs._stages import short
+from nni_aiop.graphs._stages import Stage, short, stages
+from nni_aiop.graphs._types import GraphLike, NodeLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from nni_aiop.graphs._graph import ComputeGraph, Node
-    from nni_aiop.graphs._stages import Stage
+    from nni_aiop.graphs._stages import Stage, short, stages
 
 __all__ = ["draw", "to_dot"]
 
@@ -68,7 +68,7 @@ class _Column:
     rows: int = 0
 
 
-def _boxes(graph: ComputeGraph) -> list[list[int]]:
+def _boxes(graph: GraphLike) -> list[list[int]]:
     """Places of each box: an operation and what only follows it."""
     read_by = Counter(source for source, _ in graph.edges)
     found: dict[int, list[int]] = {}
@@ -127,7 +127,7 @@ def _repeats(items: Sequence[object]) -> list[tuple[int, int, int]]:
     return found
 
 
-def _columns(graph: ComputeGraph) -> tuple[list[_Column], list[_Box], list[int]]:
+def _columns(graph: GraphLike) -> tuple[list[_Column], list[_Box], list[int]]:
     """The columns, all their boxes, and for each node the index of its box.
 
     The nodes of a part that is drawn once are those of all its occurrences.
@@ -138,7 +138,7 @@ def _columns(graph: ComputeGraph) -> tuple[list[_Column], list[_Box], list[int]]
     columns: list[_Column] = []
     boxes: list[_Box] = []
     box_of = [0] * len(graph)
-    for stage in graph.stages():
+    for stage in stages(graph):
         groups = by_level[stage.level]
         local = {place: index for index, group in enumerate(groups) for place in group}
         sources = [[local[s] for s in graph.inputs[group[0]] if s in local] for group in groups]
@@ -168,7 +168,7 @@ def _columns(graph: ComputeGraph) -> tuple[list[_Column], list[_Box], list[int]]
 
 
 def _signatures(
-    graph: ComputeGraph,
+    graph: GraphLike,
     groups: Sequence[Sequence[int]],
     sources: Sequence[Sequence[int]],
     segments: Sequence[range],
@@ -238,7 +238,7 @@ def _by(numbers: Sequence[int]) -> str:
     return str(numbers[0]) if same else "×".join(map(str, numbers))
 
 
-def _label(node: Node) -> str:
+def _label(node: NodeLike) -> str:
     """The operation as a person writes it: "conv 3×3 /2 64→128"."""
     words = [node.op]
     if node.op == "elementwise":
@@ -257,12 +257,12 @@ def _label(node: Node) -> str:
     return " ".join(words)
 
 
-def _follow_ups(graph: ComputeGraph, places: Sequence[int]) -> str:
+def _follow_ups(graph: GraphLike, places: Sequence[int]) -> str:
     text = " · ".join(_label(graph.nodes[place]) for place in places)
     return text if len(text) <= 34 else text[:33] + "…"
 
 
-def _summary(graph: ComputeGraph, columns: Sequence[_Column]) -> None:
+def _summary(graph: GraphLike, columns: Sequence[_Column]) -> None:
     """Puts the counts of operations in the place of a graph that is too large to be drawn."""
     for column in columns:
         kinds: dict[str, list[int]] = {}
@@ -276,7 +276,7 @@ def _summary(graph: ComputeGraph, columns: Sequence[_Column]) -> None:
 # --- PNG -----------------------------------------------------------------------------------------
 
 
-def draw(graph: ComputeGraph, path: Path | str, *, title: str | None = None) -> Path:
+def draw(graph: GraphLike, path: Path | str, *, title: str | None = None) -> Path:
     """The path of a PNG: the graph by stages, and the multiply-adds of each.
 
     Args:
@@ -289,7 +289,7 @@ def draw(graph: ComputeGraph, path: Path | str, *, title: str | None = None) -> 
     """
     from matplotlib.patches import Patch
 
-    from nni_aiop.results import new_figure, save_figure
+    from nni_aiop.figures import new_figure, save_figure
 
     if not len(graph):
         raise GraphError("a picture must be of at least one node, but the graph has none.")
@@ -328,7 +328,7 @@ def draw(graph: ComputeGraph, path: Path | str, *, title: str | None = None) -> 
     return save_figure(figure, path)
 
 
-def _draw_column(axes: Axes, graph: ComputeGraph, column: _Column, detailed: bool) -> None:
+def _draw_column(axes: Axes, graph: GraphLike, column: _Column, detailed: bool) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     middle = column.x + column.width / 2
@@ -425,7 +425,7 @@ def _draw_edge(axes: Axes, columns: Sequence[_Column], source: _Box, target: _Bo
     axes.add_patch(arrow)
 
 
-def _draw_bars(axes: Axes, graph: ComputeGraph, columns: Sequence[_Column]) -> None:
+def _draw_bars(axes: Axes, graph: GraphLike, columns: Sequence[_Column]) -> None:
     whole = max(graph.macs, 1)
     centres = [column.x + column.width / 2 for column in columns]
     macs = [column.stage.macs for column in columns]
@@ -447,14 +447,14 @@ def _draw_bars(axes: Axes, graph: ComputeGraph, columns: Sequence[_Column]) -> N
 # --- Graphviz ------------------------------------------------------------------------------------
 
 
-def to_dot(graph: ComputeGraph) -> str:
+def to_dot(graph: GraphLike) -> str:
     """The graph in Graphviz's language: all its nodes, those of a stage in one frame."""
     lines = [
         "digraph network {",
         "  rankdir=TB;",
         '  node [shape=box, style="rounded,filled", fontname="Helvetica", fontsize=10];',
     ]
-    for number, stage in enumerate(graph.stages()):
+    for number, stage in enumerate(stages(graph)):
         label = f"{stage.name}: {short(stage.macs)} MACs, {short(stage.parameters)} parameters"
         lines += [f"  subgraph cluster_{number} {{", f"    label={_quoted(label)};"]
         for place in stage.nodes:

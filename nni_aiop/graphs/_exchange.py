@@ -8,16 +8,37 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nni_aiop.errors import FileFormatError, GraphError
-from nni_aiop.graphs._graph import ComputeGraph, Node
+from nni_aiop.files import write_atomically
+from nni_aiop.graphs._node import Node
+from nni_aiop.graphs._types import GraphLike
 from nni_aiop.graphs._vocabulary import OPERATIONS, OTHER
 
 if TYPE_CHECKING:
     import networkx
 
-__all__ = ["FORMAT_VERSION", "from_json", "from_networkx", "load", "save", "to_json", "to_networkx"]
+__all__ = [
+    "FORMAT_VERSION",
+    "GraphParts",
+    "from_json",
+    "from_networkx",
+    "load",
+    "save",
+    "to_json",
+    "to_networkx",
+]
+
+
+class GraphParts(NamedTuple):
+    """What a compute graph is made of; see `ComputeGraph`."""
+
+    nodes: list[Node]
+    inputs: list[list[int]]
+    names: list[str]
+    tied: dict[int, int]
+
 
 FORMAT_VERSION = 1
 """Version of the JSON that `to_json` writes."""
@@ -34,7 +55,7 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
-def _record(graph: ComputeGraph, place: int) -> dict[str, Any]:
+def _record(graph: GraphLike, place: int) -> dict[str, Any]:
     node = graph.nodes[place]
     return {
         "name": graph.names[place],
@@ -230,7 +251,7 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-def to_json(graph: ComputeGraph) -> dict[str, Any]:
+def to_json(graph: GraphLike) -> dict[str, Any]:
     """The graph as plain data: `json.dumps` writes it, `from_json` reads it."""
     return {
         "format": _FORMAT,
@@ -243,13 +264,12 @@ def to_json(graph: ComputeGraph) -> dict[str, Any]:
     }
 
 
-def from_json(data: Any) -> ComputeGraph:
-    """The graph that `to_json` wrote.
+def from_json(data: Any) -> GraphParts:
+    """The parts of the graph that `to_json` wrote.
 
     Raises:
         FileFormatError: The data are of another format or version, or a field is missing, of a
             wrong type, or does not fit the operation.
-        GraphError: The nodes are no graph: not in a topological order, as in a cycle.
     """
     if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
         shown = data.get("format") if isinstance(data, Mapping) else data
@@ -271,24 +291,21 @@ def from_json(data: Any) -> ComputeGraph:
             raise _refuse(f"the name of node {place}", "a text", name)
         inputs.append(sources)
         names.append(name)
-    return ComputeGraph(nodes, inputs, names=names, tied=dict(tied))
+    return GraphParts(nodes, inputs, names, dict(tied))
 
 
-def save(graph: ComputeGraph, path: Path | str) -> Path:
+def save(graph: GraphLike, path: Path | str) -> Path:
     """The path, which now holds the graph as JSON; packed where it ends in .gz."""
-    from nni_aiop.results import write_atomically
-
     text = json.dumps(to_json(graph), allow_nan=False).encode()
     packed = Path(path).suffix == ".gz"
     return write_atomically(path, gzip.compress(text, mtime=0) if packed else text)
 
 
-def load(path: Path | str) -> ComputeGraph:
-    """The graph of a file that `save` wrote.
+def load(path: Path | str) -> GraphParts:
+    """The parts of the graph of a file that `save` wrote.
 
     Raises:
         FileFormatError: The file is truncated or damaged, or `from_json` refuses what it holds.
-        GraphError: Its nodes are no graph.
         OSError: There is no such file.
     """
     content = Path(path).read_bytes()
@@ -310,7 +327,7 @@ def load(path: Path | str) -> ComputeGraph:
 # --- networkx ------------------------------------------------------------------------------------
 
 
-def to_networkx(graph: ComputeGraph) -> networkx.MultiDiGraph:
+def to_networkx(graph: GraphLike) -> networkx.MultiDiGraph:
     """The graph for networkx: nodes are places, with the fields of `Node` and `name`.
 
     Edges carry `argument`, the place among the reader's inputs; a tensor that is read twice has
@@ -329,8 +346,8 @@ def to_networkx(graph: ComputeGraph) -> networkx.MultiDiGraph:
     return found
 
 
-def from_networkx(graph: networkx.DiGraph) -> ComputeGraph:
-    """The graph of a networkx graph with the attributes that `to_networkx` gives.
+def from_networkx(graph: networkx.DiGraph) -> GraphParts:
+    """The parts of the graph of a networkx graph with the attributes that `to_networkx` gives.
 
     Args:
         graph: A DiGraph or MultiDiGraph with any nodes. `name` and `tied` may be absent, and
@@ -371,4 +388,4 @@ def from_networkx(graph: networkx.DiGraph) -> ComputeGraph:
             if twin not in place:
                 raise GraphError(f"tied weights must be those of a node, but got {twin!r}.")
             tied[max(place[key], place[twin])] = min(place[key], place[twin])
-    return ComputeGraph(nodes, inputs, names=names, tied=tied)
+    return GraphParts(nodes, inputs, names, tied)

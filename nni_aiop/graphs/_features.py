@@ -32,25 +32,22 @@ the place of each node in `LEVELS`, for read-outs by resolution.
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.graphs._families import FAMILIES, family
+from nni_aiop.graphs._types import GraphLike, NodeLike
 from nni_aiop.graphs._vocabulary import OPERATIONS
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-    from nni_aiop.graphs._graph import ComputeGraph, Node
 
 __all__ = [
     "FEATURES_VERSION",
@@ -58,11 +55,12 @@ __all__ = [
     "LEVELS",
     "NODE_COLUMNS",
     "POSITIONS",
-    "FeatureCache",
     "FlatFeatures",
     "GraphFeatures",
+    "as_data",
     "global_features",
     "graph_features",
+    "local_features",
     "node_features",
     "to_pyg",
 ]
@@ -173,7 +171,7 @@ def _log(sizes: NDArray[np.float64], scale: float | NDArray[np.float64]) -> NDAr
 # --- nodes ---------------------------------------------------------------------------------------
 
 
-def local_features(node: Node) -> Array:
+def local_features(node: NodeLike) -> Array:
     """(len(NODE_COLUMNS),) what a node alone tells; the rest, which its graph tells, is 0."""
     window = node.get("kernel") or (0,)
     height = (1, *window)[-2] if window[-1] else 0
@@ -200,7 +198,7 @@ def local_features(node: Node) -> Array:
     return row
 
 
-def _heights(graph: ComputeGraph) -> list[int]:
+def _heights(graph: GraphLike) -> list[int]:
     """Edges on the longest way from each node to one that nothing reads."""
     height = [0] * len(graph)
     for place in range(len(graph) - 1, -1, -1):
@@ -211,7 +209,7 @@ def _heights(graph: ComputeGraph) -> list[int]:
     return height
 
 
-def node_features(graph: ComputeGraph) -> Array:
+def node_features(graph: GraphLike) -> Array:
     """(n, len(NODE_COLUMNS)) float32 features of the nodes, in the order of nodes."""
     return FlatFeatures([graph]).rows()
 
@@ -242,7 +240,7 @@ class FlatFeatures:
         u: (G, len(GLOBAL_COLUMNS)) float32 features of graphs.
     """
 
-    def __init__(self, graphs: Sequence[ComputeGraph]) -> None:
+    def __init__(self, graphs: Sequence[GraphLike]) -> None:
         nodes = list(chain.from_iterable(graph.nodes for graph in graphs))
         n = len(nodes)
         objects = dict(zip(map(id, nodes), nodes, strict=True))
@@ -292,7 +290,7 @@ class FlatFeatures:
         return x
 
     def _totals(
-        self, graphs: Sequence[ComputeGraph], kinds: Sequence[Node]
+        self, graphs: Sequence[GraphLike], kinds: Sequence[NodeLike]
     ) -> tuple[NDArray[np.float64], Array]:
         """`flops` and `u`."""
         costs = [node.cost for node in kinds]
@@ -345,13 +343,13 @@ def _joined(lists: Iterable[Sequence[float | None]]) -> NDArray[np.float64]:
     return np.array(list(chain.from_iterable(lists)), np.float64)
 
 
-def global_features(graph: ComputeGraph) -> Array:
+def global_features(graph: GraphLike) -> Array:
     """(len(GLOBAL_COLUMNS),) float32 features of the whole graph."""
     (u,) = FlatFeatures([graph]).u
     return np.asarray(u)
 
 
-def graph_features(graph: ComputeGraph) -> GraphFeatures:
+def graph_features(graph: GraphLike) -> GraphFeatures:
     """All features of a graph as arrays, its nodes in their order."""
     flat = FlatFeatures([graph])
     forward = [flat.source, flat.target]
@@ -365,7 +363,7 @@ def graph_features(graph: ComputeGraph) -> GraphFeatures:
     )
 
 
-def to_pyg(graph: ComputeGraph) -> Data:
+def to_pyg(graph: GraphLike) -> Data:
     """The features of a graph for PyTorch Geometric.
 
     Its `Batch` and `DataLoader` join graphs of any size without padding.
@@ -374,10 +372,10 @@ def to_pyg(graph: ComputeGraph) -> Data:
         `x` (n, len(NODE_COLUMNS)), `edge_index` (2, 2 e), `edge_type` (2 e,) 0 along the flow of
         data and 1 against it, `level` (n,) places in `LEVELS`, and `u` (1, len(GLOBAL_COLUMNS)).
     """
-    return _as_data(graph_features(graph))
+    return as_data(graph_features(graph))
 
 
-def _as_data(features: GraphFeatures) -> Data:
+def as_data(features: GraphFeatures) -> Data:
     import torch
     from torch_geometric.data import Data
 
@@ -388,63 +386,3 @@ def _as_data(features: GraphFeatures) -> Data:
         level=torch.from_numpy(features.level),
         u=torch.from_numpy(features.u)[None],
     )
-
-
-# --- cache ---------------------------------------------------------------------------------------
-
-
-class FeatureCache:
-    """Features by content: equal graphs share them. Nodes stand in the canonical order.
-
-    Args:
-        size: How many graphs to keep in memory; the one not asked for longest goes first.
-        folder: Where to keep them on disk too, as safetensors, under the content hash and
-            `FEATURES_VERSION`; a damaged file counts as none.
-
-    Example:
-        >>> from nni_aiop.graphs import ComputeGraph, Node
-        >>> x = Node.make("input", [], (1, 8))
-        >>> y = Node.make("output", [(1, 8)], (1, 8))
-        >>> cache = FeatureCache()
-        >>> cache(ComputeGraph([x, y], [(), (0,)])).level.tolist()
-        [6, 6]
-    """
-
-    def __init__(self, size: int = 10_000, folder: Path | str | None = None) -> None:
-        if size < 1:
-            raise ValueError(f"a cache must keep at least one graph, but got size={size}.")
-        self.size = size
-        self.folder = None if folder is None else Path(folder)
-        self._kept: OrderedDict[str, Data] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __call__(self, graph: ComputeGraph) -> Data:
-        """`to_pyg` of `graph.canonical()`; a new record each time, whose tensors are shared."""
-        key = graph.content_hash
-        data = self._kept.get(key)
-        if data is None:
-            data = self._kept[key] = self._read(graph)
-            if len(self._kept) > self.size:
-                self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(key)
-        return copy.copy(data)
-
-    def _read(self, graph: ComputeGraph) -> Data:
-        if self.folder is None:
-            return to_pyg(graph.canonical())
-        from safetensors import SafetensorError
-        from safetensors.numpy import load, save
-
-        from nni_aiop.results import write_atomically
-
-        key = graph.content_hash
-        path = self.folder / key[:2] / f"{key}-{FEATURES_VERSION}.safetensors"
-        try:
-            return _as_data(GraphFeatures(**load(path.read_bytes())))
-        except (FileNotFoundError, SafetensorError, TypeError):
-            features = graph_features(graph.canonical())
-            write_atomically(path, save(vars(features)), flush=False)
-            return _as_data(features)

@@ -15,12 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log2, prod
-from typing import TYPE_CHECKING
 
 from nni_aiop.graphs._costs import total
-
-if TYPE_CHECKING:
-    from nni_aiop.graphs._graph import ComputeGraph, Shape
+from nni_aiop.graphs._types import GraphLike, Shape
 
 __all__ = ["Stage", "node_levels", "node_positions", "short", "stages"]
 
@@ -77,7 +74,7 @@ def _positions(op: str, shape: Shape, batch: int) -> int | None:
     return None
 
 
-def _of_inputs(graph: ComputeGraph) -> tuple[dict[int, int], int, int]:
+def _of_inputs(graph: GraphLike) -> tuple[dict[int, int], int, int]:
     """Positions of each input of the network, and batch and axes of the one with the most."""
     shapes = {p: node.output_shape for p, node in enumerate(graph.nodes) if node.op == "input"}
     if not shapes:
@@ -96,7 +93,7 @@ def _of_inputs(graph: ComputeGraph) -> tuple[dict[int, int], int, int]:
     return found, batch[largest], 1 if len(shapes[largest]) == 3 else 2
 
 
-def _told_by_readers(graph: ComputeGraph, batch: int) -> list[int | None]:
+def _told_by_readers(graph: GraphLike, batch: int) -> list[int | None]:
     """Positions of what each node puts out, as the nearest node behind that knows reads it."""
     told: list[int | None] = [None] * len(graph)
     for place in range(len(graph) - 1, -1, -1):
@@ -115,7 +112,7 @@ def _told_by_readers(graph: ComputeGraph, batch: int) -> list[int | None]:
     return told
 
 
-def _passed_on(graph: ComputeGraph, place: int, before: Sequence[int], batch: int) -> int:
+def _passed_on(graph: GraphLike, place: int, before: Sequence[int], batch: int) -> int:
     """Positions behind an operation whose shape does not tell them.
 
     Args:
@@ -143,7 +140,7 @@ def _passed_on(graph: ComputeGraph, place: int, before: Sequence[int], batch: in
     return most
 
 
-def node_positions(graph: ComputeGraph) -> tuple[list[int], int, int]:
+def node_positions(graph: GraphLike) -> tuple[list[int], int, int]:
     """Positions of each node's output, and batch and spatial axes of the network's input."""
     of_inputs, batch, axes = _of_inputs(graph)
     found: list[int] = []
@@ -162,7 +159,7 @@ def node_positions(graph: ComputeGraph) -> tuple[list[int], int, int]:
     return found, batch, axes
 
 
-def node_levels(graph: ComputeGraph) -> tuple[int | None, ...]:
+def node_levels(graph: GraphLike) -> tuple[int | None, ...]:
     """The level of each node, None for the head."""
     positions, _, axes = graph.positions
     whole = max(
@@ -186,7 +183,7 @@ def node_levels(graph: ComputeGraph) -> tuple[int | None, ...]:
     return tuple(levels)
 
 
-def stages(graph: ComputeGraph) -> tuple[Stage, ...]:
+def stages(graph: GraphLike) -> tuple[Stage, ...]:
     """The nodes grouped by resolution, from fine to coarse, the head last."""
     groups: dict[int | None, list[int]] = {}
     for place, level in enumerate(graph.levels):

@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from typing_extensions import Self
 
 from nni_aiop.errors import FileFormatError, SpaceError
-from nni_aiop.predictors._files import read_described, write_described
+from nni_aiop.files import read_described, write_described
 
 if TYPE_CHECKING:
     from torch import Tensor

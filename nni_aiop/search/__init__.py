@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from nni_aiop._lazy import lazy_names
 from nni_aiop.search._base import BaseSearch, Objective, Search
 from nni_aiop.search._baselines import RandomSearch, RegularizedEvolution
-from nni_aiop.search._limits import repair
 from nni_aiop.search._pnag import PNAGSearch
 from nni_aiop.search._predictor_based import (
     NCPSearch,
@@ -17,14 +16,16 @@ from nni_aiop.search._predictor_based import (
     PredictorTopK,
     RandomWarmup,
 )
+from nni_aiop.spaces import repair
 
 if TYPE_CHECKING:
     from nni_aiop.search._drawing import draw_propagation
-    from nni_aiop.search._propagation import Propagation, Task, propagate
+    from nni_aiop.search._propagation import Propagation, propagate
+    from nni_aiop.search._propagation_loss import Task
 
 _LAZY = {
     "Propagation": "nni_aiop.search._propagation",
-    "Task": "nni_aiop.search._propagation",
+    "Task": "nni_aiop.search._propagation_loss",
     "draw_propagation": "nni_aiop.search._drawing",
     "propagate": "nni_aiop.search._propagation",
 }

@@ -12,12 +12,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
-from nni_aiop.search._limits import check_limits, meets_limits, repair
-from nni_aiop.spaces import CodeSpace, Sample
+from nni_aiop.spaces import LISTED, CodeSpace, Sample, check_limits, meets_limits, repair
 
 _FORMAT = 1
 _TRIES = 20  # rounds of rejection before a small space is listed, or a large one called exhausted
-_LISTED = 100_000  # spaces up to this size are listed when random draws no longer find new samples
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class BaseSearch(ABC):
         """Whether a result is within all of `bounds`."""
         for name, bound in self.bounds.items():
             if name in self.space.costs:
-                code = self.space.encode([self._normal(sample)])
+                code = self.space.encode([self.space.settled(sample)])
                 value = float(self.space.cost(name, code)[0])
             else:
                 value = metrics.get(name, math.inf)
@@ -172,20 +170,12 @@ class BaseSearch(ABC):
         if kept is None and metrics and not self._warned:
             self._warn_of_missing(metrics)
         self._seen.add(key)
-        full = self._pending.pop(key, None) or self._normal(sample)
+        full = self._pending.pop(key, None) or self.space.settled(sample)
         if key not in self._records:
             self._records[key] = len(self._history)
             self._history.append((full, kept))
         elif kept is not None:
             self._history[self._records[key]] = (full, kept)
-
-    def _normal(self, sample: Mapping[str, Any]) -> Sample:
-        """The sample with inactive dimensions at their defaults: one architecture has one code.
-
-        Where a constraint reads inactive labels and refuses their defaults, the sample stays as is.
-        """
-        normal = self.space.complete(self.space.canonical(sample))
-        return normal if self.space.violation(normal) is None else self.space.complete(sample)
 
     def _finite(self, metrics: Mapping[str, float] | None) -> dict[str, float] | None:
         """The finite numbers of `metrics`, or None where an objective is not among them."""
@@ -255,14 +245,14 @@ class BaseSearch(ABC):
             key = self.space.keys(row[None])[0]
             if key not in self._seen and key not in taken:
                 taken.add(key)
-                out.append(self._normal(sample))
+                out.append(self.space.settled(sample))
         return out
 
     def _random_new(self, n: int) -> list[Sample]:
         """`n` new random samples within the limits; fewer when there are no more."""
         taken: set[str] = set()
         out: list[Sample] = []
-        small = self.space.size <= _LISTED
+        small = self.space.size <= LISTED
         for _ in range(_TRIES):
             try:
                 drawn = self.space.sample(max(2 * n, 16), self._rng)
@@ -275,7 +265,7 @@ class BaseSearch(ABC):
                 return out
         if small:
             everything = self.space.from_points(
-                self._rng.permutation(self.space.enumerate_points(_LISTED))
+                self._rng.permutation(self.space.enumerate_points(LISTED))
             )
             out += self._admit(everything, n - len(out), taken)
             if out or self._seen or not self.limits:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nni_aiop.results import new_figure, save_figure
+from nni_aiop.figures import new_figure, save_figure
 from nni_aiop.search._propagation import Propagation
 
 _PANELS = 8

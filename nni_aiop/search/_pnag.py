@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from nni_aiop.search._cheapest import refuse_impossible
-from nni_aiop.search._limits import check_limits, meets_limits
 from nni_aiop.search._predictor_based import Array, PredictorSearch
-from nni_aiop.spaces import CodeSpace, Sample
+from nni_aiop.spaces import (
+    CodeSpace,
+    LearnedCost,
+    Sample,
+    check_limits,
+    meets_limits,
+    refuse_impossible,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PNAGSearch"]
 
-_LEAST = 0.01  # of a cost that runs from 1 to 2
 _ELITE = 4  # best results under each budget whose neighbours compete with what is generated
 
 
@@ -176,7 +179,9 @@ class PNAGSearch(PredictorSearch):
         if not isinstance(budget, Mapping):
             budget = dict.fromkeys(self.budgeted[:1], budget)
         inner = {
-            name: _rescaled(bound, *self._scales[name]) if name in self._scales else bound
+            name: LearnedCost.rescaled(bound, *self._scales[name])
+            if name in self._scales
+            else bound
             for name, bound in budget.items()
         }
         return self.generator_.generate(inner, n, **options)
@@ -307,7 +312,7 @@ class PNAGSearch(PredictorSearch):
                     scale = _range(self.space.cost(name, codes))
                 space.costs[name] = LearnedCost(exact, *scale)
                 self._scales[name] = scale
-                asked = [_rescaled(bound, *scale) for bound in asked]
+                asked = [LearnedCost.rescaled(bound, *scale) for bound in asked]
             if asked:
                 bounds[name] = asked
         return space, bounds
@@ -315,23 +320,6 @@ class PNAGSearch(PredictorSearch):
 
 def _column(predictor: CodePredictor, column: int, codes: Tensor) -> Tensor:
     return predictor.forward(codes)[:, column]
-
-
-@dataclass(frozen=True)
-class LearnedCost:
-    """A cost that lives as long as its search: from 1 to 2 where the given one runs over `span`."""
-
-    cost: Callable[[Tensor], Tensor]
-    low: float
-    span: float
-
-    def __call__(self, codes: Tensor) -> Tensor:
-        return (1 + (self.cost(codes) - self.low) / self.span).clamp_min(_LEAST)
-
-
-def _rescaled(bound: float, low: float, span: float) -> float:
-    """A bound in the unit of a `LearnedCost`."""
-    return max(_LEAST, 1 + (bound - low) / span)
 
 
 def _read_targets(given: Any) -> dict[str, list[float]]:

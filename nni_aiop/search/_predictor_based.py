@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.search._base import BaseSearch, Objective
-from nni_aiop.search._limits import meets_limits
-from nni_aiop.spaces import CodeSpace, Sample
+from nni_aiop.spaces import CodeSpace, Sample, meets_limits
 
 if TYPE_CHECKING:
     from nni_aiop.predictors import CodePredictor, Prediction
@@ -242,7 +241,7 @@ class PredictorSearch(BaseSearch):
         gains = np.array(signs) * (prediction.mean[:, columns] - predictor.center_[columns]) / scale
         spreads = prediction.std[:, columns] / scale
         if self.cost is not None and self.cost in self.space.costs:
-            from nni_aiop.search._propagation import Cost
+            from nni_aiop.search._propagation_loss import Cost
 
             known = Cost.of(self.space, self.cost, [])
             spent = (self.space.cost(self.cost, codes) - known.center) / known.scale
@@ -325,7 +324,8 @@ class NCPSearch(PredictorSearch):
     def _candidates(
         self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
     ) -> Array:
-        from nni_aiop.search._propagation import Task, propagate
+        from nni_aiop.search._propagation import propagate
+        from nni_aiop.search._propagation_loss import Task
 
         order = np.argsort([-self._merit(m) for m in metrics], kind="stable")
         elite = [samples[i] for i in order[: self.starts // 4]]

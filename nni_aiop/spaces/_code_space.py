@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,14 +19,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nni_aiop.errors import InfeasibleError, SpaceError
-from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Ordinal, Subset, Value
+from nni_aiop.spaces._coding import Coding, Sample
+from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Value
+from nni_aiop.spaces._listed import Ordinal, Subset
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nni_aiop.graphs import ComputeGraph
-
-Sample = dict[str, Value]
 
 _MAX_VISITS = 20_000  # grid points looked at for the nearest one that keeps the constraints
 _MAX_TOKENS = 1_000  # values of an ordinal dimension that are a token each
@@ -55,7 +54,7 @@ class Constraint:
     check: Callable[[Sample], bool]
 
 
-class CodeSpace:
+class CodeSpace(Coding):
     """A search space, and the codes of its samples.
 
     Args:
@@ -95,25 +94,12 @@ class CodeSpace:
         features: Callable[[Tensor], Tensor] | None = None,
         graph: Callable[[Mapping[str, Value]], ComputeGraph] | None = None,
     ) -> None:
-        self.name = name
-        self.dimensions = tuple(dimensions)
-        self.labels = tuple(d.label for d in self.dimensions)
+        super().__init__(dimensions, name=name)
         self.activity = activity
         self.constraints = tuple(constraints)
         self.costs = dict(costs or {})
         self.features = features
         self.graph = graph
-        self._order = {label: j for j, label in enumerate(self.labels)}
-        if not self.dimensions:
-            raise SpaceError("a space must have at least one dimension, but got none.")
-        if len(self._order) != len(self.labels):
-            raise SpaceError(f"labels must differ, but got {list(self.labels)}.")
-        ends = np.cumsum([d.width for d in self.dimensions])
-        self.width = int(ends[-1])
-        self.columns = {
-            d.label: slice(int(end) - d.width, int(end))
-            for d, end in zip(self.dimensions, ends, strict=True)
-        }
         if conditions and activity:
             raise SpaceError("a space must be given conditions or activity, but got both.")
         self.conditions = {
@@ -132,18 +118,6 @@ class CodeSpace:
             f"CodeSpace({self.name!r}, {len(self.dimensions)} dimensions, {self.size:.3g} points)"
         )
 
-    def __len__(self) -> int:
-        return len(self.dimensions)
-
-    def _at(self, label: str) -> int:
-        try:
-            return self._order[label]
-        except KeyError:
-            raise SpaceError(
-                f"{self.name} must have the label, but got {label!r}; "
-                f"its labels are {', '.join(self.labels)}."
-            ) from None
-
     def _parent_points(self, label: str, condition: Condition) -> tuple[int, Array]:
         child, parent = self._at(label), self._at(condition.parent)
         if parent >= child:
@@ -152,12 +126,6 @@ class CodeSpace:
                 f"does not stand before {label!r}."
             )
         return parent, np.array(self.dimensions[parent].points_of(condition.values))
-
-    @cached_property
-    def size(self) -> int | float:
-        """Number of points; constraints and inactive dimensions are not taken off."""
-        sizes = [d.size for d in self.dimensions]
-        return math.inf if math.inf in sizes else math.prod(int(s) for s in sizes)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -173,69 +141,6 @@ class CodeSpace:
         rest = [self.activity is not None, [c.name for c in self.constraints]]
         text = json.dumps([content, rules, rest, self.features is not None], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @cached_property
-    def code_std(self) -> Array:
-        """(width,) standard deviation of each code column under uniform sampling."""
-        return np.concatenate([d.code_std() for d in self.dimensions])
-
-    # --- samples and points ---------------------------------------------------------------------
-
-    def points(self, samples: Sequence[Mapping[str, Value]]) -> Array:
-        """(n, d) points of samples; a missing label takes the dimension's default.
-
-        Raises:
-            SpaceError: A label is unknown or a value is not one of its dimension's.
-        """
-        out = np.empty((len(samples), len(self.dimensions)))
-        known = self._order.keys()
-        for sample in samples:
-            if not sample.keys() <= known:
-                self._at(next(label for label in sample if label not in known))
-        for j, d in enumerate(self.dimensions):
-            try:
-                column = [s[d.label] for s in samples]
-            except KeyError:
-                default = d.value(d.default)
-                column = [s.get(d.label, default) for s in samples]
-            out[:, j] = d.points_of(column)
-        return out
-
-    def from_points(self, points: ArrayLike) -> list[Sample]:
-        """Samples (every label) of (n, d) points."""
-        p = np.asarray(points, dtype=np.float64)
-        columns = [d.values_of(p[:, j]) for j, d in enumerate(self.dimensions)]
-        return [dict(zip(self.labels, row, strict=True)) for row in zip(*columns, strict=True)]
-
-    def encode(self, samples: Sequence[Mapping[str, Value]]) -> Array:
-        """(n, width) codes in [0, 1]; a missing label takes the dimension's default.
-
-        Raises:
-            SpaceError: A label is unknown or a value is not one of its dimension's.
-        """
-        return self.encode_points(self.points(samples))
-
-    def encode_points(self, points: Array) -> Array:
-        """(n, width) codes of (n, d) points."""
-        return np.concatenate(
-            [d.encode(points[:, j]) for j, d in enumerate(self.dimensions)], axis=1
-        )
-
-    def decode_points(self, codes: ArrayLike) -> Array:
-        """(n, d) nearest points of any real codes (n, width); constraints are not looked at.
-
-        Raises:
-            SpaceError: The codes have another width, or one is not a finite number.
-        """
-        c = np.asarray(codes, dtype=np.float64)
-        if c.ndim != 2 or c.shape[1] != self.width:
-            raise SpaceError(f"codes must have shape (n, {self.width}), but got {c.shape}.")
-        if not np.isfinite(c).all():
-            raise SpaceError("codes must be finite numbers, but got NaN or infinity.")
-        out = np.empty((len(c), len(self.dimensions)))
-        for j, d in enumerate(self.dimensions):
-            out[:, j] = d.decode(c[:, self.columns[d.label]])
-        return out
 
     def decode(self, codes: ArrayLike) -> list[Sample]:
         """The nearest valid sample (every label) of each of any real codes (n, width).
@@ -332,13 +237,27 @@ class CodeSpace:
         full = self.from_points(points)[0]
         return {label: full[label] for label, a in zip(self.labels, active, strict=True) if a}
 
-    def complete(self, sample: Mapping[str, Value]) -> Sample:
-        """The sample with every label, the missing ones at their dimension's default."""
-        return self.from_points(self.points([sample]))[0]
-
     def canonical_points(self, points: Array) -> Array:
         """(n, d) points with inactive dimensions at their default: equal rows, equal networks."""
         return np.where(self.active_points(points), points, [d.default for d in self.dimensions])
+
+    def settled(self, sample: Mapping[str, Value]) -> Sample:
+        """The sample (every label), inactive dimensions at their defaults where constraints let.
+
+        One architecture has one code. A constraint that reads inactive labels may refuse their
+        defaults: the sample stays as it is then.
+        """
+        (plain,) = self.from_points(self.settled_points([sample]))
+        return plain
+
+    def settled_points(self, samples: Sequence[Mapping[str, Value]]) -> Array:
+        """(n, d) points of `settled` samples."""
+        points = self.points(samples)
+        plain = self.canonical_points(points)
+        for i, sample in enumerate(self.from_points(plain) if self.constraints else ()):
+            if self.violation(sample) is not None:
+                plain[i] = points[i]
+        return plain
 
     def keys(self, points: Array) -> list[str]:
         """The key of each of (n, d) points."""
@@ -362,40 +281,6 @@ class CodeSpace:
         """
         return self.keys(self.points([sample]))[0]
 
-    def to_json(self, sample: Mapping[str, Value]) -> list[float | int | None]:
-        """The sample as plain JSON: a number for each dimension, None where the label is absent."""
-        row = self.points([sample])[0].tolist()
-        return [
-            None if d.label not in sample else p if isinstance(d, Continuous) else int(p)
-            for d, p in zip(self.dimensions, row, strict=True)
-        ]
-
-    def from_json(self, data: Sequence[float | int | None]) -> Sample:
-        """The sample that `to_json` wrote.
-
-        Raises:
-            SpaceError: The list has another length or a number that no value has.
-        """
-        if len(data) != len(self.dimensions):
-            raise SpaceError(
-                f"a sample of {self.name} must have {len(self.dimensions)} numbers, "
-                f"but got {len(data)}."
-            )
-        sample: Sample = {}
-        for d, p in zip(self.dimensions, data, strict=True):
-            if p is None:
-                continue
-            try:
-                value = d.value(p)
-                legal = p >= 0 or isinstance(d, Continuous)
-                legal = legal and d.point(value) == p
-            except (KeyError, IndexError, TypeError, ValueError):
-                legal = False
-            if not legal:
-                raise SpaceError(f"{d.label!r} must have such a point, but got {p!r}.")
-            sample[d.label] = value
-        return sample
-
     def _broken(self, sample: Sample) -> str | None:
         for constraint in self.constraints:
             if not constraint.check(sample):
@@ -418,12 +303,7 @@ class CodeSpace:
         broken = self._broken(self.from_points(points)[0])
         return None if broken is None else f"a sample of {self.name} must keep: {broken}."
 
-    # --- sampling, neighbours, tokens, costs
-    # ------------------------------------------------------------
-
-    def sample_points(self, n: int, rng: np.random.Generator) -> Array:
-        """(n, d) random points; constraints are not looked at."""
-        return np.stack([d.random(n, rng) for d in self.dimensions], axis=1)
+    # --- sampling, neighbours, tokens, costs ----------------------------------------------------
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Sample]:
         """`n` valid random samples (every label), by rejection where there are constraints.
@@ -446,25 +326,6 @@ class CodeSpace:
                     f"but {_MAX_TRIES} random ones in a row do not."
                 )
         return out
-
-    def enumerate_points(self, limit: int = 100_000) -> Array:
-        """(size, d) every point; constraints are not looked at.
-
-        Raises:
-            SpaceError: The space has more than `limit` points.
-        """
-        if self.size > limit:
-            raise SpaceError(
-                f"a space must have at most {limit} points to be listed, "
-                f"but {self.name} has {self.size:.3g}."
-            )
-        number = np.arange(self.size, dtype=np.int64)
-        columns = []
-        for d in reversed(self.dimensions):  # the last dimension is the digit that changes first
-            options = d.options(limit)
-            columns.append(options[number % len(options)])
-            number //= len(options)
-        return np.stack(columns[::-1], axis=1)
 
     def neighbours(self, sample: Mapping[str, Value]) -> list[Sample]:
         """Valid samples (every label) that differ in one active dimension, each architecture

@@ -17,7 +17,9 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nni_aiop.engines.optuna_sampler import METRICS, SearchSampler, draw
+from nni_aiop.engines._optuna_draws import draw
+from nni_aiop.engines._optuna_session import METRICS
+from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import distributions_of, params_of, sample_of, suggest
 from nni_aiop.errors import InfeasibleError
 from nni_aiop.search import Objective, RandomSearch, RegularizedEvolution

@@ -8,6 +8,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
+from nni_aiop.files import read_described, write_described
 from nni_aiop.generators import (
     BudgetGrid,
     ParetoGenerator,
@@ -20,7 +21,6 @@ from nni_aiop.generators import (
 from nni_aiop.generators._generator import _FORMAT, _VERSION
 from nni_aiop.generators._policy import TokenTables
 from nni_aiop.generators._training import PolicyTraining
-from nni_aiop.predictors._files import read_described, write_described
 from nni_aiop.spaces import CodeSpace, Condition, Constraint, Continuous, Nominal, Ordinal, Subset
 
 RULE = Constraint("no pooling at width 8", lambda x: x["op"] != "pool" or x["w1"] != 8)

@@ -9,7 +9,8 @@ import pytest
 
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs import ComputeGraph
-from nni_aiop.graphs._builder import Builder, Value
+from nni_aiop.graphs.doors._builder import Builder
+from nni_aiop.graphs.rules._values import Value
 
 IMAGE = (1, 8, 4, 4)
 TOKENS = (1, 6, 8)

@@ -10,12 +10,8 @@ from sklearn.exceptions import NotFittedError
 from nni_aiop.errors import InfeasibleError, SpaceError
 from nni_aiop.predictors import make_predictor
 from nni_aiop.search import Task, propagate
-from nni_aiop.search._propagation import (
-    Cost,
-    propagation_loss,
-    relative_cost_increase,
-    winner_takes_all,
-)
+from nni_aiop.search._propagation import winner_takes_all
+from nni_aiop.search._propagation_loss import Cost, propagation_loss, relative_cost_increase
 from nni_aiop.search_spaces import get_space
 from nni_aiop.spaces import CodeSpace, Constraint, Continuous, Nominal, Ordinal
 

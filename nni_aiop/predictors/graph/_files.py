@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError
+from nni_aiop.files import read_described, write_described
 from nni_aiop.graphs._features import FEATURES_VERSION, GLOBAL_COLUMNS, NODE_COLUMNS
-from nni_aiop.predictors._files import read_described, write_described
 
 __all__ = ["read_file", "write_file"]
 

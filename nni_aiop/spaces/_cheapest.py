@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from nni_aiop.errors import InfeasibleError
-from nni_aiop.search._base import _LISTED
-from nni_aiop.search._limits import Array
-from nni_aiop.spaces import CodeSpace, Sample
+from nni_aiop.spaces._code_space import CodeSpace
+from nni_aiop.spaces._coding import LISTED, Sample
+from nni_aiop.spaces._limits import Array
 
 __all__ = ["cheapest", "refuse_impossible"]
 
@@ -28,7 +28,7 @@ def refuse_impossible(space: CodeSpace, budget: Mapping[str, float]) -> list[Sam
         sample, cost = cheapest(space, name)
         if limit < cost:
             shown = ", ".join(f"{k}={v}" for k, v in space.canonical(sample).items())
-            known = "" if space.size <= _LISTED else "of those found "
+            known = "" if space.size <= LISTED else "of those found "
             raise InfeasibleError(
                 f"an architecture of {space.name} must meet {name} <= {limit:.9g}, "
                 f"but {known}the cheapest, {shown}, has {name} = {cost:.9g}."
@@ -49,8 +49,8 @@ def cheapest(space: CodeSpace, cost: str, *, starts: int = 4) -> tuple[Sample, f
         InfeasibleError: No architecture that was found keeps the constraints and has a known cost.
     """
     rng = np.random.default_rng(0)
-    if space.size <= _LISTED:
-        found = _first_valid(space, cost, space.enumerate_points(_LISTED), 1)
+    if space.size <= LISTED:
+        found = _first_valid(space, cost, space.enumerate_points(LISTED), 1)
     else:
         ends = [[d.options(1000)[i] for d in space.dimensions] for i in (0, -1)]
         points = np.concatenate([ends, space.sample_points(_RANDOM, rng)])

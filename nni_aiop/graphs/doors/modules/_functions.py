@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nni_aiop.graphs._aten_reductions import extreme
-from nni_aiop.graphs._aten_table import handles, registered
-
-if TYPE_CHECKING:
-    from nni_aiop.graphs._recorder import Recorder
-
+from nni_aiop.graphs.doors.modules._recorder import Recorder
+from nni_aiop.graphs.doors.modules._reductions import extreme
+from nni_aiop.graphs.doors.modules._table import handles, registered
 
 _SAME_NAME = {
     "relu": "relu",

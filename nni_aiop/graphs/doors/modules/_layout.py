@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nni_aiop.graphs._aten_table import each, handles, registered
-from nni_aiop.graphs._builder import Value
-
-if TYPE_CHECKING:
-    from nni_aiop.graphs._recorder import Recorder
+from nni_aiop.graphs.doors.modules._recorder import Recorder
+from nni_aiop.graphs.doors.modules._table import each, handles, registered
+from nni_aiop.graphs.rules._values import Value
 
 
 @handles(

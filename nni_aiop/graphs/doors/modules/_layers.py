@@ -7,48 +7,15 @@ are several times slower.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nni_aiop.graphs._aten_table import each, handles, out_of_place, registered
-from nni_aiop.graphs._builder import Value
-
-if TYPE_CHECKING:
-    from nni_aiop.graphs._recorder import Recorder
-
-
-def _same_padding(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    return tuple((total // 2, total - total // 2) for total in totals)
-
-
-def window(
-    sizes: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[tuple[int, int]],
-    dilation: Sequence[int],
-    *,
-    ceil: bool = False,
-) -> tuple[int, ...]:
-    """How often a window fits along each axis."""
-    out = []
-    for size, k, s, (before, after), d in zip(
-        sizes, kernel, stride, padding, dilation, strict=True
-    ):
-        room = size + before + after - d * (k - 1) - 1
-        if room < 0:
-            raise RuntimeError(
-                f"kernel size can't be greater than actual input size: a window of "
-                f"{d * (k - 1) + 1} on {size + before + after}"
-            )
-        n = room // s + 1
-        if ceil and -(-room // s) + 1 > n and n * s < size + before:
-            n += 1
-        out.append(n)
-    return tuple(out)
+from nni_aiop.graphs.doors.modules._recorder import Recorder
+from nni_aiop.graphs.doors.modules._table import each, handles, out_of_place, registered
+from nni_aiop.graphs.doors.modules._windows import same_padding, window
+from nni_aiop.graphs.rules._values import Value
 
 
 def _conv_forward(
@@ -65,7 +32,7 @@ def _conv_forward(
     kernel = tuple(weight.shape[2:])
     stride, dilation = each(stride, n), each(dilation, n)
     if isinstance(padding, str):
-        pads = ((0, 0),) * n if padding == "valid" else _same_padding(kernel, dilation)
+        pads = ((0, 0),) * n if padding == "valid" else same_padding(kernel, dilation)
     else:
         pads = tuple((p, p) for p in each(padding, n))
     value = rec.value(x)
@@ -257,9 +224,6 @@ def _attention(
     return rec.emit("attention", inputs, (*q.shape[:-1], v.shape[-1]), q)
 
 
-# --- normalisations ---
-
-
 def _norm_inputs(
     rec: Recorder, x: Tensor, tensors: Sequence[Tensor | None], channels: int
 ) -> list[Value]:
@@ -340,9 +304,6 @@ def _group_norm(
 ) -> Tensor:
     inputs = [rec.value(v) for v in (x, weight, bias) if v is not None]
     return rec.emit("group_norm", inputs, x.shape, x, groups=groups)
-
-
-# --- recurrent layers ---
 
 
 @handles("lstm", "gru", "rnn_tanh", "rnn_relu")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from nni_aiop.graphs._builder import Value
+from nni_aiop.graphs.rules._values import Value
 
 __all__ = ["LAYOUT", "without_layout"]
 

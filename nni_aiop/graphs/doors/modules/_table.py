@@ -7,32 +7,18 @@ tensor that the recorder knows. Operations in place (`relu_`) share the handler 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nni_aiop.graphs._builder import Value
+from nni_aiop.graphs.doors.modules._recorder import Handler, Recorder
+from nni_aiop.graphs.rules._values import Value
 
-if TYPE_CHECKING:
-    from nni_aiop.graphs._recorder import Recorder
-
-__all__ = ["FACTORIES", "HANDLERS", "each", "handles", "out_of_place", "registered"]
-
-Handler = Callable[..., Any]
+__all__ = ["HANDLERS", "each", "handles", "out_of_place", "registered"]
 
 HANDLERS: dict[str, Handler] = {}
 """Handler of each operation, by the name of its packet without a trailing underscore."""
-
-FACTORIES = frozenset(
-    {
-        "arange", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace",
-        "logspace", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones",
-        "ones_like", "rand", "rand_like", "randn", "randn_like", "randint", "scalar_tensor",
-        "tril_indices", "triu_indices", "zeros", "zeros_like", "bernoulli",
-    }
-)  # fmt: skip
-"""Operations whose result does not depend on their tensors' values: constants."""
 
 
 def handles(*names: str) -> Callable[[Handler], Handler]:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import (
     AttributeProto,
@@ -30,20 +29,36 @@ from onnx import (
     ValueInfoProto,
 )
 
-from nni_aiop.errors import AiopError, FileFormatError, GraphError
-from nni_aiop.graphs._builder import Builder
-from nni_aiop.graphs._graph import ComputeGraph, Shape
-from nni_aiop.graphs._onnx_ops import HANDLERS, Call, Operand, handle_other
+from nni_aiop.errors import AiopError, GraphError
+from nni_aiop.graphs._graph import ComputeGraph
+from nni_aiop.graphs._types import Shape
+from nni_aiop.graphs.doors._builder import Builder
+from nni_aiop.graphs.doors.onnx._call import Call, Operand, handle_other
+from nni_aiop.graphs.doors.onnx._handlers import HANDLERS
+from nni_aiop.graphs.doors.onnx._model import (
+    called,
+    captured_by,
+    dims_of,
+    domain_of,
+    first_line,
+    inlined,
+    input_shape,
+    listed,
+    read_model,
+    static_shape,
+)
 
 __all__ = ["from_onnx"]
 
 OLDEST_OPSET = 11
 
+
 _MOST_KNOWN = 4096
 """Entries of the largest tensor whose content is looked at."""
 
+
 _MOST_ENTRIES = 2**48
-_MOST_CALLS = 10**6
+
 
 _FLOATING = frozenset(
     {
@@ -53,6 +68,7 @@ _FLOATING = frozenset(
         TensorProto.BFLOAT16,
     }
 )
+
 
 _FOLDED = frozenset(
     {
@@ -68,6 +84,7 @@ _FOLDED = frozenset(
 )  # fmt: skip
 """Operators that are evaluated on small tensors whose content is known."""
 
+
 _SEQUENCES = frozenset(
     {
         "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceLength",
@@ -75,10 +92,13 @@ _SEQUENCES = frozenset(
     }
 )  # fmt: skip
 
+
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
+
 
 _READS_NUMBERS = frozenset({"Resize", "Upsample", "Range"})
 """Operators whose shape depends on the values of floating-point inputs."""
+
 
 _LIKE_ITS_INPUTS = {"GroupNormalization": 1, "GreaterOrEqual": 2, "LessOrEqual": 2}
 """Operators that onnx infers no shape for: how many inputs broadcast to that of the output."""
@@ -110,86 +130,28 @@ def from_onnx(
         >>> from_onnx(helper.make_model(graph), input_shapes={"x": (4, 8)}).operations
         {'input': 1, 'output': 1, 'relu': 1}
     """
-    proto = _read(model)
+    proto = read_model(model)
     try:
         return _Door(proto).graph(input_shapes or {})
     except AiopError:
         raise
     except Exception as err:
         raise GraphError(
-            f"a model must be valid ONNX, but {type(err).__name__} was raised: {_line(err)}"
+            f"a model must be valid ONNX, but {type(err).__name__} was raised: {first_line(err)}"
         ) from err
-
-
-def _read(model: str | Path | bytes | ModelProto) -> ModelProto:
-    if isinstance(model, ModelProto):
-        proto, what = model, "the model"
-    else:
-        what = "the content" if isinstance(model, bytes) else str(model)
-        content = model if isinstance(model, bytes) else Path(model).read_bytes()
-        try:
-            proto = ModelProto.FromString(content)
-        except DecodeError as err:
-            raise FileFormatError(f"{what} must be an ONNX model, but is not: {err}.") from err
-    missing = [name for name in ("ir_version", "graph") if not proto.HasField(name)]
-    if not proto.opset_import:
-        missing.append("opset_import")
-    if missing:
-        # An empty or foreign file may well parse, as a model that has nothing in it.
-        raise FileFormatError(f"{what} must be an ONNX model, but lacks {' and '.join(missing)}.")
-    return proto
-
-
-def _line(err: BaseException) -> str:
-    lines = str(err).strip().splitlines()
-    return lines[0] if lines else type(err).__name__
-
-
-def _inlined(model: ModelProto) -> ModelProto:
-    """The model with the calls of its own functions replaced by their bodies."""
-    if not model.functions:
-        return model
-    bodies = {(f.domain, f.name): f for f in model.functions}
-    sizes: dict[tuple[str, str], int] = {}
-
-    def size(nodes: Iterable[NodeProto], callers: tuple[tuple[str, str], ...]) -> int:
-        total = 0
-        for node in nodes:
-            key = (node.domain, node.op_type)
-            total += 1
-            if key in callers:
-                raise GraphError(f"a function must not call itself, but {node.op_type!r} does.")
-            if key in bodies:
-                if key not in sizes:
-                    sizes[key] = size(bodies[key].node, (*callers, key))
-                total += sizes[key]
-            for attribute in node.attribute:
-                for graph in (attribute.g, *attribute.graphs):
-                    total += size(graph.node, callers)
-        return total
-
-    total = size(model.graph.node, ())
-    if total > _MOST_CALLS:
-        raise GraphError(
-            f"a model must have at most {_MOST_CALLS} operations once its functions are inlined, "
-            f"but has {total}."
-        )
-    from onnx import inliner
-
-    return inliner.inline_local_functions(model)
 
 
 class _Door:
     """Reads one model."""
 
     def __init__(self, model: ModelProto) -> None:
-        self._opsets = {_domain(o.domain): o.version for o in model.opset_import}
+        self._opsets = {domain_of(o.domain): o.version for o in model.opset_import}
         opset, newest = self._opsets.get("", OLDEST_OPSET), onnx.defs.onnx_opset_version()
         if not OLDEST_OPSET <= opset <= newest:
             raise GraphError(
                 f"the opset of a model must be one of {OLDEST_OPSET} to {newest}, but got {opset}."
             )
-        self._model = _inlined(model)
+        self._model = inlined(model)
         self._builder = Builder()
         self._known: dict[str, Operand] = {}
         self._sequences: dict[str, list[str]] = {}
@@ -218,11 +180,11 @@ class _Door:
         unknown = sorted(set(input_shapes) - {v.name for v in inputs})
         if unknown:
             raise GraphError(
-                f"input_shapes must name inputs of the model ({_listed(v.name for v in inputs)}), "
-                f"but got {_listed(unknown)}."
+                f"input_shapes must name inputs of the model ({listed(v.name for v in inputs)}), "
+                f"but got {listed(unknown)}."
             )
         for info in inputs:
-            shape = _input_shape(info, input_shapes.get(info.name))
+            shape = input_shape(info, input_shapes.get(info.name))
             value = self._builder.input(shape, info.name)
             self._learn(info.name, Operand(value, info.type.tensor_type.elem_type))
         self._run(graph.node)
@@ -250,12 +212,12 @@ class _Door:
         for tensor in graph.initializer:
             self._learn(tensor.name, self._tensor(tensor, learned=True))
         for sparse in graph.sparse_initializer:
-            shape = _dims(sparse.dims, sparse.values.name)
+            shape = dims_of(sparse.dims, sparse.values.name)
             value = self._builder.parameter(shape, sparse.values.name)
             self._learn(sparse.values.name, Operand(value, sparse.values.data_type))
 
     def _tensor(self, tensor: TensorProto, *, learned: bool) -> Operand:
-        shape = _dims(tensor.dims, tensor.name)
+        shape = dims_of(tensor.dims, tensor.name)
         small = prod(shape) <= _MOST_KNOWN and tensor.data_location != TensorProto.EXTERNAL
         read = _reader(tensor) if small and tensor.data_type != TensorProto.STRING else None
         if not learned or tensor.data_type not in _FLOATING:
@@ -282,12 +244,12 @@ class _Door:
                 raise
             except Exception as err:
                 raise GraphError(
-                    f"{_called(node)} must be as its operator's schema has it, but "
-                    f"{type(err).__name__} was raised: {_line(err)}"
+                    f"{called(node)} must be as its operator's schema has it, but "
+                    f"{type(err).__name__} was raised: {first_line(err)}"
                 ) from err
 
     def _node(self, node: NodeProto) -> None:
-        own = _domain(node.domain) == ""
+        own = domain_of(node.domain) == ""
         if own and node.op_type in _SEQUENCES:
             self._sequence(node)
             return
@@ -295,7 +257,7 @@ class _Door:
         for name in node.input:
             if name and name not in self._known:
                 raise GraphError(
-                    f"a node must read tensors that come before it, but {_called(node)} reads "
+                    f"a node must read tensors that come before it, but {called(node)} reads "
                     f"{name!r}."
                 )
             inputs.append(self._known[name] if name else None)
@@ -305,7 +267,7 @@ class _Door:
         if own and node.op_type == "If":
             self._branch(node, inputs[0])
             return
-        captured = [self._known[name] for name in _captured(node) if name in self._known]
+        captured = [self._known[name] for name in captured_by(node) if name in self._known]
         types = self._infer(node, inputs)
         folded = self._folded(node, inputs, types) if own else None
         if folded is not None:
@@ -318,13 +280,13 @@ class _Door:
             if shape is None:
                 raise GraphError(
                     f"the shape of every tensor must be known, but that of {name!r}, made by "
-                    f"{_called(node)}, is not."
+                    f"{called(node)}, is not."
                 )
             shapes.append(shape)
         call = Call(
             self._builder,
             node,
-            self._opsets.get(_domain(node.domain), 1),
+            self._opsets.get(domain_of(node.domain), 1),
             [*inputs, *captured],
             shapes,
             {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
@@ -343,7 +305,7 @@ class _Door:
         if attribute.type == AttributeProto.TENSOR:
             return self._tensor(attribute.t, learned=False)
         if attribute.type == AttributeProto.SPARSE_TENSOR:
-            shape = _dims(attribute.sparse_tensor.dims, node.output[0])
+            shape = dims_of(attribute.sparse_tensor.dims, node.output[0])
             return self._constant(shape, attribute.sparse_tensor.values.data_type, None)
         content = onnx.helper.get_attribute_value(attribute)
         if attribute.type in (AttributeProto.STRING, AttributeProto.STRINGS):
@@ -386,7 +348,7 @@ class _Door:
         else:
             place = self._known[node.input[1]].data
             if place is None:
-                raise GraphError(f"the place in a list must be known, but {_called(node)} asks it.")
+                raise GraphError(f"the place in a list must be known, but {called(node)} asks it.")
             names = self._sequences[node.input[0]]
             self._learn(out, self._known[names[int(place.reshape(()))]])
 
@@ -395,13 +357,13 @@ class _Door:
         if len(node.input) > 1:
             sizes = self._known[node.input[1]].data
             if sizes is None:
-                raise GraphError(f"sizes of pieces must be known, but {_called(node)} asks them.")
+                raise GraphError(f"sizes of pieces must be known, but {called(node)} asks them.")
         if sizes is not None and sizes.ndim:
             return [int(n) for n in sizes]
         each = 1 if sizes is None else int(sizes)
         if each < 1 or length // each > _MOST_KNOWN:
             raise GraphError(
-                f"a tensor must be cut into at most {_MOST_KNOWN} pieces, but {_called(node)} cuts "
+                f"a tensor must be cut into at most {_MOST_KNOWN} pieces, but {called(node)} cuts "
                 f"{length} into pieces of {each}."
             )
         return [min(each, length - at) for at in range(0, length, each)]
@@ -430,7 +392,7 @@ class _Door:
         if known is None or known.size != 1:
             raise GraphError(
                 f"what a network does must not depend on the values of its data, but "
-                f"{_called(node)} does."
+                f"{called(node)} does."
             )
         wanted = "then_branch" if bool(known.reshape(())) else "else_branch"
         graph = next(a.g for a in node.attribute if a.name == wanted)
@@ -441,7 +403,7 @@ class _Door:
             if info.name not in self._known:
                 raise GraphError(
                     f"an output must be a tensor of its graph, but {info.name!r} of "
-                    f"{_called(node)} is none."
+                    f"{called(node)} is none."
                 )
             self._learn(name, self._known[info.name])
 
@@ -449,7 +411,7 @@ class _Door:
         self, node: NodeProto, inputs: Sequence[Operand | None]
     ) -> list[tuple[int, Shape | None]]:
         """Type and shape of each output; None where it is not known."""
-        domain = _domain(node.domain)
+        domain = domain_of(node.domain)
         inferred: Mapping[str, TypeProto] = {}
         schema = None
         if onnx.defs.has(node.op_type, domain=domain):
@@ -463,7 +425,7 @@ class _Door:
                 reads = node.op_type in _READS_NUMBERS or operand.elem_type not in _FLOATING
                 if reads and operand.data is not None:
                     data[name] = onnx.numpy_helper.from_array(operand.data, name)
-            for name in _captured(node):
+            for name in captured_by(node):
                 if name in self._known:
                     types[name] = self._known[name].type
             inferred = onnx.shape_inference.infer_node_outputs(
@@ -472,9 +434,9 @@ class _Door:
         results = []
         for place, name in enumerate(node.output):
             kind = inferred.get(name)
-            shape = None if kind is None else _static(kind)
+            shape = None if kind is None else static_shape(kind)
             if shape is None and name in self._stated:
-                shape = _static(self._stated[name].type)
+                shape = static_shape(self._stated[name].type)
             if shape is None and place == 0 and node.op_type in _LIKE_ITS_INPUTS:
                 shapes = [operand.value.shape for operand in inputs if operand is not None]
                 shape = np.broadcast_shapes(*shapes[: _LIKE_ITS_INPUTS[node.op_type]])
@@ -482,7 +444,7 @@ class _Door:
                 shape = ()
             if shape is not None and any(n < 0 for n in shape):
                 raise GraphError(
-                    f"dimensions must not be negative, but {_called(node)} makes {shape}."
+                    f"dimensions must not be negative, but {called(node)} makes {shape}."
                 )
             if kind is not None:
                 elem_type = kind.tensor_type.elem_type
@@ -538,65 +500,6 @@ class _Door:
         return [np.asarray(result) for result in results]
 
 
-def _domain(name: str) -> str:
-    return "" if name == "ai.onnx" else name
-
-
-def _called(node: NodeProto) -> str:
-    name = node.name or (node.output[0] if node.output else "")
-    return f"node {name!r} ({node.op_type})"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"
-
-
-def _dims(dims: Sequence[int], name: str) -> Shape:
-    shape = tuple(dims)
-    if any(n < 0 for n in shape):
-        raise GraphError(f"dimensions must not be negative, but tensor {name!r} has {shape}.")
-    return shape
-
-
-def _static(kind: TypeProto) -> Shape | None:
-    """The shape of a tensor type, None where a part of it is not known."""
-    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-        return None
-    dims = kind.tensor_type.shape.dim
-    return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
-
-
-def _input_shape(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
-    if not info.type.HasField("tensor_type"):
-        kind = info.type.WhichOneof("value")
-        raise GraphError(f"an input must be a tensor, but {info.name!r} is of type {kind}.")
-    tensor = info.type.tensor_type
-    dims: list[int | str] | None = None
-    if tensor.HasField("shape"):
-        dims = [
-            d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
-        ]
-    if given is None:
-        if dims is None or any(isinstance(d, str) for d in dims):
-            shown = "none at all" if dims is None else f"({', '.join(map(str, dims))})"
-            raise GraphError(
-                f"every dimension of an input must be known: name a shape for {info.name!r} in "
-                f"input_shapes, whose dimensions are {shown}."
-            )
-        given = [d for d in dims if isinstance(d, int)]
-    shape = tuple(int(n) for n in given)
-    fits = dims is None or (
-        len(dims) == len(shape)
-        and all(isinstance(d, str) or d == n for d, n in zip(dims, shape, strict=True))
-    )
-    if not fits:
-        raise GraphError(
-            f"the shape of input {info.name!r} must fit ({', '.join(map(str, dims or ()))}), but "
-            f"got {shape}."
-        )
-    return _dims(shape, info.name)
-
-
 def _reader(tensor: TensorProto) -> Any:
     return lambda: onnx.numpy_helper.to_array(tensor)
 
@@ -606,16 +509,3 @@ def _number(data: NDArray[Any] | None) -> float | None:
     if data is None or data.size == 0 or not (data == data.flat[0]).all():
         return None
     return float(data.flat[0])
-
-
-def _captured(node: NodeProto) -> list[str]:
-    """Names of the tensors around it that a node's subgraphs read."""
-    names: list[str] = []
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-            for inner in graph.node:
-                names += [name for name in (*inner.input, *_captured(inner)) if name not in own]
-                own.update(inner.output)
-            names += [v.name for v in graph.output if v.name not in own]
-    return list(dict.fromkeys(names))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import InfeasibleError, SpaceError
-from nni_aiop.spaces import CodeSpace, Sample
+from nni_aiop.spaces._code_space import CodeSpace
+from nni_aiop.spaces._coding import Sample
 
 Array = NDArray[np.float64]
 

@@ -15,7 +15,9 @@ from math import prod
 from typing import Any, NamedTuple
 
 from nni_aiop.errors import GraphError
-from nni_aiop.graphs._graph import ComputeGraph, Node, Shape
+from nni_aiop.graphs._graph import ComputeGraph
+from nni_aiop.graphs._node import Node
+from nni_aiop.graphs._types import Shape
 
 __all__ = ["GraphWriter", "Handle"]
 

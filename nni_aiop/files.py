@@ -1,9 +1,14 @@
-"""Files of predictors: safetensors with a description in JSON, a format version and a checksum."""
+"""Files written whole or not at all: text, bytes, JSON, and tensors with a description.
+
+A file is first written beside its place and then renamed, so that an interrupted program leaves
+either the old file or the new one, never half of one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +18,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError
-from nni_aiop.results import write_atomically
 
-__all__ = ["read_described", "write_described"]
+__all__ = ["plain", "read_described", "write_atomically", "write_described", "write_json"]
+
+
+def write_atomically(path: Path | str, content: str | bytes, *, flush: bool = True) -> Path:
+    """The path, which now holds `content`; its folder is made where missing.
+
+    Args:
+        path: The file to write.
+        content: All of it; text in UTF-8.
+        flush: Whether it outlives a power cut. Without, which is far quicker, it still outlives a
+            SIGKILL.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(draft, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types; NaN and infinities, which JSON lacks, become null."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def write_json(path: Path | str, data: object) -> Path:
+    """The path, which now holds `data` as indented JSON (NaN as null, foreign types as text)."""
+    return write_atomically(path, json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
+
 
 Tensors = Mapping[str, NDArray[Any]]
 

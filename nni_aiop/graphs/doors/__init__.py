@@ -1,0 +1,1 @@
+"""The doors through which networks become compute graphs: modules, ONNX files, codes."""

@@ -1,0 +1,190 @@
+"""ONNX operators entry by entry."""
+
+from __future__ import annotations
+
+import math
+from math import prod
+
+import onnx
+
+from nni_aiop.graphs._types import Shape
+from nni_aiop.graphs.doors.onnx._call import Call, handles
+from nni_aiop.graphs.rules._values import Value
+
+_SAME = {
+    "Relu": "relu",
+    "LeakyRelu": "leaky_relu",
+    "Elu": "elu",
+    "Selu": "selu",
+    "Celu": "celu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Softplus": "softplus",
+    "Mish": "mish",
+    "Gelu": "gelu",
+    "HardSwish": "hard_swish",
+}
+
+
+_UNARY = {
+    **{
+        name: name.lower()
+        for name in (
+            "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf",
+            "Exp", "Floor", "IsInf", "IsNaN", "Log", "Neg", "Reciprocal", "Round", "Sign", "Sin",
+            "Sinh", "Sqrt", "Tan",
+        )
+    },
+    "Not": "logical_not",
+    "BitwiseNot": "bitwise_not",
+}  # fmt: skip
+
+
+_BINARY = {
+    "Add": "add",
+    "Sub": "sub",
+    "Mul": "mul",
+    "Div": "div",
+    "Pow": "pow",
+    "Mod": "mod",
+    "Equal": "equal",
+    "Less": "less",
+    "LessOrEqual": "less_equal",
+    "Greater": "greater",
+    "GreaterOrEqual": "greater_equal",
+    "And": "and",
+    "Or": "or",
+    "Xor": "xor",
+    "BitwiseAnd": "and",
+    "BitwiseOr": "or",
+    "BitwiseXor": "xor",
+}
+
+
+_CHAINED = {"Sum": "add", "Mean": "add", "Max": "max", "Min": "min"}
+
+
+@handles(*_SAME)
+def _activation(call: Call) -> Value:
+    return call.apply(_SAME[call.node.op_type], [call.x])
+
+
+@handles(*_UNARY)
+def _unary(call: Call) -> Value:
+    return call.apply("unary", [call.x], function=_UNARY[call.node.op_type])
+
+
+@handles(*_BINARY)
+def _binary(call: Call) -> Value:
+    return call.binary(_BINARY[call.node.op_type], call.x, call.value(1))
+
+
+@handles(*_CHAINED)
+def _chained(call: Call) -> Value:
+    """A function of any number of tensors, two by two."""
+    kind = call.node.op_type
+    values = call.values()
+    result = values[0]
+    for value in values[1:]:
+        shape = _broadcast(result.shape, value.shape)
+        result = call.binary(_CHAINED[kind], result, value, shape)
+    return call.binary("mul", result, 1 / len(values)) if kind == "Mean" else result
+
+
+def _broadcast(a: Shape, b: Shape) -> Shape:
+    rank = max(len(a), len(b))
+    a, b = ((1,) * (rank - len(s)) + s for s in (a, b))
+    return tuple(m if n == 1 else n for m, n in zip(a, b, strict=True))
+
+
+@handles("Identity")
+def _identity(call: Call) -> Value:
+    x = call.x
+    if x.is_constant and x.learned:
+        # PyTorch's exporter writes tensors of equal values once, and copies them.
+        return call.builder.parameter(x.shape, call.node.output[0])
+    return call.apply("identity", [x])
+
+
+@handles("Cast", "CastLike", "QuantizeLinear", "DequantizeLinear")
+def _cast(call: Call) -> Value:
+    return call.apply("identity", [call.x])
+
+
+@handles("Dropout")
+def _dropout(call: Call) -> list[Value]:
+    value = call.apply("identity", [call.x])
+    return [value, *(call.builder.constant(shape, 1.0) for shape in call.shapes[1:])]
+
+
+@handles("ConstantOfShape")
+def _filled(call: Call) -> Value:
+    fill = call.option("value")
+    number = 0.0 if fill is None else float(onnx.numpy_helper.to_array(fill).reshape(-1)[0])
+    return call.builder.constant(call.shape, number)
+
+
+@handles("Clip")
+def _clip(call: Call) -> Value:
+    bounds = [call.option("min"), call.option("max")]
+    tensors = []
+    for place in (1, 2):
+        if call.given(place):
+            bounds[place - 1] = call.number(place)
+            if bounds[place - 1] is None:
+                tensors.append(call.value(place))
+    # The widest numbers mean that a side is open.
+    low, high = (None if b is None or abs(b) > 3.4e38 else float(b) for b in bounds)
+    return call.apply("clamp", [call.x, *tensors], low=low, high=high)
+
+
+@handles("HardSigmoid")
+def _hard_sigmoid(call: Call) -> Value:
+    alpha, beta = call.option("alpha", 0.2), call.option("beta", 0.5)
+    if math.isclose(alpha, 1 / 6, rel_tol=1e-3) and math.isclose(beta, 0.5, rel_tol=1e-3):
+        return call.apply("hard_sigmoid", [call.x])
+    line = call.binary("add", call.binary("mul", call.x, alpha), beta)
+    return call.apply("clamp", [line], low=0.0, high=1.0)
+
+
+@handles("Swish")
+def _swish(call: Call) -> Value:
+    alpha = call.option("alpha", 1.0)
+    scaled = call.x if alpha == 1 else call.binary("mul", call.x, alpha)
+    return call.binary("mul", call.x, call.apply("sigmoid", [scaled]))
+
+
+@handles("Softsign")
+def _softsign(call: Call) -> Value:
+    size = call.apply("unary", [call.x], function="abs")
+    return call.binary("div", call.x, call.binary("add", size, 1.0))
+
+
+@handles("PRelu")
+def _prelu(call: Call) -> Value:
+    slope = call.value(1)
+    return call.apply("prelu", [call.x, call.apply("reshape", [slope], (slope.size,))])
+
+
+@handles("Softmax", "LogSoftmax")
+def _softmax(call: Call) -> Value:
+    op = "softmax" if call.node.op_type == "Softmax" else "log_softmax"
+    shape = call.x.shape
+    axis = call.option("axis", 1 if call.opset < 13 else -1)
+    axis %= max(len(shape), 1)
+    if call.opset < 13 and prod(shape[axis + 1 :]) > 1:
+        # Up to opset 12 all axes from this one on are one.
+        flat = (prod(shape[:axis]), prod(shape[axis:]))
+        value = call.apply("reshape", [call.x], flat)
+        return call.apply("reshape", [call.apply(op, [value], flat, axis=1)])
+    return call.apply(op, [call.x], axis=axis)
+
+
+@handles("Trilu")
+def _triangle(call: Call) -> Value:
+    return call.apply("triu" if call.option("upper", 1) else "tril", [call.x])
+
+
+@handles("Where")
+def _where(call: Call) -> Value:
+    return call.apply("unary", call.values(), function="where")

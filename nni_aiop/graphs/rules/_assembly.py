@@ -1,0 +1,116 @@
+"""From canonical values to a compute graph."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from nni_aiop.graphs._graph import ComputeGraph
+from nni_aiop.graphs._node import Node
+from nni_aiop.graphs._types import Shape
+from nni_aiop.graphs._vocabulary import OTHER
+from nni_aiop.graphs.rules._values import Value
+
+__all__ = ["assemble"]
+
+# Operations whose weight tells the weight shape; the place of the weight among the inputs.
+_WEIGHT_PLACE = {
+    "conv": 1,
+    "conv_transpose": 1,
+    "linear": 1,
+    "batch_norm": 1,
+    "layer_norm": 1,
+    "rms_norm": 1,
+    "group_norm": 1,
+    "instance_norm": 1,
+    "prelu": 1,
+    "embedding": 1,
+    "lstm": 1,
+    "gru": 1,
+    "rnn": 1,
+}
+
+
+def _weight_shape(value: Value) -> Shape | None:
+    constants = [v for v in value.inputs if v.is_constant]
+    place = _WEIGHT_PLACE.get(value.op)
+    if place is not None:
+        weight = value.inputs[place] if place < len(value.inputs) else None
+        return weight.shape if weight is not None and weight.is_constant else None
+    if value.op == "attention":
+        return None
+    for v in constants:
+        # Outside the vocabulary constants may be indices as well.
+        if v.size > 1 and (v.learned or not value.op.startswith(OTHER)):
+            shape = v.shape
+            while shape and shape[0] == 1:
+                shape = shape[1:]
+            while len(shape) > 1 and shape[-1] == 1:
+                shape = shape[:-1]
+            return shape
+    return None
+
+
+def assemble(order: Sequence[Value]) -> ComputeGraph:
+    """The compute graph of canonical values, constants folded into the nodes that read them."""
+    place: dict[int, int] = {}
+    nodes: list[Node] = []
+    inputs: list[list[int]] = []
+    names: list[str] = []
+    learned: list[dict[Hashable, int]] = []
+    for value in order:
+        sources = [
+            (v, shape)
+            for v, shape in zip(value.inputs, value.input_shapes, strict=True)
+            if not v.is_constant
+        ]
+        held: dict[Hashable, int] = {}
+        for v in value.inputs:
+            if v.is_constant:
+                held.update(v.learned)
+        place[id(value)] = len(nodes)
+        nodes.append(
+            Node.make(
+                value.op,
+                [shape for _, shape in sources],
+                value.shape,
+                weight_shape=_weight_shape(value),
+                parameters=sum(held.values()),
+                **value.attributes,
+            )
+        )
+        inputs.append([place[id(v)] for v, _ in sources])
+        names.append(value.name)
+        learned.append(held)
+    graph = ComputeGraph(nodes, inputs, names=names)
+    return _with_tied_weights(graph, learned)
+
+
+def _with_tied_weights(graph: ComputeGraph, learned: Sequence[dict[Hashable, int]]) -> ComputeGraph:
+    """The graph in canonical order, nodes that hold the same learned numbers tied to the first.
+
+    A node that shares only part of them counts only what no earlier node holds.
+    """
+    ordered, order = graph.canonical_order()
+    owner: dict[Hashable, int] = {}
+    tied: dict[int, int] = {}
+    nodes = list(ordered.nodes)
+    for place, old in enumerate(order):
+        held = learned[old]
+        known = [key for key in held if key in owner]
+        first = owner[known[0]] if known else place
+        if known and len(known) == len(held) and learned[order[first]].keys() == held.keys():
+            tied[place] = first
+        elif known:
+            rest = sum(count for key, count in held.items() if key not in owner)
+            node = nodes[place]
+            nodes[place] = Node(
+                node.op,
+                node.attributes,
+                node.input_shapes,
+                node.output_shape,
+                node.weight_shape,
+                rest,
+            )
+        for key in held:
+            owner.setdefault(key, place)
+    return ComputeGraph(nodes, ordered.inputs, names=ordered.names, tied=tied)

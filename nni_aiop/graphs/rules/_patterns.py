@@ -1,0 +1,41 @@
+"""What rules look for in values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from nni_aiop.graphs.rules._values import Value
+
+__all__ = ["Rule", "is_close", "is_function", "replace", "with_constant", "without_scale"]
+
+Rule = Callable[[Value], Value]
+
+
+def is_close(number: float | None, target: float) -> bool:
+    """Whether a number is the target, as exporters round it; zero is never rounded to."""
+    return number is not None and math.isclose(number, target, rel_tol=1e-3)
+
+
+def with_constant(value: Value, op: str) -> tuple[Value, Value] | None:
+    """(data, constant) of a sum or product of one tensor and a constant."""
+    if value.op == op and len(value.inputs) == 2 and value.inputs[1].is_constant:
+        return value.inputs[0], value.inputs[1]
+    return None
+
+
+def is_function(value: Value, function: str) -> bool:
+    return value.op == "elementwise" and value.attributes.get("function") == function
+
+
+def without_scale(value: Value) -> Value:
+    """The tensor behind products with single numbers."""
+    while (pair := with_constant(value, "mul")) and pair[1].size == 1:
+        value = pair[0]
+    return value
+
+
+def replace(value: Value, op: str, inputs: Sequence[Value], **attributes: object) -> Value:
+    """A new value in the place of one, for functions whose result has the shape of their input."""
+    shapes = [value.shape] * len(inputs)
+    return Value(op, inputs, value.shape, dict(attributes), value.name, input_shapes=shapes)

@@ -1,0 +1,209 @@
+"""Samples and their metrics as CSV: one column for each dimension and each metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nni_aiop.errors import FileFormatError, SpaceError
+from nni_aiop.files import plain, write_atomically
+from nni_aiop.spaces import Continuous, Nominal, Subset
+
+if TYPE_CHECKING:
+    from nni_aiop.spaces import CodeSpace, Dimension, Sample, Value
+
+__all__ = ["check_names", "read_history", "write_history"]
+
+
+def check_names(space: CodeSpace, metrics: Iterable[str] = ()) -> None:
+    """Refuse names that would share a column of `history.csv` with a dimension.
+
+    Raises:
+        SpaceError: A metric, or an exact cost of the space, is named as a dimension.
+    """
+    for name in (*metrics, *space.costs):
+        if name in space.labels:
+            raise SpaceError(
+                "a metric or a cost must not be named as a dimension of the space, "
+                f"but got {name!r}."
+            )
+
+
+def _cell(value: Any) -> str:
+    """One CSV cell: JSON for a list, empty for NaN, else the value's text."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    return json.dumps(plain(value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+class _Cells:
+    """How the values of one dimension are written into the cells of a CSV, and read from them."""
+
+    def __init__(self, dimension: Dimension) -> None:
+        self.dimension = dimension
+        values: Sequence[Value] = getattr(dimension, "values", ())
+        self._is_range = isinstance(values, range)
+        self._values = () if self._is_range else values  # a range may be too long to be listed
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """The text of each listed value: its `repr` where plain texts are equal or empty."""
+        show = _json if isinstance(self.dimension, Subset) else _cell
+        texts = [show(v) for v in self._values]
+        if len(set(texts)) < len(texts) or "" in texts:
+            texts = [show(repr(v)) for v in self._values]
+        return texts
+
+    @cached_property
+    def _value_of(self) -> dict[str, Value]:
+        return dict(zip(self._texts, self._values, strict=True))
+
+    def text(self, value: Value) -> str:
+        """The cell of a value."""
+        if isinstance(self.dimension, Subset):
+            mask = int(self.dimension.point(value))
+            return f"[{', '.join(t for i, t in enumerate(self._texts) if mask >> i & 1)}]"
+        if isinstance(self.dimension, Nominal):
+            return self._texts[int(self.dimension.point(value))]
+        return _cell(value)
+
+    def value(self, text: str) -> Value:
+        """The value that a cell shows.
+
+        Raises:
+            FileFormatError: The dimension has no such value.
+        """
+        try:
+            value = self._parse(text)
+            self.dimension.point(value)
+        except (KeyError, TypeError, ValueError) as err:
+            raise FileFormatError(
+                f"{self.dimension.label!r} must be one of {self.dimension.describe()}, "
+                f"but got {text!r}."
+            ) from err
+        return value
+
+    def _parse(self, text: str) -> Value:
+        if isinstance(self.dimension, Subset):
+            return [self._value_of[_json(v)] for v in json.loads(text)]
+        if text in self._value_of:
+            return self._value_of[text]
+        if not isinstance(self.dimension, Nominal):
+            number = float(text)
+            if number.is_integer() and not isinstance(self.dimension, Continuous):
+                return int(text if text.isdecimal() else number)
+            if self._is_range:  # it would look through all its numbers for this one
+                raise ValueError(text)
+            return number
+        data = json.loads(text)  # written by hand: 1.0 for 1, [1,2] for (1, 2)
+        return next(
+            v
+            for v in self._values
+            if plain(v) == data and isinstance(v, bool) == isinstance(data, bool)
+        )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(plain(value))
+
+
+def write_history(
+    path: Path | str,
+    space: CodeSpace,
+    samples: Sequence[Sample],
+    columns: Mapping[str, NDArray[np.float64]],
+) -> Path:
+    """The path, which now holds a row for each sample, numbered unless a column has that name.
+
+    Args:
+        path: The file to write.
+        space: The space of the samples, of which active labels are written.
+        samples: n of them.
+        columns: (n,) numbers by name, none that of a dimension; NaN becomes an empty cell.
+    """
+    numbered = "number" not in {*space.labels, *columns}
+    cells = {d.label: _Cells(d) for d in space.dimensions}
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([*["number"] * numbered, *cells, *columns])
+    for i, sample in enumerate(samples):
+        active = space.canonical(sample)
+        shown = [cells[k].text(active[k]) if k in active else "" for k in cells]
+        measured = [_cell(column[i]) for column in columns.values()]
+        rows.writerow([*[i] * numbered, *shown, *measured])
+    return write_atomically(path, text.getvalue())
+
+
+def read_history(
+    path: Path | str, space: CodeSpace, metrics: Sequence[str] = ()
+) -> tuple[list[Sample], dict[str, NDArray[np.float64]]]:
+    """(samples, metric columns) of a CSV with one column for each dimension, as `history.csv`.
+
+    An empty cell of a dimension means inactive; an empty cell of a metric means NaN.
+
+    Args:
+        path: The file.
+        space: The space of the samples.
+        metrics: Which columns to read; by default all but the dimensions and `number`.
+
+    Raises:
+        FileFormatError: A column is missing, or a cell is no value of its dimension or no number.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (csv.Error, UnicodeDecodeError) as err:
+        raise FileFormatError(f"{path} must be a CSV file in UTF-8, but is not ({err}).") from err
+    if len(rows) < 2:
+        raise FileFormatError(
+            f"{path} must hold a heading and at least one row, but has {len(rows)} rows."
+        )
+    heading, rows = rows[0], rows[1:]
+    if len(set(heading)) < len(heading):
+        raise FileFormatError(f"{path} must name each column differently, but has {heading}.")
+    numbered = heading[:1] == ["number"] and "number" not in space.labels  # as `history.csv`
+    wanted = list(metrics) or [c for c in heading[numbered:] if c not in space.labels]
+    for column in (*space.labels, *wanted):
+        if column not in heading:
+            raise FileFormatError(f"{path} must have a column {column!r}, but has {heading}.")
+    where = {column: heading.index(column) for column in heading}
+    cells = {d.label: _Cells(d) for d in space.dimensions}
+    samples: list[Sample] = []
+    columns: dict[str, list[float]] = {name: [] for name in wanted}
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(heading):
+            raise FileFormatError(
+                f"{path}, line {number}: a row must have {len(heading)} cells, but got {len(row)}."
+            )
+        try:
+            sample = {k: cells[k].value(row[where[k]]) for k in cells if row[where[k]]}
+            problem = space.violation(sample)
+        except FileFormatError as err:
+            problem = str(err)
+        if problem is not None:
+            raise FileFormatError(f"{path}, line {number}: {problem}")
+        samples.append(sample)
+        for name in wanted:
+            columns[name].append(
+                _number(row[where[name]], f"{path}, line {number}, column {name!r}")
+            )
+    return samples, {name: np.array(column) for name, column in columns.items()}
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text) if text else math.nan
+    except ValueError as err:
+        raise FileFormatError(f"{where}: must be a number, but got {text!r}.") from err

@@ -1,0 +1,248 @@
+"""What a search leaves behind: `results.json`, `history.csv` and `search.png`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nni_aiop.figures import new_figure, save_figure
+from nni_aiop.files import write_json
+from nni_aiop.history import check_names, write_history
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from nni_aiop.search import Objective
+    from nni_aiop.spaces import CodeSpace, Sample
+
+__all__ = ["SearchResults", "pareto_front"]
+
+FORMAT_VERSION = 1
+
+
+def pareto_front(values: ArrayLike) -> NDArray[np.bool_]:
+    """(n,) True where no other row is at least as good everywhere and better somewhere.
+
+    Args:
+        values: (n, m), larger is better; a row with a NaN is never on the front.
+    """
+    v = np.asarray(values, dtype=np.float64)
+    known = np.asarray(~np.isnan(v).any(axis=1))
+    front = known.copy()
+    for i in np.flatnonzero(known):
+        better = (v[known] >= v[i]).all(axis=1) & (v[known] > v[i]).any(axis=1)
+        front[i] = not better.any()
+    return front
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """The evaluations of one search, ready to be saved and drawn.
+
+    Args:
+        space: The space that was searched.
+        history: (sample, metrics) in the order of evaluation; metrics is None where it failed.
+        objectives: What was searched for; the first one names the best architecture.
+        limits: Upper limits on exact costs of the space, or on metrics, that the best architecture
+            has to keep.
+        settings: How the search was asked for, for the record (plain JSON).
+        cost: The exact cost to draw against; by default the space's first one, if it has any.
+    """
+
+    space: CodeSpace
+    history: Sequence[tuple[Sample, Mapping[str, float] | None]]
+    objectives: Sequence[Objective]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cost: str | None = None
+
+    @cached_property
+    def costs(self) -> dict[str, NDArray[np.float64]]:
+        """(n,) exact costs of every evaluated sample, by the name of the cost.
+
+        What is inactive stands at its default, as it does in what a search proposes.
+        """
+        if not self.history:
+            return {name: np.empty(0) for name in self.space.costs}
+        points = self.space.canonical_points(self.space.points([s for s, _ in self.history]))
+        codes = self.space.encode(self.space.from_points(points))
+        return {name: self.space.cost(name, codes) for name in self.space.costs}
+
+    @cached_property
+    def metrics(self) -> dict[str, NDArray[np.float64]]:
+        """(n,) every metric that was reported, NaN where it was not."""
+        names = dict.fromkeys(name for _, found in self.history for name in found or {})
+        names.update(dict.fromkeys(o.metric for o in self.objectives))
+        return {
+            name: np.array([(found or {}).get(name, np.nan) for _, found in self.history], float)
+            for name in names
+        }
+
+    @cached_property
+    def feasible(self) -> NDArray[np.bool_]:
+        """(n,) True where every limit is kept."""
+        measured = self.metrics | self.costs
+        keeps = np.ones(len(self.history), dtype=bool)
+        for name, limit in self.limits.items():
+            keeps &= measured[name] <= limit if name in measured else False
+        return keeps
+
+    @property
+    def best(self) -> int | None:
+        """Index of the evaluation with the best first objective within the limits, if any."""
+        gains = np.where(self.feasible, self._gains(self.objectives[0]), np.nan)
+        return None if np.isnan(gains).all() else int(np.nanargmax(gains))
+
+    @property
+    def front(self) -> list[int]:
+        """Indices of the Pareto front of all objectives and, where there is one, the drawn cost."""
+        columns = [self._gains(o) for o in self.objectives]
+        if self._drawn_cost is not None:
+            columns.append(-self.costs[self._drawn_cost])
+        values = np.stack(columns, axis=1)
+        values[~self.feasible] = np.nan
+        return [int(i) for i in np.flatnonzero(pareto_front(values))]
+
+    @property
+    def _drawn_cost(self) -> str | None:
+        return self.cost or next(iter(self.space.costs), None)
+
+    def _title(self, metric: str) -> str:
+        """The metric's name; for NNI's `default` that of the metric which it repeats, if any."""
+        same = [
+            name
+            for name, column in self.metrics.items()
+            if metric == "default" != name
+            and np.array_equal(column, self.metrics[metric], equal_nan=True)
+        ]
+        return same[0] if same else metric
+
+    def _gains(self, objective: Objective) -> NDArray[np.float64]:
+        return objective.sign * self.metrics[objective.metric]
+
+    def evaluation(self, index: int) -> dict[str, Any]:
+        """One evaluation as a record: number, active sample, point, metrics and exact costs."""
+        sample, metrics = self.history[index]
+        return {
+            "number": index,
+            "sample": self.space.canonical(sample),
+            "point": self.space.to_json(sample),
+            "metrics": None if metrics is None else dict(metrics),
+            "costs": {name: column[index] for name, column in self.costs.items()},
+        }
+
+    def save(self, out: Path | str) -> Path:
+        """The folder `out`, which now holds results.json, history.csv and search.png."""
+        out = Path(out)
+        write_json(
+            out / "results.json",
+            {
+                "format": FORMAT_VERSION,
+                "space": self.space.name,
+                "fingerprint": self.space.fingerprint,
+                "settings": self.settings,
+                "objectives": [
+                    {"metric": o.metric, "direction": o.direction, "weight": o.weight}
+                    for o in self.objectives
+                ],
+                "limits": self.limits,
+                "evaluations": len(self.history),
+                "failed": sum(metrics is None for _, metrics in self.history),
+                "best": None if self.best is None else self.evaluation(self.best),
+                "front": [self.evaluation(i) for i in self.front],
+            },
+        )
+        measured = {name: c for name, c in self.costs.items() if name not in self.metrics}
+        check_names(self.space, self.metrics)
+        samples = [sample for sample, _ in self.history]
+        write_history(out / "history.csv", self.space, samples, self.metrics | measured)
+        self.draw(out / "search.png")
+        return out
+
+    def draw(
+        self,
+        path: Path | str,
+        *,
+        baseline: tuple[str, SearchResults] | None = None,
+        title: str | None = None,
+    ) -> Path:
+        """The path of a PNG: the best so far and, where there is a cost, the Pareto scatter.
+
+        The scatter shows every evaluation by its exact cost and its first objective, shaded by its
+        number, the Pareto front as stairs, and the trajectory of the best so far as a line.
+
+        Args:
+            path: The file to write.
+            baseline: A name and the results of another search over the same space, drawn in grey.
+            title: The heading; by default the name of the space.
+        """
+        figure = new_figure(11.0 if self._drawn_cost is not None else 5.5, 4.4)
+        count = 2 if self._drawn_cost is not None else 1
+        panels = [figure.add_subplot(1, count, i + 1) for i in range(count)]
+        figure.suptitle(title or self.space.name)
+        self._draw_progress(panels[0], baseline)
+        if self._drawn_cost is not None:
+            self._draw_scatter(panels[1], self._drawn_cost, baseline)
+        return save_figure(figure, path)
+
+    def _best_so_far(self) -> NDArray[np.float64]:
+        gains = np.where(self.feasible, self._gains(self.objectives[0]), np.nan)
+        return np.fmax.accumulate(gains) if len(gains) else gains
+
+    def _draw_progress(self, axes: Axes, baseline: tuple[str, SearchResults] | None) -> None:
+        objective = self.objectives[0]
+        if baseline is not None:
+            name, other = baseline
+            numbers = np.arange(1, len(other.history) + 1)
+            axes.step(
+                numbers,
+                objective.sign * other._best_so_far(),
+                where="post",
+                color="0.6",
+                label=name,
+            )
+        numbers = np.arange(1, len(self.history) + 1)
+        axes.scatter(numbers, self.metrics[objective.metric], s=12, color="tab:blue", alpha=0.5)
+        best = objective.sign * self._best_so_far()
+        axes.step(numbers, best, where="post", color="tab:red", label="best so far")
+        axes.set_xlabel("architectures evaluated")
+        axes.set_ylabel(self._title(objective.metric))
+        axes.legend(loc="best", frameon=False)
+
+    def _draw_scatter(
+        self, axes: Axes, cost: str, baseline: tuple[str, SearchResults] | None
+    ) -> None:
+        objective = self.objectives[0]
+        x, y = self.costs[cost], self.metrics[objective.metric]
+        if baseline is not None:
+            name, other = baseline
+            others = other.metrics[objective.metric]
+            axes.scatter(other.costs[cost], others, s=16, color="0.7", label=name)
+        points = axes.scatter(x, y, s=20, c=np.arange(1, len(x) + 1), cmap="viridis", zorder=2)
+        axes.figure.colorbar(points, ax=axes, label="number of the evaluation")
+        gains = np.where(self.feasible, objective.sign * y, np.nan)
+        front = np.flatnonzero(pareto_front(np.stack([gains, -x], axis=1)))
+        front = front[np.argsort(x[front])]
+        axes.step(x[front], y[front], where="post", color="tab:orange", label="Pareto front")
+        best = self._best_so_far()
+        leaders = [
+            i for i in range(len(x)) if gains[i] == best[i] and (i == 0 or best[i - 1] != best[i])
+        ]
+        axes.plot(
+            x[leaders], y[leaders], "-", color="tab:red", lw=1, label="trajectory of the best"
+        )
+        if leaders:
+            axes.plot(x[leaders[-1]], y[leaders[-1]], "*", color="tab:red", ms=14, zorder=3)
+        if cost in self.limits:
+            axes.axvline(self.limits[cost], color="0.3", ls="--", lw=1, label=f"limit on {cost}")
+        axes.set_xlabel(cost)
+        if len(x) and x.max() > 10 * x.min() > 0:
+            axes.set_xscale("log")
+        axes.set_ylabel(self._title(objective.metric))
+        axes.legend(loc="best", frameon=False)
