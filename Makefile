@@ -1,7 +1,7 @@
 # make demo   a search on the toy space with real training, ending in a table and a picture
 # make test   the quick tests; `make test ALL=1` runs the long ones too, and SHARE=4 beside it one of
 #             four of them
-# make lint   ruff and mypy
+# make lint   ruff, mypy, and the stair of imports
 # Each makes .venv when it is missing or older than the files that describe it.
 
 # The first interpreter that the package supports; or say make PYTHON=/path/to/python3.11 test
@@ -30,6 +30,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # torch goes first and alone: a looser requirement could take a build with gigabytes of CUDA packages.
 # timm, which tests and benchmarks draw networks from, goes without its requirements: torchvision's

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterable
 
-__all__ = ["ReLUConvNorm"]
+from torch import Tensor, nn
+
+from nni_aiop.search_spaces._four_nodes import EDGES
+
+__all__ = ["FourNodeCell", "ReLUConvNorm"]
 
 
 class ReLUConvNorm(nn.Sequential):
@@ -16,3 +20,26 @@ class ReLUConvNorm(nn.Sequential):
             nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(c_out),
         )
+
+
+class FourNodeCell(nn.Module):
+    """Four nodes, each the sum of operations on all before it.
+
+    Args:
+        edges: The operation on each of `EDGES`.
+    """
+
+    def __init__(self, edges: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.edges = nn.ModuleList(edges)
+
+    def forward(self, x: Tensor) -> Tensor:
+        nodes = [x]
+        for target in (1, 2, 3):
+            terms = [
+                operation(nodes[source])
+                for (source, to), operation in zip(EDGES, self.edges, strict=True)
+                if to == target
+            ]
+            nodes.append(sum(terms[1:], terms[0]))
+        return nodes[3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from nni_aiop import search
 from nni_aiop.engines.nni_strategy import SearchStrategy
@@ -42,9 +42,15 @@ class _Strategy(SearchStrategy):
         super().__init__(make, state=state, max_trials=max_trials, on_result=on_result)
 
 
-class _NCPArguments(NCPOptions, total=False):
+class _Arguments(TypedDict, total=False):
     objectives: Sequence[search.Objective | str]
     seed: int
+    state: str | os.PathLike[str] | None
+    max_trials: int | None
+    on_result: Callable[[Sample, dict[str, float] | None], None] | None
+
+
+class _NCPArguments(NCPOptions, _Arguments, total=False):
     pareto: bool
 
 
@@ -71,20 +77,12 @@ class NCP(_Strategy):
 
     _search = search.NCPSearch
 
-    def __init__(
-        self,
-        *,
-        state: str | os.PathLike[str] | None = None,
-        max_trials: int | None = None,
-        on_result: Callable[[Sample, dict[str, float] | None], None] | None = None,
-        **options: Unpack[_NCPArguments],
-    ) -> None:
-        super().__init__(state=state, max_trials=max_trials, on_result=on_result, **options)
+    def __init__(self, **options: Unpack[_NCPArguments]) -> None:
+        super().__init__(**options)
 
 
-class _PNAGArguments(PNAGOptions, total=False):
-    objectives: Sequence[search.Objective | str]
-    seed: int
+class _PNAGArguments(PNAGOptions, _Arguments, total=False):
+    """Arguments of `PNAG`."""
 
 
 class PNAG(_Strategy):
@@ -111,15 +109,8 @@ class PNAG(_Strategy):
 
     _search = search.PNAGSearch
 
-    def __init__(
-        self,
-        *,
-        state: str | os.PathLike[str] | None = None,
-        max_trials: int | None = None,
-        on_result: Callable[[Sample, dict[str, float] | None], None] | None = None,
-        **options: Unpack[_PNAGArguments],
-    ) -> None:
-        super().__init__(state=state, max_trials=max_trials, on_result=on_result, **options)
+    def __init__(self, **options: Unpack[_PNAGArguments]) -> None:
+        super().__init__(**options)
 
 
 class RandomSearch(_Strategy):

@@ -115,8 +115,19 @@ def _own_sample(space: CodeSpace, sample: Mapping[str, Value]) -> Sample:
     return space.complete(own)
 
 
+class _OfFile(_ByTheSample):
+    """Reports what a file knows of the sample."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], metric: str | None = None, space: str | None = None
+    ) -> None:
+        super().__init__(space)
+        self.path = Path(path)
+        self.metric = metric
+
+
 @nni.trace
-class PredictedEvaluator(_ByTheSample):
+class PredictedEvaluator(_OfFile):
     """Reports what a saved predictor predicts; see `PredictedMeasure`.
 
     Args:
@@ -128,13 +139,6 @@ class PredictedEvaluator(_ByTheSample):
     Raises:
         FileFormatError: The file is damaged, or of a predictor of another space.
     """
-
-    def __init__(
-        self, path: str | os.PathLike[str], metric: str | None = None, space: str | None = None
-    ) -> None:
-        super().__init__(space)
-        self.path = Path(path)
-        self.metric = metric
 
     def make_measure(self) -> Measure:
         return PredictedMeasure(self.path, self.code_space(), self.metric)
@@ -194,7 +198,7 @@ class GraphPredictorEvaluator(_ByTheSample):
 
 
 @nni.trace
-class TableEvaluator(_ByTheSample):
+class TableEvaluator(_OfFile):
     """Reports what a table of measured architectures has; see `TableMeasure`.
 
     An architecture that the table lacks fails.
@@ -208,13 +212,6 @@ class TableEvaluator(_ByTheSample):
     Raises:
         FileFormatError: The table is damaged or of another space.
     """
-
-    def __init__(
-        self, path: str | os.PathLike[str], metric: str | None = None, space: str | None = None
-    ) -> None:
-        super().__init__(space)
-        self.path = Path(path)
-        self.metric = metric
 
     def make_measure(self) -> Measure:
         return TableMeasure(self.path, self.code_space(), self.metric)

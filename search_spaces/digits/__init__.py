@@ -16,8 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nni_aiop._lazy import lazy_names
+from nni_aiop.search_spaces.digits._costs import features, flops, params
 from nni_aiop.search_spaces.digits._graphs import graph
-from nni_aiop.search_spaces.digits._space import code_space, features, flops, params
+from nni_aiop.search_spaces.digits._space import code_space
 
 if TYPE_CHECKING:
     from nni_aiop.search_spaces.digits._network import DigitsNetwork, build

@@ -7,11 +7,11 @@ from typing import Any
 
 from nni_aiop.errors import SpaceError
 from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle
-from nni_aiop.search_spaces.digits._space import (
+from nni_aiop.search_spaces.digits._costs import (
     CLASSES,
     EXPANSION,
     KERNEL_OF_STEM,
-    code_space,
+    rules,
 )
 
 __all__ = ["graph"]
@@ -28,7 +28,7 @@ def graph(sample: Mapping[str, Any]) -> ComputeGraph:
     Raises:
         SpaceError: The sample breaks a rule of the space.
     """
-    broken = code_space().violation(sample)
+    broken = rules().violation(sample)
     if broken is not None:
         raise SpaceError(broken)
     w = GraphWriter()

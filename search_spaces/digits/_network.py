@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from nni_aiop.errors import SpaceError
-from nni_aiop.search_spaces.digits._space import (
+from nni_aiop.search_spaces.digits._costs import (
     CLASSES,
     EXPANSION,
     KERNEL_OF_STEM,
     MAX_DEPTH,
-    code_space,
+    rules,
 )
 
 __all__ = ["DigitsNetwork", "build"]
@@ -163,7 +163,7 @@ def build(sample: Mapping[str, Any], *, seed: int | None = None) -> DigitsNetwor
     Raises:
         SpaceError: The sample breaks a rule of the space.
     """
-    broken = code_space().violation(sample)
+    broken = rules().violation(sample)
     if broken is not None:
         raise SpaceError(broken)
     if seed is None:

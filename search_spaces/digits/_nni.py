@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nni_aiop.engines._nni import importing_nni
+from nni_aiop.search_spaces.digits._costs import dimensions
 from nni_aiop.search_spaces.digits._network import DigitsNetwork, build
-from nni_aiop.search_spaces.digits._space import code_space, dimensions
+from nni_aiop.search_spaces.digits._space import code_space
 from nni_aiop.search_spaces.digits._training import EPOCHS, train_and_evaluate
 from nni_aiop.spaces import CodeSpace
 

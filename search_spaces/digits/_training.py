@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nni_aiop.search_spaces.digits._costs import CLASSES
 from nni_aiop.search_spaces.digits._network import build
-from nni_aiop.search_spaces.digits._space import CLASSES, code_space
+from nni_aiop.search_spaces.digits._space import code_space
 
 __all__ = ["EPOCHS", "Images", "Split", "load_split", "split_indices", "train_and_evaluate"]
 

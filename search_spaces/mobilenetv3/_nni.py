@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from nni_aiop.engines._nni import importing_nni
-from nni_aiop.search_spaces._nni_rules import add_dimensions, violation
+from nni_aiop.search_spaces._nni_spaces import ConditionalSpace
 from nni_aiop.search_spaces.mobilenetv3._codes import dimensions
 from nni_aiop.search_spaces.mobilenetv3._network import MobileNetV3Net
 from nni_aiop.search_spaces.mobilenetv3._space import code_space
 from nni_aiop.spaces import CodeSpace
 
-with importing_nni():
-    from nni.mutable import SampleValidationError
-    from nni.nas.nn.pytorch import ModelSpace
-
 __all__ = ["MobileNetV3Space"]
 
 
-class MobileNetV3Space(ModelSpace):  # type: ignore[misc]
+class MobileNetV3Space(ConditionalSpace[MobileNetV3Net]):
     """The space of `MobileNetV3Net` for NNI: the 45 labels of the code space, in its order.
 
     A sample needs its active labels only. NNI's own `nni.nas.hub.pytorch.MobileNetV3Space` is
@@ -39,25 +32,10 @@ class MobileNetV3Space(ModelSpace):  # type: ignore[misc]
     def __init__(self, width: float = 1.0, n_classes: int = 1000, resolution: int = 224) -> None:
         super().__init__()
         self.width, self.n_classes, self.resolution = width, n_classes, resolution
-        add_dimensions(self, self.code_space())
-        smallest = {dimension.label: dimension.values[0] for dimension in dimensions()}
-        self.net = MobileNetV3Net(smallest, width=width, n_classes=n_classes)
+        self.fill({dimension.label: dimension.values[0] for dimension in dimensions()})
 
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.net(x)
-        return scores
-
-    def check_contains(self, sample: Mapping[str, Any]) -> SampleValidationError | None:
-        """What makes a sample invalid, or None."""
-        return violation(self.code_space(), sample)
-
-    def freeze(self, sample: dict[str, Any]) -> MobileNetV3Net:
-        """The network of a sample.
-
-        Raises:
-            nni.mutable.SampleValidationError: The sample is not of this space.
-        """
-        self.validate(sample)
+    def network(self, sample: Mapping[str, Any]) -> MobileNetV3Net:
+        """The network of a valid sample."""
         return MobileNetV3Net(sample, width=self.width, n_classes=self.n_classes)
 
     def code_space(self) -> CodeSpace:

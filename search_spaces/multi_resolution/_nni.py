@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from nni_aiop.engines._nni import importing_nni
+from nni_aiop.search_spaces._nni_spaces import ReadySpace
 from nni_aiop.search_spaces.multi_resolution._codes import dimensions
 from nni_aiop.search_spaces.multi_resolution._costs import Head
 from nni_aiop.search_spaces.multi_resolution._network import MultiResolutionNet
 from nni_aiop.search_spaces.multi_resolution._space import code_space
 from nni_aiop.spaces import CodeSpace
 
-with importing_nni():
-    from nni.mutable import Categorical, ensure_frozen
-    from nni.nas.nn.pytorch import ModelSpace
-
 __all__ = ["MultiResolutionSpace"]
 
 
-class MultiResolutionSpace(ModelSpace):  # type: ignore[misc]
+class MultiResolutionSpace(ReadySpace[MultiResolutionNet]):
     """The space of `MultiResolutionNet` for NNI: the 27 labels of the code space, in its order.
 
     Args:
@@ -37,25 +32,10 @@ class MultiResolutionSpace(ModelSpace):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.head, self.n_classes, self.input_size = head, n_classes, input_size
-        smallest = {
-            dimension.label: ensure_frozen(
-                self.add_mutable(Categorical(list(dimension.values), label=dimension.label))
-            )
-            for dimension in dimensions()
-        }
-        self.net = MultiResolutionNet(smallest, head=head, n_classes=n_classes)
+        self.fill({dimension.label: dimension.values[0] for dimension in dimensions()})
 
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.net(x)
-        return scores
-
-    def freeze(self, sample: dict[str, Any]) -> MultiResolutionNet:
-        """The network of a sample.
-
-        Raises:
-            nni.mutable.SampleValidationError: The sample is not of this space.
-        """
-        self.validate(sample)
+    def network(self, sample: Mapping[str, Any]) -> MultiResolutionNet:
+        """The network of a valid sample."""
         return MultiResolutionNet(sample, head=self.head, n_classes=self.n_classes)
 
     def code_space(self) -> CodeSpace:

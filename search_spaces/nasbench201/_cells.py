@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 
 from nni_aiop.errors import SpaceError
+from nni_aiop.search_spaces._four_nodes import EDGES, LABELS, chosen_operations
 from nni_aiop.spaces import Nominal
 
 __all__ = [
@@ -22,12 +23,6 @@ __all__ = [
     "index",
     "operations_of",
 ]
-
-EDGES: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-"""(from, to) of each edge in the order of `LABELS`: node 0 is the input, node 3 the output."""
-
-LABELS = tuple(f"op_{source}{target}" for source, target in EDGES)
-"""op_01, op_02, op_12, op_03, op_13, op_23: the order of the benchmark's strings."""
 
 OPERATIONS = ("avg_pool_3x3", "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
 """Values of each edge, in the order in which NCP's file writes them one-hot."""
@@ -145,11 +140,4 @@ def operations_of(sample: Sample) -> tuple[str, ...]:
     Raises:
         SpaceError: A label is missing or its operation unknown.
     """
-    try:
-        operations = tuple(sample[label] for label in LABELS)
-    except KeyError as err:
-        raise SpaceError(f"a cell must have the labels {LABELS}, but lacks {err}.") from err
-    for operation in operations:
-        if operation not in OPERATIONS:
-            raise SpaceError(f"an operation must be one of {OPERATIONS}, but got {operation!r}.")
-    return operations
+    return chosen_operations(sample, OPERATIONS)

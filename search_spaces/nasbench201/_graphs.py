@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle
-from nni_aiop.search_spaces.nasbench201._cells import EDGES, operations_of
+from nni_aiop.search_spaces._four_nodes import relu_conv_norm, write_cell
+from nni_aiop.search_spaces.nasbench201._cells import operations_of
 from nni_aiop.search_spaces.nasbench201._costs import CELLS_PER_STAGE, WIDTHS, dataset
 
 __all__ = ["graph"]
@@ -30,6 +31,10 @@ def graph(sample: Mapping[str, str], *, data: str = "cifar100") -> ComputeGraph:
     operations = operations_of(sample)
     size = dataset(data).image_size
     w = GraphWriter()
+
+    def operation(node: Handle, source: int, name: str) -> Handle:
+        return _operation(w, node, name)
+
     w.scope = "stem"
     x = w.batch_norm(w.conv(w.input((1, 3, size, size)), WIDTHS[0], 3))
     for stage, width in enumerate(WIDTHS):
@@ -38,34 +43,17 @@ def graph(sample: Mapping[str, str], *, data: str = "cifar100") -> ComputeGraph:
             x = _reduction(w, x, width)
         for place in range(CELLS_PER_STAGE):
             w.scope = f"stages.{stage}.{place}"
-            x = _cell(w, x, operations)
+            x = write_cell(w, x, operation, operations)
     w.scope = "head"
     x = w.global_avg_pool(w.relu(w.batch_norm(x)))
     w.output(w.linear(x, dataset(data).n_classes))
     return w.graph()
 
 
-def _relu_conv_norm(w: GraphWriter, x: Handle, channels: int, kernel: int, stride: int) -> Handle:
-    x = w.conv(w.relu(x), channels, kernel, stride=stride)
-    return w.batch_norm(x)
-
-
 def _reduction(w: GraphWriter, x: Handle, width: int) -> Handle:
-    y = _relu_conv_norm(w, x, width, kernel=3, stride=2)
-    y = _relu_conv_norm(w, y, width, kernel=3, stride=1)
+    y = relu_conv_norm(w, x, width, kernel=3, stride=2)
+    y = relu_conv_norm(w, y, width, kernel=3, stride=1)
     return w.add(y, w.conv(w.avg_pool(x, 2, stride=2), width, 1))
-
-
-def _cell(w: GraphWriter, x: Handle, operations: Sequence[str]) -> Handle:
-    nodes = [x]
-    for target in (1, 2, 3):
-        terms = [
-            _operation(w, nodes[source], operation)
-            for (source, to), operation in zip(EDGES, operations, strict=True)
-            if to == target
-        ]
-        nodes.append(w.add(*terms))
-    return nodes[3]
 
 
 def _operation(w: GraphWriter, x: Handle, name: str) -> Handle:
@@ -76,4 +64,4 @@ def _operation(w: GraphWriter, x: Handle, name: str) -> Handle:
     if name == "avg_pool_3x3":
         return w.avg_pool(x, 3, stride=1, padding=1)
     kernel = 3 if name == "nor_conv_3x3" else 1
-    return _relu_conv_norm(w, x, x.shape[1], kernel=kernel, stride=1)
+    return relu_conv_norm(w, x, x.shape[1], kernel=kernel, stride=1)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nni_aiop.search_spaces._layers import ReLUConvNorm
-from nni_aiop.search_spaces.nasbench201._cells import EDGES, operations_of
+from nni_aiop.search_spaces._layers import FourNodeCell, ReLUConvNorm
+from nni_aiop.search_spaces.nasbench201._cells import operations_of
 from nni_aiop.search_spaces.nasbench201._costs import CELLS_PER_STAGE, WIDTHS, dataset
 
 __all__ = ["NASBench201Net"]
@@ -31,23 +31,9 @@ def _operation(name: str, channels: int) -> nn.Module:
     return ReLUConvNorm(channels, channels, kernel=3 if name == "nor_conv_3x3" else 1)
 
 
-class Cell(nn.Module):
-    """Four nodes; each is the sum of an operation on every node before it."""
-
-    def __init__(self, operations: Mapping[str, str], channels: int) -> None:
-        super().__init__()
-        self.edges = nn.ModuleList(_operation(name, channels) for name in operations_of(operations))
-
-    def forward(self, x: Tensor) -> Tensor:
-        nodes = [x]
-        for target in (1, 2, 3):
-            terms = [
-                operation(nodes[source])
-                for (source, to), operation in zip(EDGES, self.edges, strict=True)
-                if to == target
-            ]
-            nodes.append(sum(terms[1:], terms[0]))
-        return nodes[3]
+def cell_of(operations: Mapping[str, str], channels: int) -> FourNodeCell:
+    """The cell with these operations, by label."""
+    return FourNodeCell(_operation(name, channels) for name in operations_of(operations))
 
 
 class Reduction(nn.Module):
@@ -96,7 +82,7 @@ class NASBench201Net(nn.Module):
         for stage, width in enumerate(WIDTHS):
             if stage > 0:
                 layers.append(Reduction(WIDTHS[stage - 1], width))
-            layers += [Cell(operations, width) for _ in range(CELLS_PER_STAGE)]
+            layers += [cell_of(operations, width) for _ in range(CELLS_PER_STAGE)]
         self.layers = nn.Sequential(*layers)
         self.norm = nn.BatchNorm2d(WIDTHS[-1])
         self.classifier = nn.Linear(WIDTHS[-1], dataset(data).n_classes)

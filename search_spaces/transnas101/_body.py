@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from nni_aiop.search_spaces._four_nodes import EDGES
+
 __all__ = [
     "BASE",
     "BLOCKS_PER_MODULE",
@@ -24,9 +26,6 @@ BLOCKS_PER_MODULE = 2
 
 MODULE_TYPES = (1, 2, 3, 4)
 """1 changes nothing, 2 doubles the channels, 3 halves the image, 4 does both."""
-
-EDGES: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-"""(from, to) of each edge of a micro cell: node 0 is the input, node 3 the output."""
 
 SKELETON = (4, 1, 4, 1, 4)
 """Types of the modules of the micro space."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from nni_aiop.graphs import ComputeGraph, GraphWriter, Handle
-from nni_aiop.search_spaces.transnas101._body import BASE, EDGES, SKELETON, Block, blocks, halves
+from nni_aiop.search_spaces._four_nodes import relu_conv_norm, write_cell
+from nni_aiop.search_spaces.transnas101._body import BASE, SKELETON, Block, blocks, halves
 from nni_aiop.search_spaces.transnas101._tasks import Task, decoder_layers, task_of
 
 __all__ = ["cell_graph", "skeleton_graph"]
@@ -32,7 +33,7 @@ def _graph(
     def body(x: Handle) -> Handle:
         w.scope = "stem"
         x = w.batch_norm(w.conv(x, BASE // 2, 3, stride=2))
-        x = _relu_conv_norm(w, x, BASE, kernel=3, stride=2)
+        x = relu_conv_norm(w, x, BASE, kernel=3, stride=2)
         for place, block in enumerate(blocks(types)):
             w.scope = f"blocks.{place}"
             x = write_block(w, x, block)
@@ -72,13 +73,9 @@ def _head(w: GraphWriter, x: Handle, task: Task, n_halvings: int) -> Handle:
     return w.activation(x, "tanh") if task.head == "generative" else x
 
 
-def _relu_conv_norm(w: GraphWriter, x: Handle, channels: int, kernel: int, stride: int) -> Handle:
-    return w.batch_norm(w.conv(w.relu(x), channels, kernel, stride=stride))
-
-
 def _basic_block(w: GraphWriter, x: Handle, block: Block) -> Handle:
-    y = _relu_conv_norm(w, x, block.c_out, kernel=3, stride=block.stride)
-    y = _relu_conv_norm(w, y, block.c_out, kernel=3, stride=1)
+    y = relu_conv_norm(w, x, block.c_out, kernel=3, stride=block.stride)
+    y = relu_conv_norm(w, y, block.c_out, kernel=3, stride=1)
     if block.stride > 1 or block.c_in != block.c_out:
         x = w.batch_norm(w.conv(x, block.c_out, 1, stride=block.stride))
     return w.add(x, y)
@@ -86,15 +83,11 @@ def _basic_block(w: GraphWriter, x: Handle, block: Block) -> Handle:
 
 def _cell(w: GraphWriter, x: Handle, operations: Sequence[str], block: Block) -> Handle:
     inner = Block(block.c_out, block.c_out, 1)
-    nodes = [x]
-    for target in (1, 2, 3):
-        terms = [
-            _operation(w, nodes[source], name, inner if source else block)
-            for (source, to), name in zip(EDGES, operations, strict=True)
-            if to == target
-        ]
-        nodes.append(w.add(*terms))
-    return nodes[3]
+
+    def operation(node: Handle, source: int, name: str) -> Handle:
+        return _operation(w, node, name, inner if source else block)
+
+    return write_cell(w, x, operation, operations)
 
 
 def _operation(w: GraphWriter, x: Handle, name: str, block: Block) -> Handle:
@@ -104,7 +97,7 @@ def _operation(w: GraphWriter, x: Handle, name: str, block: Block) -> Handle:
         same = block.stride == 1 and block.c_in == block.c_out
         return x if same else _factorised_reduction(w, x, block)
     kernel = 3 if name == "conv_3x3" else 1
-    return _relu_conv_norm(w, x, block.c_out, kernel=kernel, stride=block.stride)
+    return relu_conv_norm(w, x, block.c_out, kernel=kernel, stride=block.stride)
 
 
 def _zeros(w: GraphWriter, x: Handle, block: Block) -> Handle:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nni_aiop.search_spaces._layers import ReLUConvNorm
-from nni_aiop.search_spaces.transnas101._body import BASE, Block, blocks, halves
+from nni_aiop.search_spaces._layers import FourNodeCell, ReLUConvNorm
+from nni_aiop.search_spaces.transnas101._body import BASE, EDGES, SKELETON, Block, blocks, halves
+from nni_aiop.search_spaces.transnas101._macro import module_types
+from nni_aiop.search_spaces.transnas101._micro import operations_of
 from nni_aiop.search_spaces.transnas101._tasks import Task, decoder_layers, task_of
-from nni_aiop.search_spaces.transnas101.macro import module_types
-from nni_aiop.search_spaces.transnas101.micro import EDGES, SKELETON, operations_of
 
 __all__ = ["TransNASMacroNet", "TransNASMicroNet"]
 
@@ -62,27 +62,13 @@ def _operation(name: str, block: Block) -> nn.Module:
     )
 
 
-class Cell(nn.Module):
-    """Four nodes, each the sum of operations on all before it; edges from the input may stride."""
-
-    def __init__(self, operations: Sequence[str], block: Block) -> None:
-        super().__init__()
-        inner = Block(block.c_out, block.c_out, 1)
-        self.edges = nn.ModuleList(
-            _operation(name, block if source == 0 else inner)
-            for name, (source, _) in zip(operations, EDGES, strict=True)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        nodes = [x]
-        for target in (1, 2, 3):
-            terms = [
-                operation(nodes[source])
-                for (source, to), operation in zip(EDGES, self.edges, strict=True)
-                if to == target
-            ]
-            nodes.append(sum(terms[1:], terms[0]))
-        return nodes[3]
+def _cell(operations: Sequence[str], block: Block) -> FourNodeCell:
+    """A cell, of whose edges those from the input may stride."""
+    inner = Block(block.c_out, block.c_out, 1)
+    return FourNodeCell(
+        _operation(name, block if source == 0 else inner)
+        for name, (source, _) in zip(operations, EDGES, strict=True)
+    )
 
 
 class BasicBlock(nn.Module):
@@ -191,7 +177,7 @@ class TransNASMicroNet(_TaskNet):
 
     def __init__(self, sample: Mapping[str, Any], *, task: str = "class_scene") -> None:
         operations = operations_of(sample)
-        super().__init__([Cell(operations, block) for block in blocks(SKELETON)], SKELETON, task)
+        super().__init__([_cell(operations, block) for block in blocks(SKELETON)], SKELETON, task)
 
 
 class TransNASMacroNet(_TaskNet):

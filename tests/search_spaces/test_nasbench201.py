@@ -131,13 +131,13 @@ def test_a_canonical_string_says_what_the_cell_computes() -> None:
     images = torch.randn(1, 3, 8, 8)
     outputs: dict[str, torch.Tensor] = {}
     net = NASBench201Net(MIXED).eval()
-    from nni_aiop.search_spaces.nasbench201._network import Cell
+    from nni_aiop.search_spaces.nasbench201._network import cell_of
 
     x = net.stem(images)
     without = [c for c in all_cells() if not any("conv" in o for o in c.values())]
     with torch.no_grad():
         for sample in without[::3]:
-            y = Cell(sample, 16)(x)
+            y = cell_of(sample, 16)(x)
             known = outputs.setdefault(canonical_string(sample), y)
             torch.testing.assert_close(y, known)
     assert 10 < len(outputs) < len(without[::3])

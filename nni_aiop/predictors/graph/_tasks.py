@@ -21,13 +21,9 @@ from nni_aiop.predictors._base import Prediction
 from nni_aiop.predictors.graph._collation import GraphSet
 from nni_aiop.predictors.graph._domain import Domain
 from nni_aiop.predictors.graph._files import read_file, write_file
-from nni_aiop.predictors.graph._predictor import (
-    GraphPredictor,
-    digest_of,
-    load_graph_predictor,
-    part_of,
-)
+from nni_aiop.predictors.graph._predictor import GraphPredictor, load_graph_predictor
 from nni_aiop.predictors.graph._scores import TaskLabels
+from nni_aiop.predictors.graph._stored import digest_of, part_of
 from nni_aiop.predictors.graph._transfer import FewShotPredictor, TransferredPredictor
 from nni_aiop.predictors.graph.few_shot import HEADS
 

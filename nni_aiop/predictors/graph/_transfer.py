@@ -20,18 +20,18 @@ from torch import nn
 from nni_aiop.predictors._base import Prediction
 from nni_aiop.predictors.graph._adapters import Member
 from nni_aiop.predictors.graph._collation import GraphSet, apply
+from nni_aiop.predictors.graph._model import prediction
 from nni_aiop.predictors.graph._scores import TaskLabels
 from nni_aiop.predictors.graph.few_shot import HEADS, FewShotHead, rescale_last_layer
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
-    from nni_aiop.predictors.graph._predictor import GraphPredictor
+    from nni_aiop.predictors.graph._model import GraphModel
 
 __all__ = [
     "FewShotPredictor",
     "TransferredPredictor",
     "ZeroShotPredictor",
-    "prediction",
     "rescaled_member",
     "zero_shot",
 ]
@@ -40,18 +40,6 @@ Array = NDArray[np.float64]
 
 WEIGHTS = ("equal", "fitted")
 _LABELS_OF_A_VOTE = 10
-
-
-def prediction(
-    z: Array, s: Array, labels: Sequence[TaskLabels], metrics: tuple[str, ...], flops: Array
-) -> Prediction:
-    """The prediction, in the metrics' units, of standardised means (n, m) and stds ((n,) m)."""
-    stds = np.broadcast_to(s, z.shape)
-    columns = [
-        task.inverse(mean, std, flops) for task, mean, std in zip(labels, z.T, stds.T, strict=True)
-    ]
-    means, errors = (np.stack(part, axis=1) for part in zip(*columns, strict=True))
-    return Prediction(means, errors, metrics)
 
 
 class TransferredPredictor(ABC):
@@ -136,7 +124,7 @@ class FewShotPredictor(TransferredPredictor):
         share: Of the vote in the mean.
     """
 
-    predictor: GraphPredictor
+    predictor: GraphModel
     adapters: tuple[str, ...]
     head: FewShotHead
     labels: TaskLabels
@@ -147,7 +135,7 @@ class FewShotPredictor(TransferredPredictor):
     @classmethod
     def fit(
         cls,
-        predictor: GraphPredictor,
+        predictor: GraphModel,
         adapters: tuple[str, ...],
         data: GraphSet,
         y: Array,
@@ -182,7 +170,7 @@ class FewShotPredictor(TransferredPredictor):
 
 
 def _embeddings_and_votes(
-    predictor: GraphPredictor,
+    predictor: GraphModel,
     adapters: tuple[str, ...],
     graphs: Sequence[ComputeGraph] | GraphSet,
 ) -> tuple[Array, Array, Array]:

@@ -18,15 +18,17 @@ from nni_aiop.graphs.doors.modules._windows import same_padding, window
 from nni_aiop.graphs.rules._values import Value
 
 
-def _conv_forward(
+@handles("conv1d", "conv2d", "conv3d")
+def _conv(
     rec: Recorder,
+    func: Any,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> Tensor:
     n = weight.ndim - 2
     kernel = tuple(weight.shape[2:])
@@ -60,8 +62,8 @@ def _conv_forward(
     return out if batched else out.squeeze(0)
 
 
-@handles("conv1d", "conv2d", "conv3d")
-def _conv(
+@handles("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _conv_transpose(
     rec: Recorder,
     func: Any,
     x: Tensor,
@@ -69,22 +71,9 @@ def _conv(
     bias: Tensor | None = None,
     stride: Any = 1,
     padding: Any = 0,
-    dilation: Any = 1,
+    output_padding: Any = 0,
     groups: int = 1,
-) -> Tensor:
-    return _conv_forward(rec, x, weight, bias, stride, padding, dilation, groups)
-
-
-def _conv_transpose_forward(
-    rec: Recorder,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: int,
-    dilation: Any,
+    dilation: Any = 1,
 ) -> Tensor:
     n = weight.ndim - 2
     kernel = tuple(weight.shape[2:])
@@ -111,24 +100,6 @@ def _conv_transpose_forward(
     )
 
 
-@handles("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def _conv_transpose(
-    rec: Recorder,
-    func: Any,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> Tensor:
-    return _conv_transpose_forward(
-        rec, x, weight, bias, stride, padding, output_padding, groups, dilation
-    )
-
-
 @handles("convolution", "_convolution")
 def _convolution(
     rec: Recorder,
@@ -146,10 +117,10 @@ def _convolution(
     **kwargs: Any,
 ) -> Tensor:
     if transposed:
-        return _conv_transpose_forward(
-            rec, x, weight, bias, stride, padding, output_padding, groups, dilation
+        return _conv_transpose(
+            rec, func, x, weight, bias, stride, padding, output_padding, groups, dilation
         )
-    return _conv_forward(rec, x, weight, bias, stride, padding, dilation, groups)
+    return _conv(rec, func, x, weight, bias, stride, padding, dilation, groups)
 
 
 @handles("linear")

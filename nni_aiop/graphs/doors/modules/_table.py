@@ -7,7 +7,7 @@ tensor that the recorder knows. Operations in place (`relu_`) share the handler 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,14 +17,16 @@ from nni_aiop.graphs.rules._values import Value
 
 __all__ = ["HANDLERS", "each", "handles", "out_of_place", "registered"]
 
+H = TypeVar("H", bound=Handler)
+
 HANDLERS: dict[str, Handler] = {}
 """Handler of each operation, by the name of its packet without a trailing underscore."""
 
 
-def handles(*names: str) -> Callable[[Handler], Handler]:
+def handles(*names: str) -> Callable[[H], H]:
     """Enters a handler into the table under these names."""
 
-    def add(handler: Handler) -> Handler:
+    def add(handler: H) -> H:
         HANDLERS.update(dict.fromkeys(names, handler))
         return handler
 

@@ -34,6 +34,7 @@ from nni_aiop.graphs._graph import ComputeGraph
 from nni_aiop.graphs._types import Shape
 from nni_aiop.graphs.doors._builder import Builder
 from nni_aiop.graphs.doors.onnx._call import Call, Operand, handle_other
+from nni_aiop.graphs.doors.onnx._folding import MOST_KNOWN, folded
 from nni_aiop.graphs.doors.onnx._handlers import HANDLERS
 from nni_aiop.graphs.doors.onnx._model import (
     called,
@@ -53,10 +54,6 @@ __all__ = ["from_onnx"]
 OLDEST_OPSET = 11
 
 
-_MOST_KNOWN = 4096
-"""Entries of the largest tensor whose content is looked at."""
-
-
 _MOST_ENTRIES = 2**48
 
 
@@ -68,21 +65,6 @@ _FLOATING = frozenset(
         TensorProto.BFLOAT16,
     }
 )
-
-
-_FOLDED = frozenset(
-    {
-        "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos",
-        "CumSum", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather",
-        "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN",
-        "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "NonZero", "Not",
-        "OneHot", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
-        "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterElements", "ScatterND", "Sign",
-        "Sin", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Trilu",
-        "Unsqueeze", "Where", "Xor",
-    }
-)  # fmt: skip
-"""Operators that are evaluated on small tensors whose content is known."""
 
 
 _SEQUENCES = frozenset(
@@ -218,7 +200,7 @@ class _Door:
 
     def _tensor(self, tensor: TensorProto, *, learned: bool) -> Operand:
         shape = dims_of(tensor.dims, tensor.name)
-        small = prod(shape) <= _MOST_KNOWN and tensor.data_location != TensorProto.EXTERNAL
+        small = prod(shape) <= MOST_KNOWN and tensor.data_location != TensorProto.EXTERNAL
         read = _reader(tensor) if small and tensor.data_type != TensorProto.STRING else None
         if not learned or tensor.data_type not in _FLOATING:
             return self._constant(shape, tensor.data_type, read() if read else None)
@@ -269,9 +251,9 @@ class _Door:
             return
         captured = [self._known[name] for name in captured_by(node) if name in self._known]
         types = self._infer(node, inputs)
-        folded = self._folded(node, inputs, types) if own else None
-        if folded is not None:
-            for name, data, (elem_type, _) in zip(node.output, folded, types, strict=False):
+        known = folded(node, inputs, types, self._imports) if own else None
+        if known is not None:
+            for name, data, (elem_type, _) in zip(node.output, known, types, strict=False):
                 if name:
                     self._learn(name, self._constant(data.shape, elem_type, data))
             return
@@ -361,9 +343,9 @@ class _Door:
         if sizes is not None and sizes.ndim:
             return [int(n) for n in sizes]
         each = 1 if sizes is None else int(sizes)
-        if each < 1 or length // each > _MOST_KNOWN:
+        if each < 1 or length // each > MOST_KNOWN:
             raise GraphError(
-                f"a tensor must be cut into at most {_MOST_KNOWN} pieces, but {called(node)} cuts "
+                f"a tensor must be cut into at most {MOST_KNOWN} pieces, but {called(node)} cuts "
                 f"{length} into pieces of {each}."
             )
         return [min(each, length - at) for at in range(0, length, each)]
@@ -452,52 +434,6 @@ class _Door:
                 elem_type = next((operand.elem_type for operand in inputs if operand), 0)
             results.append((elem_type, shape))
         return results
-
-    def _folded(
-        self,
-        node: NodeProto,
-        inputs: Sequence[Operand | None],
-        types: Sequence[tuple[int, Shape | None]],
-    ) -> list[NDArray[Any]] | None:
-        """What comes out where it can be worked out from few numbers, else None."""
-        if node.op_type in ("Shape", "Size") and inputs[0] is not None:
-            of = inputs[0].value.shape
-            if node.op_type == "Size":
-                return [np.asarray(prod(of), np.int64)]
-            part = {a.name: a.i for a in node.attribute}
-            return [np.asarray(of[slice(part.get("start", 0), part.get("end"))], np.int64)]
-        if node.op_type not in _FOLDED:
-            return None
-        for _, shape in types:
-            if node.op_type != "NonZero" and (shape is None or prod(shape) > _MOST_KNOWN):
-                return None
-        feeds = {}
-        if node.op_type == "CastLike" and inputs[0] is not None and inputs[0].data is not None:
-            if not inputs[0].value.is_constant or inputs[0].value.learned:
-                return None
-            return [inputs[0].data.astype(onnx.helper.tensor_dtype_to_np_dtype(types[0][0]))]
-        for name, operand in zip(node.input, inputs, strict=True):
-            if operand is None:
-                continue
-            if not operand.value.is_constant or operand.value.learned or operand.data is None:
-                return None
-            feeds[name] = operand.data
-        from onnx.reference import ReferenceEvaluator
-
-        # A node alone would be evaluated by its newest version.
-        ends, made = (
-            [onnx.helper.make_value_info(name, TypeProto()) for name in names if name]
-            for names in (feeds, node.output)
-        )
-        alone = onnx.helper.make_model(
-            onnx.helper.make_graph([node], "alone", ends, made), opset_imports=self._imports
-        )
-        try:
-            with np.errstate(all="ignore"):
-                results = ReferenceEvaluator(alone).run(None, feeds)
-        except Exception:  # noqa: BLE001 (what cannot be evaluated is a constant of unknown content)
-            return None
-        return [np.asarray(result) for result in results]
 
 
 def _reader(tensor: TensorProto) -> Any:
