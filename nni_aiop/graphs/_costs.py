@@ -11,14 +11,15 @@
 
 and nothing for everything else. Places that lie in the padding count, as everywhere.
 
-**FLOPs** are 2 × MACs and, of single operations:
+**FLOPs** are 2 × MACs (a sum of k products takes k - 1 additions, its bias one more) and, of single
+operations:
 
-    bias of conv, conv_transpose, linear    1 for each entry of the output
     activations but softmax                 1 for each entry: a function is one operation
     softmax, log_softmax                    5: maximum, difference, exponential, sum, quotient
     softmax inside attention                5 for each of g × n × m scores, 1 for its scale, and
                                             1 for its mask
-    batch_norm                              2 for each entry: scale and shift of inference
+    batch_norm                              2 for each entry: scale and shift of inference, where no
+                                            convolution or linear layer takes them in
     layer_norm, group_norm, instance_norm   7: mean, difference, square and its mean, quotient, and
                                             scale and shift (5 without learned ones)
     rms_norm                                4: square and its mean, quotient, scale
@@ -114,10 +115,6 @@ _MACS: dict[str, Callable[[NodeLike], int]] = {
 }
 
 
-def _bias(node: NodeLike) -> int:
-    return prod(node.output_shape) if node.get("bias") else 0
-
-
 def _attention_rest(node: NodeLike) -> int:
     return _scores(node)[0] * (6 + bool(node.get("mask")))
 
@@ -158,7 +155,6 @@ def _times(number: int) -> Callable[[NodeLike], int]:
 
 
 _SINGLE: dict[str, Callable[[NodeLike], int]] = {
-    **dict.fromkeys(("conv", "conv_transpose", "linear"), _bias),
     **dict.fromkeys(ACTIVATIONS, _times(1)),
     **dict.fromkeys(("softmax", "log_softmax"), _times(5)),
     "attention": _attention_rest,

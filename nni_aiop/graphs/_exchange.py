@@ -40,7 +40,7 @@ class GraphParts(NamedTuple):
     tied: dict[int, int]
 
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the JSON that `to_json` writes."""
 
 _FORMAT = "nni-aiop compute graph"
@@ -167,7 +167,6 @@ def _fits_conv(node: Node) -> bool:
         and _pairs(node["padding"], n)
         and type(node["groups"]) is int
         and node["groups"] > 0
-        and type(node.get("bias", False)) is bool
         and len(weight) == n + 2
         and tuple(weight[2:]) == node["kernel"]
     )

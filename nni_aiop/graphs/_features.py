@@ -10,7 +10,7 @@ between 0 and 2. A size that a node does not have, such as the kernel of an addi
 Columns of nodes (`NODE_COLUMNS`):
 
 - `op:NAME`, one for each operation of the vocabulary and `op:other`: which one it is;
-- `kernel_height`, `kernel_width`, `stride`, `dilation`, `groups`, `bias`: of windows (the width
+- `kernel_height`, `kernel_width`, `stride`, `dilation`, `groups`: of windows (the width
   alone where they have one axis; stride and dilation of the widest axis);
 - `constant`: a sum, product or function with a constant; `mask`: of attention;
 - `weight`: entries of the learned weight; `macs`: multiply-adds; `flops`: operations;
@@ -65,7 +65,7 @@ __all__ = [
     "to_pyg",
 ]
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Goes up with every change of what the columns are or hold."""
 
 LEVELS = ("0", "1", "2", "3", "4", "5", "head")
@@ -83,7 +83,7 @@ _SCALES = {
     "reads": 3.0,
     "read_by": 3.0,
 }
-_LOCAL = (*_SCALES, "bias", "constant", "mask")
+_LOCAL = (*_SCALES, "constant", "mask")
 _CONTEXT = {
     "channels_in": 10.0,
     "channels_out": 10.0,
@@ -192,7 +192,7 @@ def local_features(node: NodeLike) -> Array:
     row[_OPERATION.get(node.op, _FIRST - 1)] = 1.0
     scales = np.array(list(_SCALES.values()))
     row[_FIRST : _FIRST + len(sizes)] = _log(np.array(sizes, np.float64), scales)
-    flags = (node.get("bias"), node.get("operand"), node.get("mask"))
+    flags = (node.get("operand"), node.get("mask"))
     row[_FIRST + len(sizes) : _FIRST + len(_LOCAL)] = [bool(flag) for flag in flags]
     row.setflags(write=False)
     return row

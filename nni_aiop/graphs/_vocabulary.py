@@ -41,9 +41,9 @@ ACTIVATIONS: tuple[str, ...] = (
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "input": (),
     "output": (),
-    "conv": ("kernel", "stride", "padding", "dilation", "groups", "bias"),
-    "conv_transpose": ("kernel", "stride", "padding", "dilation", "groups", "bias"),
-    "linear": ("bias",),
+    "conv": ("kernel", "stride", "padding", "dilation", "groups"),
+    "conv_transpose": ("kernel", "stride", "padding", "dilation", "groups"),
+    "linear": (),
     "matmul": (),
     "attention": ("mask",),
     "max_pool": ("kernel", "stride", "padding", "dilation"),
@@ -78,8 +78,9 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 """Operation -> names of its attributes (an attribute may be absent where it does not apply).
 
 - `conv`, `conv_transpose`: `kernel`, `stride`, `dilation` one number for each spatial axis,
-  `padding` (before, after) for each; `groups`; `bias` whether there is one. Weight shape:
-  (out, in / groups, *kernel), for `conv_transpose` (in, out / groups, *kernel).
+  `padding` (before, after) for each; `groups`. Weight shape: (out, in / groups, *kernel), for
+  `conv_transpose` (in, out / groups, *kernel). What scales or shifts the channels right behind
+  them (a bias, batch normalisation) is theirs, as it is of `linear`.
 - `linear`: a product with a learned matrix over rows: shapes (rows, in) -> (rows, out), all
   leading axes being rows. Weight shape (out, in).
 - `matmul`: a product of two tensors: (g, m, k), (g, k, n) -> (g, m, n).

@@ -46,7 +46,7 @@ def test_repeated_parts_are_drawn_once() -> None:
     assert (first, last, times) == (1, 2, 5)
     assert [[graph.nodes[p].op for p in box.places] for box in columns[1].boxes] == [
         ["conv", "relu"],
-        ["conv", "batch_norm"],
+        ["conv"],
         ["add", "relu"],
     ]
     assert len(boxes) == 7 and set(box_of) == set(range(7))

@@ -119,7 +119,7 @@ def refused(data: Any) -> str:
 
 def test_other_versions_and_formats_are_refused(graph: ComputeGraph) -> None:
     data = graph.to_json()
-    assert "version of a compute graph must be 1, but got 2" in refused(data | {"version": 2})
+    assert "version of a compute graph must be 2, but got 1" in refused(data | {"version": 1})
     assert "format must be" in refused(data | {"format": "onnx"})
     assert "format must be" in refused([1, 2])
     assert "nodes must be a list" in refused(data | {"nodes": None})
@@ -130,7 +130,7 @@ def test_other_versions_and_formats_are_refused(graph: ComputeGraph) -> None:
     ("field", "value", "message"),
     [
         ("op", "convolve", "of the vocabulary or other:NAME, but got 'convolve'"),
-        ("op", "linear", "an attribute of node 1 (linear) must be one of bias"),
+        ("op", "linear", "an attribute of node 1 (linear) must be absent"),
         ("attributes", [], "attributes of node 1 must be a record"),
         ("attributes", {}, "must be an operation whose shapes and attributes fit"),
         ("input_shapes", [[1, 3, None, 16]], "input shapes of node 1 must be lists of whole"),
@@ -225,7 +225,7 @@ def test_whatever_is_not_refused_can_be_used(graph: ComputeGraph) -> None:
     generator = random.Random(0)
     text = json.dumps(graph.to_json())
     accepted = 0
-    for _ in range(1500):
+    for _ in range(1800):
         data = json.loads(text)
         for _ in range(generator.randint(1, 2)):
             mutate(data, generator)

@@ -75,8 +75,8 @@ def test_columns_have_one_name_each() -> None:
     assert len(set(NODE_COLUMNS)) == len(NODE_COLUMNS)
     assert len(set(GLOBAL_COLUMNS)) == len(GLOBAL_COLUMNS)
     assert NODE_COLUMNS[: len(OPERATIONS) + 1] == (*(f"op:{op}" for op in OPERATIONS), "op:other")
-    assert FEATURES_VERSION == 1, "change the test with the version"
-    assert (len(NODE_COLUMNS), len(GLOBAL_COLUMNS)) == (len(OPERATIONS) + 23, 9 + 11 + 21)
+    assert FEATURES_VERSION == 2, "change the test with the version"
+    assert (len(NODE_COLUMNS), len(GLOBAL_COLUMNS)) == (len(OPERATIONS) + 22, 9 + 11 + 21)
 
 
 def test_features_of_nodes(graph: ComputeGraph) -> None:
@@ -94,7 +94,6 @@ def test_features_of_nodes(graph: ComputeGraph) -> None:
     assert column(graph, "groups")[depthwise] == log(8, 10)
     assert column(graph, "weight")[conv] == log(8 * 27, 24)
     assert column(graph, "macs")[conv] == log(2 * 64 * 8 * 27, 30)
-    assert [column(graph, "bias")[p] for p in (conv, depthwise, head)] == [1, 0, 1]
     assert column(graph, "channels_in")[conv] == log(3, 10)
     assert column(graph, "channels_out")[conv] == log(8, 10)
     assert column(graph, "positions_in")[conv] == log(256, 16)
@@ -118,7 +117,7 @@ def test_features_of_graphs(graph: ComputeGraph) -> None:
     assert u["nodes"] == log(len(graph), 10) and u["depth"] == log(len(graph) - 1, 8)
     assert u["input_side"] == log(16, 10) and u["input_channels"] == log(3, 10)
     assert u["nodes:convolution"] == log(2, 10) and u["nodes:product"] == 0
-    assert u["nodes@1"] == log(4, 10) and u["nodes@head"] == log(3, 10) and u["nodes@2"] == 0
+    assert u["nodes@1"] == log(3, 10) and u["nodes@head"] == log(3, 10) and u["nodes@2"] == 0
     assert u["macs@head"] == log(2 * 80, 36) and u["weights@head"] == log(80, 28)
 
 
@@ -149,7 +148,7 @@ def test_edges_run_both_ways(graph: ComputeGraph) -> None:
     assert found.edges[:, :n].T.tolist() == [list(edge) for edge in graph.edges]
     np.testing.assert_array_equal(found.edges[:, n:], found.edges[::-1, :n])
     assert found.edge_type.tolist() == [0] * n + [1] * n
-    assert [LEVELS[place] for place in found.level] == ["0", *["1"] * 4, *["head"] * 3]
+    assert [LEVELS[place] for place in found.level] == ["0", *["1"] * 3, *["head"] * 3]
 
 
 def test_batches_without_padding(graph: ComputeGraph) -> None:

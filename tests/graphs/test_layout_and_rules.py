@@ -293,7 +293,7 @@ def test_a_product_with_a_matrix_is_linear_over_rows() -> None:
     assert graph == plain
     node = graph.nodes[1]
     assert (node.input_shapes, node.output_shape) == (((6, 8),), (6, 5))
-    assert (node.weight_shape, node["bias"], node.parameters) == ((5, 8), True, 45)
+    assert (node.weight_shape, node.parameters) == ((5, 8), 45)
 
 
 def test_a_constant_that_is_no_bias_stays_a_sum() -> None:

@@ -78,7 +78,7 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
             [node("Conv", ["x", "w", "b"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1])],
             [W, tensor("b", 8)],
         ),
-        [f"conv bias=True {PLAIN} padding=(1x1, 1x1) stride=2x2 [2x4x8x8 -> 2x8x4x4]"],
+        [f"conv {PLAIN} padding=(1x1, 1x1) stride=2x2 [2x4x8x8 -> 2x8x4x4]"],
     ),
     "conv same upper": (
         model([node("Conv", ["x", "w"], ["y"], strides=[2, 2], auto_pad="SAME_UPPER")], [W]),
@@ -141,7 +141,7 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
             [tensor("w", 5, 8), tensor("b", 5)],
             (3, 8),
         ),
-        ["linear bias=True [3x8 -> 3x5]"],
+        ["linear [3x8 -> 3x5]"],
     ),
     "gemm scaled": (
         model(
@@ -152,8 +152,6 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
         [
             "permute order=1x0 [3x8 -> 8x3]",
             "linear [8x3 -> 8x5]",
-            "mul operand=constant [8x5 -> 8x5]",
-            "add operand=constant [8x5 -> 8x5]",
         ],
     ),
     "matmul left": (
@@ -554,7 +552,7 @@ def test_parameters_are_initializers_and_statistics_are_not() -> None:
     norm = node("BatchNormalization", ["c", "s", "b", "m", "v"], ["y"])
     copies = [node("Identity", ["s"], [name]) for name in "bmv"]
     graph = from_onnx(model([node("Conv", ["x", "w"], ["c"]), *copies, norm], [W, tensor("s", 8)]))
-    assert [n.parameters for n in graph.nodes] == [0, 8 * 4 * 9, 16, 0]
+    assert [n.parameters for n in graph.nodes] == [0, 8 * 4 * 9 + 16, 0]
     assert graph.parameters == 8 * 4 * 9 + 16
 
 

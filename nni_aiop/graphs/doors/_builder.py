@@ -24,6 +24,7 @@ from nni_aiop.errors import GraphError
 from nni_aiop.graphs._graph import ComputeGraph
 from nni_aiop.graphs.rules._assembly import assemble
 from nni_aiop.graphs.rules._canonical import merge_twins, simplify
+from nni_aiop.graphs.rules._folding import fold
 from nni_aiop.graphs.rules._layout import without_layout
 from nni_aiop.graphs.rules._values import Value, constant, live
 
@@ -140,6 +141,7 @@ class Builder:
             )
         merge_twins(live(self._outputs))
         outputs = simplify(live(self._outputs), self._outputs)
+        outputs = fold(live(outputs), outputs)
         merge_twins(live(outputs))
         outputs = without_layout(live(outputs), outputs)
         return assemble(live([*self._inputs, *outputs]))

@@ -22,9 +22,11 @@ inputs are already in canonical form, so that a pattern is recognised at its las
 6. softmax(scale * q k^T + mask) v is `attention`; its scale is not kept.
 7. Means and maxima over all axes from the third on, and pooling windows that cover their input, are
    `global_avg_pool` and `global_max_pool`.
-8. Cuts of cuts are one `slice`, joints of joints along one axis one `concat`; rows of a constant
-   table are an `embedding`.
-9. Reshapes vanish, and chains of transposes are one `permute` or nothing (`_layout`).
+8. Cuts of cuts are one `slice`, joints of joints along one axis one `concat`; a cut of something
+   transposed is the transpose of a cut; rows of a constant table are an `embedding`.
+9. What scales or shifts the channels right behind a convolution or linear layer by constants, batch
+   normalisation above all, is part of that layer, as in files made for inference (`_folding`).
+10. Reshapes vanish, and chains of transposes are one `permute` or nothing (`_layout`).
 
 Constants behind weights: an operation reads its weights after its data, in the order that its
 PyTorch function has them: convolution weight, bias; `linear` weight (out, in), bias; norms scale,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from nni_aiop.graphs._types import Shape
-from nni_aiop.graphs.rules._patterns import is_function, replace, with_constant
+from nni_aiop.graphs.rules._patterns import channels_of, is_function, replace, with_constant
 from nni_aiop.graphs.rules._values import Value, constant
 
 __all__ = ["hidden_norm", "norm_by_product", "with_scale", "with_shift"]
@@ -73,32 +70,11 @@ def hidden_norm(value: Value) -> Value:
 _SCALED = ("layer_norm", "rms_norm", "group_norm")
 
 
-def _channels_last(value: Value) -> bool:
-    return value.op in ("layer_norm", "rms_norm", "linear")
-
-
-def _fits_channels(value: Value, shape: Sequence[int], rank: int) -> Shape | None:
-    """The shape of a constant without its axes of length 1, where it differs by channel alone.
-
-    Args:
-        value: The operation behind which it stands.
-        shape: Of the constant, which is broadcast to `rank` axes.
-    """
-    if _channels_last(value):
-        over = value.attributes.get("over", 1)
-        channels = tuple(value.shape[-over:])
-        wanted = (1,) * (rank - over) + channels
-    else:
-        channels = (value.shape[1],)
-        wanted = (1, *channels) + (1,) * (rank - 2)
-    return channels if (1,) * (rank - len(shape)) + tuple(shape) == wanted else None
-
-
 def with_scale(value: Value, x: Value, c: Value) -> Value | None:
     """A norm that takes the constant behind it as its scale."""
     if x.op not in _SCALED or len(x.inputs) != 1:
         return None
-    channels = _fits_channels(x, c.shape, len(value.shape))
+    channels = channels_of(x, c.shape, len(value.shape))
     if channels is None:
         return None
     scale = constant(channels, learned=c.learned)
@@ -110,18 +86,15 @@ def with_shift(value: Value, x: Value, c: Value) -> Value | None:
     """A convolution, linear layer or norm that takes the constant behind it as its bias."""
     if x.op not in (*_SCALED, "conv", "conv_transpose", "linear") or len(x.inputs) != 2:
         return None
-    channels = _fits_channels(x, c.shape, len(value.shape))
+    channels = channels_of(x, c.shape, len(value.shape))
     if channels is None or not x.inputs[1].is_constant:
         return None
     shift = constant(channels, learned=c.learned)
-    attributes = dict(x.attributes)
-    if "bias" in attributes:
-        attributes["bias"] = True
     return Value(
         x.op,
         [*x.inputs, shift],
         x.shape,
-        attributes,
+        x.attributes,
         x.name,
         input_shapes=[*x.input_shapes, shift.shape],
     )

@@ -81,6 +81,8 @@ def cut(value: Value) -> Value:
     start, stop, step = slice(start, stop, step).indices(length)
     if (start, stop, step) == (0, length, 1):
         return x
+    if x.op == "transpose" and x.shape == shape:
+        return _cut_before_turn(value, x)
     ranges = {axis: (start, stop, step)}
     if x.op == "slice" and x.shape == shape:
         inner = {a: (lo, hi, by) for a, lo, hi, by in x.attributes["ranges"]}
@@ -98,6 +100,20 @@ def cut(value: Value) -> Value:
     return Value(
         "slice", [x], value.shape, {"ranges": tuple(tight)}, value.name, input_shapes=[shape]
     )
+
+
+def _cut_before_turn(value: Value, turned: Value) -> Value:
+    """A cut of a transposed tensor as the transpose of a cut."""
+    source, order = turned.inputs[0], turned.attributes["order"]
+    sizes = dict(zip(order, value.shape, strict=True))
+    shape = tuple(sizes[axis] for axis in range(len(order)))
+    options = {**value.attributes, "axis": order[value.attributes["axis"]]}
+    part = Value("slice", [source], shape, options, value.name, input_shapes=turned.input_shapes)
+    turned.uses -= 1
+    source.uses += turned.uses > 0
+    part = cut(part)
+    part.uses = 1
+    return Value("transpose", [part], value.shape, {"order": order}, value.name)
 
 
 def concat(value: Value) -> Value:

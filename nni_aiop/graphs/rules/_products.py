@@ -20,7 +20,7 @@ def linear(value: Value) -> Value:
     features, out = value.input_shapes[0][-1], value.shape[-1]
     value.input_shapes[0] = (rows, features)
     value.shape = (rows, out)
-    value.attributes = {"bias": len(value.inputs) > 2}
+    value.attributes = {}
     return value
 
 
@@ -118,7 +118,6 @@ def attention(value: Value) -> Value:
 
 
 def conv(value: Value) -> Value:
-    value.attributes["bias"] = len(value.inputs) > 2
     return with_padding(value, 0.0)
 
 

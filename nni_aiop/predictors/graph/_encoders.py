@@ -126,8 +126,9 @@ class PublishedEncoder(Encoder):
     """The encoder of AIO-P: directed, tanh, mean read-out, a head of four linear layers.
 
     A node's embedding joins those of its operation, of its shapes (a linear map), and, where it has
-    a weight, of the height and width of its kernel and of its bias. Shapes are channels and pixels,
-    in and out, where the paper has channels, height and width.
+    a weight, of the height and width of its kernel. Shapes are channels and pixels,
+    in and out, where the paper has channels, height and width; and a bias, which the paper embeds,
+    is nothing that a compute graph tells.
     """
 
     _SIZES = 16  # kernels of 15 or more share an embedding
@@ -139,14 +140,13 @@ class PublishedEncoder(Encoder):
         self.shape = nn.Linear(4, 2 * eighth)
         self.kernel_height = nn.Embedding(self._SIZES, eighth)
         self.kernel_width = nn.Embedding(self._SIZES, eighth)
-        self.bias = nn.Embedding(2, eighth)
         operations = sum(name.startswith("op:") for name in COLUMNS)
-        self.operation = nn.Embedding(operations, hidden - 5 * eighth)
+        self.operation = nn.Embedding(operations, hidden - 4 * eighth)
         column = {name: place for place, name in enumerate(COLUMNS)}
         shapes = ("channels_in", "channels_out", "positions_in", "positions_out")
         self._shapes = [column[name] for name in shapes]
         self._kernels = [column["kernel_height"], column["kernel_width"]]
-        self._weight, self._bias = column["weight"], column["bias"]
+        self._weight = column["weight"]
 
     def layer(self, inputs: int) -> GraphLayer:
         return GraphLayer(
@@ -177,7 +177,6 @@ class PublishedEncoder(Encoder):
             [
                 self.kernel_height(kernels[:, 0]),
                 self.kernel_width(kernels[:, 1]),
-                self.bias(x[:, self._bias].long()),
             ],
             dim=1,
         )

@@ -10,6 +10,7 @@ neither a slice nor a concatenation is of another one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from nni_aiop.graphs._types import Shape
 __all__ = ["GraphWriter", "Handle"]
 
 _cached = lru_cache(maxsize=2**14)
+_TAKING_IN = frozenset({"conv", "conv_transpose", "linear"})
 
 
 class Handle(NamedTuple):
@@ -127,7 +129,7 @@ class GraphWriter:
             moved[earlier] = self._place(node, places, self._names[earlier])
             if node.parameters:
                 self._tied[moved[earlier]] = self._tied.get(earlier, earlier)
-            elif earlier in self._nested:
+            if earlier in self._nested:
                 self._nested[moved[earlier]] = [moved.get(p, p) for p in self._nested[earlier]]
         return Handle(moved[result.place], result.shape)
 
@@ -169,8 +171,15 @@ class GraphWriter:
         return self._write(_linear(x.shape, out, bias), x, shape=(*x.shape[:-1], out))
 
     def batch_norm(self, x: Handle) -> Handle:
-        """Batch normalisation with learned scale and shift."""
-        return self._write(_batch_norm(x[1]), x)
+        """Batch normalisation with learned scale and shift.
+
+        Right behind a convolution or linear layer that nothing else reads it is part of that one.
+        """
+        node = self._nodes[x[0]]
+        normed = self._write(_batch_norm(x[1]), x)
+        if node.op in _TAKING_IN and node.output_shape == x[1]:
+            self._nested[normed[0]] = [x[0]]
+        return normed
 
     # --- operations without weights ------------------------------------------------------------
 
@@ -253,8 +262,8 @@ class GraphWriter:
     def graph(self) -> ComputeGraph:
         """The graph of what the outputs depend on.
 
-        A sum that only a sum reads is part of that one, and x * 0 that only its product with 0
-        reads is that one.
+        A sum that only a sum reads is part of that one, x * 0 that only its product with 0 reads is
+        that one, and a convolution or linear layer that its normalisation alone reads takes it in.
 
         Raises:
             GraphError: There is no output.
@@ -277,6 +286,11 @@ class GraphWriter:
             return ComputeGraph(nodes, inputs, names=self._names, tied=self._tied)
         nodes, inputs = nodes.copy(), inputs.copy()
         for place, inner in joined.items():
+            if nodes[place].op == "batch_norm":
+                (layer,) = inner
+                nodes[place], inputs[place] = _normed(nodes[layer]), inputs[layer]
+                gone.add(layer)
+                continue
             shapes = list(nodes[place].input_shapes)
             read: list[int] = []
             for source in inputs[place]:
@@ -337,7 +351,6 @@ def _conv(
         padding=((padding, padding),) * n,
         dilation=(1,) * n,
         groups=groups,
-        bias=bias,
     )
 
 
@@ -359,7 +372,6 @@ def _conv_transpose(
         padding=((padding, padding),) * n,
         dilation=(1,) * n,
         groups=1,
-        bias=bias,
     )
 
 
@@ -372,8 +384,13 @@ def _linear(shape: Shape, out: int, bias: bool) -> Node:
         (rows, out),
         weight_shape=(out, features),
         parameters=(features + bias) * out,
-        bias=bias,
     )
+
+
+@_cached
+def _normed(node: Node) -> Node:
+    """A convolution or linear layer that has taken in its batch normalisation."""
+    return replace(node, parameters=node.parameters + 2 * node.output_shape[1])
 
 
 @_cached
