@@ -161,8 +161,8 @@ class TestPublished:
         encoder = PublishedEncoder()
         with torch.no_grad():
             h = encoder.embed(GraphSet([residual]).batch([0]))
-        assert (h[:, 20:] != 0).any(1).tolist() == [node.op == "conv" for node in residual.nodes]
-        assert torch.equal(h[2, 20:24], encoder.kernel_height.weight[3])
+        assert (h[:, 24:] != 0).any(1).tolist() == [node.op == "conv" for node in residual.nodes]
+        assert torch.equal(h[2, 24:28], encoder.kernel_height.weight[3])
 
 
 class TestDefault:
