@@ -22,7 +22,8 @@ from nni_aiop.graphs._types import Shape
 
 __all__ = ["GraphWriter", "Handle"]
 
-_cached = lru_cache(maxsize=2**14)
+_MOST_NODES = 2**14
+_cached = lru_cache(maxsize=_MOST_NODES)
 _TAKING_IN = frozenset({"conv", "conv_transpose", "linear"})
 
 
@@ -387,10 +388,19 @@ def _linear(shape: Shape, out: int, bias: bool) -> Node:
     )
 
 
-@_cached
+_NORMED: dict[int, tuple[Node, Node]] = {}
+"""By its identity a layer, which is thereby kept alive, and the layer with its normalisation."""
+
+
 def _normed(node: Node) -> Node:
     """A convolution or linear layer that has taken in its batch normalisation."""
-    return replace(node, parameters=node.parameters + 2 * node.output_shape[1])
+    found = _NORMED.get(id(node))  # to hash a node takes longer than all the rest
+    if found is None:
+        if len(_NORMED) >= _MOST_NODES:
+            _NORMED.clear()
+        normed = replace(node, parameters=node.parameters + 2 * node.output_shape[1])
+        found = _NORMED[id(node)] = (node, normed)
+    return found[1]
 
 
 @_cached
