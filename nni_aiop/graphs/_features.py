@@ -9,7 +9,8 @@ between 0 and 2. A size that a node does not have, such as the kernel of an addi
 
 Columns of nodes (`NODE_COLUMNS`):
 
-- `op:NAME`, one for each operation of the vocabulary and `op:other`: which one it is;
+- `op:NAME`, one for each operation of the vocabulary, and `op:other`: which one it is; a
+  `cell_state` is "other";
 - `kernel_height`, `kernel_width`, `stride`, `dilation`, `groups`, `bias`: of windows (the width
   alone where they have one axis; stride and dilation of the widest axis);
 - `constant`: a sum, product or function with a constant; `mask`: of attention;
@@ -91,13 +92,16 @@ _CONTEXT = {
     "positions_out": 16.0,
 }
 _WAYS = {"depth": 8.0, "height": 8.0}
-_OPERATION = {op: place for place, op in enumerate(OPERATIONS)}
+_COLUMNS = tuple(op for op in OPERATIONS if op != "cell_state")
+"""Operations that have a column of their own; the others are "op:other"."""
+
+_OPERATION = {op: place for place, op in enumerate(_COLUMNS)}
 _FIRST = len(_OPERATION) + 1
 _FAMILIES = {name: place for place, name in enumerate(FAMILIES)}
 _ALL = slice(None)
 
 NODE_COLUMNS: tuple[str, ...] = (
-    *(f"op:{op}" for op in (*OPERATIONS, "other")),
+    *(f"op:{op}" for op in (*_COLUMNS, "other")),
     *_LOCAL,
     *_CONTEXT,
     *_WAYS,
