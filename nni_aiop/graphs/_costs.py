@@ -7,9 +7,16 @@
     linear          rows × in × out
     matmul          g × m × k × n
     attention       g × n × m × (d + e): both products
-    lstm, gru, rnn  steps × batch × directions × gates × hidden × (in + hidden), 4, 3 and 1 gates
+    lstm, gru, rnn  steps × batch × directions × gates × hidden × (in + hidden), 4, 3 and 1 gates;
+                    with a projection × (4 × hidden × (in + projected) + hidden × projected)
 
 and nothing for everything else. Places that lie in the padding count, as everywhere.
+
+Functions that hide products are written out in these: a bilinear layer is a linear one from the
+first input to out × second, and a matmul of that with the second (batch × out × in1 × in2 + batch
+× out × in2); Euclidean distances of n points to m are one matmul (n × m × d), other distances are
+differences alone; einsum multiplies its tensors from left to right, letters of one tensor alone
+being summed before and products that sum nothing being `mul`, which has no multiply-adds.
 
 **FLOPs** are 2 × MACs (a sum of k products takes k - 1 additions, its bias one more) and, of single
 operations:
@@ -32,10 +39,11 @@ operations:
                                             that is resized linearly, 4 cubically; none for nearest
     lstm, gru, rnn                          2 for each gate's entry (the sum of both products, the
                                             function), 2 more where there are biases, and 5, 5 and
-                                            0 for each entry of the new state
+                                            0 for each entry of the new state; peepholes count as
+                                            parameters only
 
-Moving data is free: input, output, concat, slice, gather, expand, pad, permute, embedding. So are
-the operations that nobody knows, "other:NAME": `ComputeGraph.others` lists them.
+Moving data is free: input, output, concat, slice, gather, expand, pad, permute, embedding,
+cell_state. So are the operations that nobody knows, "other:NAME": `ComputeGraph.others` lists them.
 
 **Activations** are the entries of what a node puts out; an output of the network is the tensor that
 it reads, and takes no room of its own. **Traffic** is the entries that a node reads, learned ones
@@ -54,8 +62,9 @@ __all__ = ["activation_memory", "graph_costs", "node_cost", "peak_memory", "tota
 
 
 def _weight(node: NodeLike) -> Sequence[int]:
-    """Shape of a convolution's weight, which may be computed from data."""
-    return node.weight_shape or node.input_shapes[-1]
+    """Shape of a weight, which may be computed from data, as may the bias behind it."""
+    rank = len(node.output_shape)
+    return node.weight_shape or next(s for s in reversed(node.input_shapes) if len(s) == rank)
 
 
 def _conv_macs(node: NodeLike) -> int:
@@ -72,20 +81,20 @@ def _linear_macs(node: NodeLike) -> int:
 
 def _matmul_macs(node: NodeLike) -> int:
     _, m, n = node.output_shape
-    first = node.input_shapes[0]
-    if len(node.input_shapes) > 1 or first[-2] != m:
-        inner = first[-1] if len(node.input_shapes) > 1 else first[-2]
-    else:
-        # One side is a constant; where the data may stand on either, its size tells.
+    first, operand = node.input_shapes[0], node.get("operand")
+    if operand is None and len(node.input_shapes) == 1:
+        # Written before nodes told which side is constant: the sizes tell, where they can.
         left = prod(node.weight_shape or ()) % max(1, first[-1] * n) == 0
-        inner = first[-1] if left or first[-1] != n else first[-2]
+        operand = "right" if first[-2] == m and (left or first[-1] != n) else "left"
+    inner = first[-2] if operand == "left" else first[-1]
     return prod(node.output_shape) * inner
 
 
 def _scores(node: NodeLike) -> tuple[int, int]:
-    """(g × n × m scores, d) of an attention; learned queries are not among its inputs."""
-    keys = node.input_shapes[1 if len(node.input_shapes) > 2 else 0]
+    """(g × n × m scores, d) of an attention; constants are not among its inputs."""
+    constant = node.get("constant", "q" if len(node.input_shapes) == 2 else "")
     groups, queries, _ = node.output_shape
+    keys = node.input_shapes[0 if "q" in constant else 1] if "k" not in constant else _weight(node)
     return groups * queries * keys[-2], keys[-1]
 
 
@@ -100,9 +109,17 @@ _GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 _STATE = {"lstm": 5, "gru": 5, "rnn": 0}
 
 
+def _recurrent_sizes(node: NodeLike) -> tuple[int, int, int]:
+    """Steps × batch × directions, the hidden size, and the projected one (0 without)."""
+    rows = prod(node.output_shape[:-1]) * int(node["directions"])
+    return rows, int(node["hidden"]), int(node.get("projection", 0))
+
+
 def _recurrent_macs(node: NodeLike) -> int:
-    inner = node.input_shapes[0][-1] + node["hidden"]
-    return _GATES[node.op] * prod(node.output_shape) * int(inner)
+    rows, hidden, projected = _recurrent_sizes(node)
+    read = node.weight_shape or node.input_shapes[0]
+    gates = _GATES[node.op] * hidden * (read[-1] + (projected or hidden))
+    return rows * (gates + hidden * projected)
 
 
 _MACS: dict[str, Callable[[NodeLike], int]] = {
@@ -146,8 +163,8 @@ def _resize(node: NodeLike) -> int:
 
 
 def _recurrent_rest(node: NodeLike) -> int:
-    each = _GATES[node.op] * (4 if node.get("bias") else 2) + _STATE[node.op]
-    return prod(node.output_shape) * each
+    rows, hidden, _ = _recurrent_sizes(node)
+    return rows * hidden * (_GATES[node.op] * (4 if node.get("bias") else 2) + _STATE[node.op])
 
 
 def _times(number: int) -> Callable[[NodeLike], int]:

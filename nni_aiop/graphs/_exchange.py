@@ -188,19 +188,45 @@ def _fits_linear(node: Node) -> bool:
 
 
 def _fits_matmul(node: Node) -> bool:
-    shapes = (*node.input_shapes, node.output_shape)
-    return len(shapes) in (2, 3) and all(len(shape) == 3 for shape in shapes)
+    shapes, out, operand = node.input_shapes, node.output_shape, node.get("operand")
+    if not all(len(shape) == 3 for shape in (*shapes, out)):
+        return False
+    if len(shapes) == 2:
+        (_, m, inner), (_, same, n) = shapes
+        return operand is None and inner == same and out[1:] == (m, n)
+    fits = {"left": shapes[0][2] == out[2], "right": shapes[0][1] == out[1]}
+    return len(shapes) == 1 and (any(fits.values()) if operand is None else fits[operand])
 
 
 def _fits_attention(node: Node) -> bool:
-    shapes = (*node.input_shapes[:2], node.output_shape)
-    return len(shapes) == 3 and all(len(shape) == 3 for shape in shapes)
+    constant = node.get("constant", "")
+    data = node.input_shapes[: 3 - len(constant)]
+    return (
+        constant in ("", "q", "k", "v", "qk", "qv", "kv")
+        and ("k" not in constant or len(node.weight_shape or ()) > 1)
+        and len(data) > 0
+        and all(len(shape) == 3 for shape in (*data, node.output_shape))
+    )
 
 
 def _fits_recurrent(node: Node) -> bool:
-    shapes = (node.input_shapes[0], node.output_shape)
-    return all(len(shape) == 3 for shape in shapes) and _numbers(
-        (node["hidden"], node["directions"]), 2
+    shapes = (*node.input_shapes, node.output_shape)
+    hidden, directions = node["hidden"], node["directions"]
+    width = node.get("projection", hidden)
+    states = 2 if node.op == "lstm" else 1
+    return (
+        all(len(shape) == 3 for shape in shapes)
+        and _numbers((hidden, directions, width), 3)
+        and node.output_shape[-1] == directions * width
+        and node.get("operand") in (None, "left")
+        and len(node.input_shapes) <= states + (node.get("operand") is None)
+        and len(node.weight_shape or (0, 0)) == 2
+    )
+
+
+def _fits_cell_state(node: Node) -> bool:
+    return len(node.input_shapes) == 1 and all(
+        len(shape) == 3 for shape in (*node.input_shapes, node.output_shape)
     )
 
 
@@ -240,6 +266,7 @@ _CHECKS: dict[str, Callable[[Node], bool]] = {
     "matmul": _fits_matmul,
     "attention": _fits_attention,
     **dict.fromkeys(("lstm", "gru", "rnn"), _fits_recurrent),
+    "cell_state": _fits_cell_state,
     "resize": _fits_resize,
     "slice": _fits_slice,
     "concat": _fits_concat,

@@ -11,7 +11,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "convolution": ("conv", "conv_transpose"),
     "linear": ("linear",),
     "product": ("matmul", "attention"),
-    "recurrent": ("lstm", "gru", "rnn", "embedding"),
+    "recurrent": ("lstm", "gru", "rnn", "cell_state", "embedding"),
     "pooling": ("max_pool", "avg_pool", "global_avg_pool", "global_max_pool", "reduce"),
     "normalisation": (
         "batch_norm",

@@ -148,7 +148,7 @@ def node_positions(graph: GraphLike) -> tuple[list[int], int, int]:
         told = _positions(node.op, node.output_shape, batch)
         if place in of_inputs:
             told = of_inputs[place]
-        elif node.op in ("global_avg_pool", "global_max_pool"):
+        elif node.op in ("global_avg_pool", "global_max_pool", "cell_state"):
             told = 1
         elif told is None or node.op == "linear":
             before = [found[source] for source in sources]

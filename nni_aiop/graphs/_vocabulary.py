@@ -44,8 +44,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "conv": ("kernel", "stride", "padding", "dilation", "groups"),
     "conv_transpose": ("kernel", "stride", "padding", "dilation", "groups"),
     "linear": (),
-    "matmul": (),
-    "attention": ("mask",),
+    "matmul": ("operand",),
+    "attention": ("mask", "constant"),
     "max_pool": ("kernel", "stride", "padding", "dilation"),
     "avg_pool": ("kernel", "stride", "padding"),
     "global_avg_pool": (),
@@ -71,9 +71,10 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "reduce": ("kind", "axes"),
     "permute": ("order",),
     "embedding": (),
-    "lstm": ("hidden", "directions", "bias"),
-    "gru": ("hidden", "directions", "bias"),
-    "rnn": ("hidden", "directions", "bias"),
+    "lstm": ("hidden", "directions", "bias", "projection", "operand"),
+    "gru": ("hidden", "directions", "bias", "operand"),
+    "rnn": ("hidden", "directions", "bias", "operand"),
+    "cell_state": (),
 }
 """Operation -> names of its attributes (an attribute may be absent where it does not apply).
 
@@ -83,10 +84,12 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
   them (a bias, batch normalisation) is theirs, as it is of `linear`.
 - `linear`: a product with a learned matrix over rows: shapes (rows, in) -> (rows, out), all
   leading axes being rows. Weight shape (out, in).
-- `matmul`: a product of two tensors: (g, m, k), (g, k, n) -> (g, m, n).
+- `matmul`: a product of two tensors: (g, m, k), (g, k, n) -> (g, m, n); a tensor that is the same
+  for several groups has fewer. `operand` is "left" or "right" where that side is constant.
 - `attention`: softmax(q k^T * scale + mask) v over groups (batch x heads): (g, n, d), (g, m, d),
   (g, m, e) -> (g, n, e). `mask`: whether something is added before the softmax; where it is
-  computed from data it is a further input.
+  computed from data it is a further input. `constant`: those of "qkv" that are constant; the
+  shape of constant keys is the weight shape.
 - pools: as `conv`. `global_avg_pool`, `global_max_pool`: over all axes from the third on.
 - norms: weight shape: that of the scale, None without one (batch and instance normalisation always
   have one: ONNX does not tell ones from learned numbers).
@@ -105,6 +108,11 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 - `permute`: `order` over the axes that data keep together (neighbours that stay neighbours are
   one axis, axes of length 1 none).
 - `lstm`, `gru`, `rnn`: one layer; (length, batch, in) -> (length, batch, directions x hidden).
+  Initial states that are computed from data are further inputs, (directions, batch, hidden), the
+  hidden one before the cell's; `operand` is "left" where the sequence itself is constant and a
+  state is not. An `lstm` whose hidden state is projected has its width as `projection`, and that
+  width stands for `hidden` in the shapes of its output and its hidden state.
+- `cell_state`: the last cell state of an `lstm`, (directions, batch, hidden).
 """
 
 COMMUTATIVE = frozenset({"add", "mul"})

@@ -14,14 +14,14 @@ from nni_aiop.graphs import ComputeGraph, from_module, from_onnx
 Door = Callable[[nn.Module, Tensor], ComputeGraph]
 
 
-def by_onnx(module: nn.Module, example: Tensor) -> ComputeGraph:
+def by_onnx(module: nn.Module, *examples: Tensor) -> ComputeGraph:
     """The graph of the file that PyTorch's TorchScript exporter writes."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            (example,),
+            examples,
             file,
             dynamo=False,
             opset_version=17,
@@ -46,3 +46,9 @@ def other_door(request: pytest.FixtureRequest) -> Door:
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     door: Door = request.param
     return door
+
+
+@pytest.fixture
+def file_door() -> Callable[..., ComputeGraph]:
+    """The graph of a module's ONNX file, its inputs one by one."""
+    return by_onnx

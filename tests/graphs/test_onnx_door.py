@@ -156,7 +156,7 @@ OPERATORS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
     ),
     "matmul left": (
         model([node("MatMul", ["w", "x"], ["y"])], [tensor("w", 5, 6)], TOKENS),
-        ["matmul [2x6x8 -> 2x5x8]"],
+        ["matmul operand=left [2x6x8 -> 2x5x8]"],
     ),
     "clip": (
         model([node("Clip", ["x", "l", "h"], ["y"])], [number("l", 0.0), number("h", 6.0)]),

@@ -17,11 +17,14 @@ vocabulary a door may apply these, which the rules do away with:
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs._graph import ComputeGraph
+from nni_aiop.graphs._types import Shape
+from nni_aiop.graphs.doors._einsum import einsum
 from nni_aiop.graphs.rules._assembly import assemble
 from nni_aiop.graphs.rules._canonical import merge_twins, simplify
 from nni_aiop.graphs.rules._folding import fold
@@ -29,6 +32,10 @@ from nni_aiop.graphs.rules._layout import without_layout
 from nni_aiop.graphs.rules._values import Value, constant, live
 
 __all__ = ["Builder"]
+
+
+_SAME_ENTRIES = frozenset({"identity", "reshape", "transpose", "slice", "expand"})
+"""Operations whose result has no entries that its input has not."""
 
 
 class Builder:
@@ -72,56 +79,79 @@ class Builder:
             attributes: See `OPERATIONS` and this module.
         """
         shape = tuple(shape)
+        if op == "linear" and not inputs[1].is_constant:
+            return self._computed_linear(inputs, shape, name)
         if all(v.op == "constant" for v in inputs):
             learned: dict[Hashable, int] = {}
             for v in inputs:
                 learned.update(v.learned)
-            same = op in ("identity", "reshape") and len(inputs) == 1
+            same = op in _SAME_ENTRIES and len(inputs) == 1
             return constant(shape, learned=learned, number=inputs[0].number if same else None)
         return Value(op, inputs, shape, attributes, name)
 
-    def einsum(self, equation: str, values: Sequence[Value], *, name: str = "") -> Value | None:
-        """A product of two tensors by Einstein's convention, as transposes and a `matmul`.
+    def _computed_linear(self, inputs: Sequence[Value], shape: Shape, name: str) -> Value:
+        """A `linear` whose weight is computed from data: a `matmul`, and the sum with a bias."""
+        x, weight, *bias = inputs
+        if len(weight.shape) > 1:
+            turned = weight.shape[::-1]
+            weight = self.apply("transpose", [weight], turned, name=name, order=(1, 0))
+        value = self.apply("matmul", [x, weight], shape, name=name)
+        if bias:
+            value = self.apply("binary", [value, *bias], shape, name=name, function="add")
+        return value
 
-        None where it is not one: other than two tensors, an ellipsis, a letter twice in a term,
-        or one that is summed within a single tensor.
+    def einsum(
+        self,
+        equation: str,
+        values: Sequence[Value],
+        *,
+        path: Sequence[int] | None = None,
+        name: str = "",
+    ) -> Value | None:
+        """A product by Einstein's convention, None where the equation does not fit the tensors.
+
+        Args:
+            equation: Such as "...ij,jk->...ik".
+            values: The tensors, multiplied from left to right.
+            path: Another order, as pairs of places among the tensors that are left.
+            name: For people.
         """
-        terms, _, result = equation.replace(" ", "").partition("->")
-        if len(values) != 2 or "." in equation or terms.count(",") != 1:
-            return None
-        a, b = terms.split(",")
-        if "->" not in equation:
-            result = "".join(sorted(c for c in set(a + b) if (a + b).count(c) == 1))
-        if any(len(set(term)) != len(term) for term in (a, b, result)):
-            return None
-        batch = [c for c in result if c in a and c in b]
-        rows = [c for c in result if c in a and c not in b]
-        columns = [c for c in result if c in b and c not in a]
-        inner = [c for c in a if c in b and c not in result]
-        if set(a + b) != {*batch, *rows, *columns, *inner}:
-            return None
-        size = dict(zip(a + b, values[0].shape + values[1].shape, strict=True))
+        return einsum(partial(self.apply, name=name), equation, values, path)
 
-        def laid(value: Value, term: str, groups: Sequence[Sequence[str]]) -> Value:
-            letters = [c for group in groups for c in group]
-            order = tuple(term.index(c) for c in letters)
-            moved = tuple(size[c] for c in letters)
-            value = self.apply("transpose", [value], moved, name=name, order=order)
-            shape = tuple(prod(size[c] for c in group) for group in groups)
-            return self.apply("reshape", [value], shape, name=name)
+    def recurrent(
+        self,
+        op: str,
+        x: Value,
+        weights: Sequence[Value],
+        states: Sequence[Value],
+        *,
+        hidden: int,
+        directions: int,
+        bias: bool,
+        projection: int | None = None,
+        name: str = "",
+    ) -> Value:
+        """One recurrent layer: (length, batch, directions x hidden or projection).
 
-        lead = [] if values[1].is_constant and not batch else [batch]
-        left = laid(values[0], a, [*lead, rows, inner])
-        right = laid(values[1], b, [*lead, inner, columns])
-        product = self.apply(
-            "matmul", [left, right], (*left.shape[:-1], right.shape[-1]), name=name
-        )
-        letters = [*batch, *rows, *columns]
-        product = self.apply("reshape", [product], tuple(size[c] for c in letters), name=name)
-        order = tuple(letters.index(c) for c in result)
-        return self.apply(
-            "transpose", [product], tuple(size[c] for c in result), name=name, order=order
-        )
+        Args:
+            op: "lstm", "gru" or "rnn".
+            x: (length, batch, in).
+            weights: Constants, the matrix that x is multiplied with first.
+            states: The initial hidden state, and the cell's after it: (directions, batch, ...).
+            hidden: Width of one direction.
+            directions: 1 or 2.
+            bias: Whether there are biases.
+            projection: Width of the projected hidden state, None without.
+            name: For people.
+        """
+        given = [v for v in states if v.learned or v.number != 0]
+        options: dict[str, Any] = {"hidden": hidden, "directions": directions, "bias": bias}
+        if projection is not None:
+            options["projection"] = projection
+        if x.is_constant:
+            options["operand"] = "left"
+        shape = (*x.shape[:2], directions * (projection or hidden))
+        return self.apply(op, [x, *weights, *given], shape, name=name, **options)
 
     def output(self, value: Value, name: str = "output") -> None:
         """Makes a tensor an output of the network; a constant is not one."""

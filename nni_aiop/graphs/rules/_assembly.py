@@ -37,7 +37,7 @@ def _weight_shape(value: Value) -> Shape | None:
         weight = value.inputs[place] if place < len(value.inputs) else None
         return weight.shape if weight is not None and weight.is_constant else None
     if value.op == "attention":
-        return None
+        return value.inputs[1].shape if value.inputs[1].is_constant else None
     for v in constants:
         # Outside the vocabulary constants may be indices as well.
         if v.size > 1 and (v.learned or not value.op.startswith(OTHER)):

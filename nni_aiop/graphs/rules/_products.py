@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
 from nni_aiop.graphs.rules._patterns import is_function, with_constant, without_scale
 from nni_aiop.graphs.rules._values import Value, constant
 
@@ -12,29 +14,26 @@ __all__ = ["attention", "conv", "linear", "matmul", "with_padding"]
 
 def linear(value: Value) -> Value:
     """`linear` over rows."""
-    x, weight = value.inputs[:2]
-    if x.is_constant or not weight.is_constant:
-        value.op = "matmul"
-        return _grouped_matmul(value, transposed=True)
+    weight = value.inputs[1]
     rows = prod(value.input_shapes[0][:-1])
-    features, out = value.input_shapes[0][-1], value.shape[-1]
+    features, out = value.input_shapes[0][-1], prod(weight.shape[:-1])
     value.input_shapes[0] = (rows, features)
     value.shape = (rows, out)
     value.attributes = {}
     return value
 
 
-def _grouped_matmul(value: Value, *, transposed: bool = False) -> Value:
+def _grouped_matmul(value: Value) -> Value:
     """`matmul` of groups: (g, m, k), (g, k, n) -> (g, m, n)."""
     value.attributes = {"q_shape": value.input_shapes[0], "k_shape": value.input_shapes[1]}
+    constants = [v.is_constant for v in value.inputs]
+    if any(constants):
+        value.attributes["operand"] = "left" if constants[0] else "right"
     a, b = ((1,) * (2 - len(s)) + tuple(s) for s in value.input_shapes[:2])
-    if transposed:
-        b = (*b[:-2], b[-1], b[-2])
     if len(value.input_shapes[1]) == 1:
         b = (value.input_shapes[1][0], 1)
-    shapes = [(prod(s[:-2]), s[-2], s[-1]) for s in (a, b)]
-    value.input_shapes[:2] = shapes
-    groups = max(shape[0] for shape in shapes)
+    value.input_shapes[:2] = [(prod(s[:-2]), s[-2], s[-1]) for s in (a, b)]
+    groups = prod(np.broadcast_shapes(a[:-2], b[:-2]))
     value.shape = (groups, a[-2], b[-1])
     return value
 
@@ -111,8 +110,11 @@ def attention(value: Value) -> Value:
     """`attention` over groups."""
     q, k, v = ((1,) * (3 - len(s)) + tuple(s) for s in value.input_shapes[:3])
     value.attributes = {"mask": len(value.inputs) > 3}
+    names = "".join(n for n, v in zip("qkv", value.inputs, strict=False) if v.is_constant)
+    if names:
+        value.attributes["constant"] = names
     value.input_shapes[:3] = [(prod(s[:-2]), s[-2], s[-1]) for s in (q, k, v)]
-    value.shape = (prod(q[:-2]), q[-2], v[-1])
+    value.shape = (prod(value.shape[:-2]), q[-2], v[-1])
     value.inputs[:2] = [without_scale(x) for x in value.inputs[:2]]
     return value
 

@@ -1,4 +1,4 @@
-"""ATen operations of layers: convolutions, linear layers and products, normalisation, recurrence.
+"""ATen operations of layers: convolutions, linear layers and products, normalisation.
 
 Shapes are worked out here, because PyTorch's own meta kernels for convolutions and normalisation
 are several times slower.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,7 +136,7 @@ def _linear(
     return rec.emit("linear", inputs, (*x.shape[:-1], *weight.shape[:-1]), x)
 
 
-@handles("matmul", "mm", "bmm", "mv", "dot")
+@handles("matmul", "mm", "bmm", "mv", "dot", "vdot")
 def _matmul(rec: Recorder, func: Any, a: Tensor, b: Tensor) -> Any:
     return registered(
         rec,
@@ -146,34 +147,118 @@ def _matmul(rec: Recorder, func: Any, a: Tensor, b: Tensor) -> Any:
     )
 
 
-@handles("addmm", "addbmm", "baddbmm", "addmv")
+@handles("addmm", "addbmm", "baddbmm", "addmv", "addr")
 def _addmm(
     rec: Recorder, func: Any, base: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1
 ) -> Any:
     out = rec.run(out_of_place(func), (base, a, b), {"beta": beta, "alpha": alpha})
-    product = rec.apply("matmul", [rec.value(a), rec.value(b)], out.shape)
-    for factor in (alpha,):
-        if factor != 1:
-            product = rec.apply("binary", [product, rec.number(factor)], out.shape, function="mul")
-    if beta == 0:
-        rec.register(out, product)
+    name, left, right = func._overloadpacket.__name__.strip("_"), rec.value(a), rec.value(b)
+    if name == "addr":
+        left = rec.apply("reshape", [left], (*left.shape, 1))
+        product = rec.apply("binary", [left, right], out.shape, function="mul")
+    elif name == "addbmm":
+        product = rec.apply("matmul", [left, right], (a.shape[0], *out.shape))
+        product = rec.apply("reduce", [product], out.shape, kind="sum", axes=(0,), keep=False)
     else:
-        rec.register(
-            out, rec.apply("binary", [product, rec.value(base)], out.shape, function="add")
-        )
+        product = rec.apply("matmul", [left, right], out.shape)
+    if alpha != 1:
+        product = rec.apply("binary", [product, rec.number(alpha)], out.shape, function="mul")
+    if beta != 0:
+        shift = rec.value(base)
+        if beta != 1:
+            shift = rec.apply("binary", [shift, rec.number(beta)], shift.shape, function="mul")
+        product = rec.apply("binary", [product, shift], out.shape, function="add")
+    rec.register(out, product)
     return out
 
 
 @handles("einsum")
 def _einsum(
-    rec: Recorder, func: Any, equation: str, operands: Sequence[Tensor], *args: Any, **kwargs: Any
+    rec: Recorder,
+    func: Any,
+    equation: str,
+    operands: Sequence[Tensor],
+    *,
+    path: Sequence[int] | None = None,
 ) -> Any:
-    value = rec.builder.einsum(equation, [rec.value(x) for x in operands], name=rec.scope[-1])
+    values = [rec.value(x) for x in operands]
+    value = rec.builder.einsum(equation, values, path=path, name=rec.scope[-1])
     if value is None:
-        return rec.unknown(func, (equation, operands), kwargs)
+        with rec:
+            return func.decompose(equation, operands, path=path)
     out = torch.empty(value.shape, dtype=operands[0].dtype, device="meta")
     rec.register(out, value)
     return out
+
+
+@handles("bilinear")
+def _bilinear(
+    rec: Recorder, func: Any, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """A linear layer from the first input to (out, second), times the second."""
+    builder, name = rec.builder, rec.scope[-1]
+    rows = builder.einsum("...i,oij->...oj", [rec.value(a), rec.value(weight)], name=name)
+    value = rows and builder.einsum("...oj,...j->...o", [rows, rec.value(b)], name=name)
+    if value is None:
+        raise RuntimeError(
+            f"inputs {tuple(a.shape)} and {tuple(b.shape)} must fit the weight "
+            f"{tuple(weight.shape)}"
+        )
+    if bias is not None:
+        value = rec.apply("binary", [value, rec.value(bias)], value.shape, function="add")
+    return rec.emit("identity", [value], value.shape, a)
+
+
+@handles("cdist")
+def _distances(
+    rec: Recorder, func: Any, a: Tensor, b: Tensor, p: float = 2.0, compute_mode: Any = None
+) -> Tensor:
+    """Distances of all pairs; Euclidean ones by way of the product: |a|^2 + |b|^2 - 2 a b."""
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    n, m, d = a.shape[-2], b.shape[-2], a.shape[-1]
+    left, right, shape = rec.value(a), rec.value(b), (*lead, n, m)
+    if p != 2:
+        left = rec.apply("reshape", [left], (*a.shape[:-1], 1, d))
+        right = rec.apply("reshape", [right], (*b.shape[:-2], 1, m, d))
+        apart = rec.apply("binary", [left, right], (*shape, d), function="sub")
+        kind = "l1" if p == 1 else "norm"
+        return rec.emit("reduce", [apart], shape, a, kind=kind, axes=(len(shape),), keep=False)
+    squares = []
+    for value, sizes in ((left, (*a.shape[:-1], 1)), (right, (*b.shape[:-2], 1, m))):
+        square = rec.apply("binary", [value, value], value.shape, function="mul")
+        axes = (len(value.shape) - 1,)
+        length = rec.apply("reduce", [square], value.shape[:-1], kind="sum", axes=axes, keep=False)
+        squares.append(rec.apply("reshape", [length], sizes))
+    order = (*range(b.ndim - 2), b.ndim - 1, b.ndim - 2)
+    turned = rec.apply("transpose", [right], (*b.shape[:-2], d, m), order=order)
+    product = rec.apply("matmul", [left, turned], shape)
+    product = rec.apply("binary", [product, rec.number(-2)], shape, function="mul")
+    for square in squares:
+        product = rec.apply("binary", [product, square], shape, function="add")
+    return rec.emit("unary", [product], shape, a, function="sqrt")
+
+
+@handles("conv_tbc")
+def _conv_tbc(
+    rec: Recorder, func: Any, x: Tensor, weight: Tensor, bias: Tensor, pad: int = 0
+) -> Tensor:
+    """A convolution over time whose axes are (time, batch, channels)."""
+    steps, batch, channels = x.shape
+    kernel, _, out = weight.shape
+    turned = rec.apply("transpose", [rec.value(x)], (batch, channels, steps), order=(1, 2, 0))
+    filters = rec.apply("transpose", [rec.value(weight)], (out, channels, kernel), order=(2, 1, 0))
+    length = steps + 2 * pad - kernel + 1
+    value = rec.apply(
+        "conv",
+        [turned, filters, rec.value(bias)],
+        (batch, out, length),
+        kernel=(kernel,),
+        stride=(1,),
+        padding=((pad, pad),),
+        dilation=(1,),
+        groups=1,
+    )
+    return rec.emit("transpose", [value], (length, batch, out), x, order=(2, 0, 1))
 
 
 @handles("scaled_dot_product_attention")
@@ -192,7 +277,10 @@ def _attention(
     if is_causal:
         masks.append(rec.builder.constant((q.shape[-2], k.shape[-2])))
     inputs = [*map(rec.value, (q, k, v)), *masks]
-    return rec.emit("attention", inputs, (*q.shape[:-1], v.shape[-1]), q)
+    lead: Sequence[int] = q.shape[:-2]
+    if not kwargs.get("enable_gqa"):
+        lead = np.broadcast_shapes(lead, k.shape[:-2], v.shape[:-2])
+    return rec.emit("attention", inputs, (*lead, q.shape[-2], v.shape[-1]), q)
 
 
 def _norm_inputs(
@@ -275,64 +363,3 @@ def _group_norm(
 ) -> Tensor:
     inputs = [rec.value(v) for v in (x, weight, bias) if v is not None]
     return rec.emit("group_norm", inputs, x.shape, x, groups=groups)
-
-
-@handles("lstm", "gru", "rnn_tanh", "rnn_relu")
-def _recurrent(
-    rec: Recorder,
-    func: Any,
-    x: Tensor,
-    state: Any,
-    params: Sequence[Tensor],
-    biases: bool,
-    layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> Any:
-    """One node for each layer; the last states are slices of what the layers put out."""
-    op = func._overloadpacket.__name__.split("_")[0]
-    directions = 2 if bidirectional else 1
-    each = len(params) // (layers * directions)
-    hidden = params[1].shape[1]
-    value = rec.value(x)
-    length, batch = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
-    if batch_first:
-        value = rec.apply("transpose", [value], (length, batch, x.shape[2]), order=(1, 0, 2))
-    last = []
-    for layer in range(layers):
-        own = params[layer * directions * each : (layer + 1) * directions * each]
-        value = rec.apply(
-            op,
-            [value, *map(rec.value, own)],
-            (length, batch, directions * hidden),
-            hidden=hidden,
-            directions=directions,
-            bias=biases,
-        )
-        last.append(
-            rec.apply(
-                "slice",
-                [value],
-                (1, batch, directions * hidden),
-                axis=0,
-                start=length - 1,
-                stop=length,
-                step=1,
-            )
-        )
-    if batch_first:
-        value = rec.apply(
-            "transpose", [value], (batch, length, directions * hidden), order=(1, 0, 2)
-        )
-        out = rec.emit("identity", [value], (batch, length, directions * hidden), x)
-    else:
-        out = rec.emit("identity", [value], (length, batch, directions * hidden), x)
-    rows = [rec.apply("reshape", [v], (directions, batch, hidden)) for v in last]
-    states = rec.apply("concat", rows, (layers * directions, batch, hidden), axis=0)
-    n_states = 2 if op == "lstm" else 1
-    return (
-        out,
-        *(rec.emit("identity", [states], states.shape, x) for _ in range(n_states)),
-    )

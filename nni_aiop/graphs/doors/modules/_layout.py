@@ -188,6 +188,9 @@ def _split(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> An
     for part in parts:
         length = 1 if name == "unbind" else part.shape[dim]
         _cut(rec, part, x, dim, at, at + length, 1)
+        if name.startswith("unsafe"):
+            # What is written into such a part is not seen in the whole.
+            rec.register(part, rec.value(part))
         at += length
     return parts
 

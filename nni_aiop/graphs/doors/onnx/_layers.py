@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs.doors.onnx._call import Call, handle_other, handles
 from nni_aiop.graphs.doors.onnx._layout import cut
-from nni_aiop.graphs.rules._values import Value
+from nni_aiop.graphs.rules._values import Value, constant
 
 
 def padding_of(
@@ -127,7 +127,8 @@ def _matmul(call: Call) -> Value:
 
 @handles("Einsum")
 def _einsum(call: Call) -> Value | list[Value]:
-    value = call.builder.einsum(call.option("equation", ""), call.values(), name=call.name)
+    equation = call.option("equation", "")
+    value = call.builder.einsum(equation, call.values(), name=call.name)
     return handle_other(call) if value is None else value
 
 
@@ -223,31 +224,43 @@ def _pool(call: Call) -> list[Value]:
 
 @handles("LSTM", "GRU", "RNN")
 def _recurrent(call: Call) -> list[Value]:
-    """One layer; the last states are slices of what it puts out."""
-    weights = [call.value(1), call.value(2)] + ([call.value(3)] if call.given(3) else [])
+    """One layer; the last hidden states are slices of what it puts out."""
+    op = call.node.op_type.lower()
+    places = [place for place in (1, 2, 3, 7) if call.given(place)]
+    weights = [call.value(place) for place in places]
     if not all(w.is_constant for w in weights):
         return handle_other(call)
+    states = [call.value(place) for place in (5, 6) if call.given(place)]
     x, directions, hidden = call.x, weights[0].shape[0], weights[1].shape[-1]
     batch_first = call.option("layout", 0) == 1
     if batch_first:
-        x = call.apply("transpose", [x], (x.shape[1], x.shape[0], x.shape[2]), order=(1, 0, 2))
+        x, *states = (_batch_second(call, v) for v in (x, *states))
     length, batch, _ = x.shape
-    # The weights of the directions lie in one tensor: the shape is that of one.
-    one = [call.apply("slice", [w], w.shape[1:]) for w in weights]
-    value = call.apply(
-        call.node.op_type.lower(),
-        [x, *one],
-        (length, batch, directions * hidden),
+    value = call.builder.recurrent(
+        op,
+        x,
+        # The weights of the directions lie in one tensor: the shape is that of one.
+        [constant(w.shape[1:], learned=w.learned) for w in weights],
+        states,
         hidden=hidden,
         directions=directions,
-        bias=len(weights) > 2,
+        bias=call.given(3),
+        name=call.name,
     )
     apart = call.apply("reshape", [value], (length, batch, directions, hidden))
     order = (1, 0, 2, 3) if batch_first else (0, 2, 1, 3)
     shape = tuple(apart.shape[axis] for axis in order)
     results = [call.apply("transpose", [apart], shape, order=order)]
-    last = cut(call, value, 0, length - 1, length)
-    last = call.apply("reshape", [last], (directions, batch, hidden))
+    shape = (directions, batch, hidden)
+    last = [call.apply("reshape", [cut(call, value, 0, length - 1, length)], shape)]
+    if len(call.shapes) > 2:
+        last.append(call.apply("cell_state", [value], shape))
     if batch_first:
-        last = call.apply("transpose", [last], (batch, directions, hidden), order=(1, 0, 2))
-    return [*results, *(last for _ in call.shapes[1:])]
+        last = [_batch_second(call, v) for v in last]
+    return [*results, *last]
+
+
+def _batch_second(call: Call, value: Value) -> Value:
+    """The tensor with its first two axes exchanged."""
+    first, second, width = value.shape
+    return call.apply("transpose", [value], (second, first, width), order=(1, 0, 2))
