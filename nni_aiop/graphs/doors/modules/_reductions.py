@@ -31,7 +31,7 @@ def _pool_forward(
     stride = kernel if stride is None or stride == [] else each(stride, n)
     pads = tuple((p, p) for p in padding)
     spatial = window(x.shape[-n:], kernel, stride, pads, dilation, ceil=ceil)
-    attributes = {"kernel": kernel, "stride": stride, "padding": pads}
+    attributes: dict[str, Any] = {"kernel": kernel, "stride": stride, "padding": pads}
     if op == "max_pool":
         attributes["dilation"] = dilation
     return rec.emit(op, [rec.value(x)], (*x.shape[:-n], *spatial), x, **attributes)
@@ -97,7 +97,7 @@ def _adaptive_pool(rec: Recorder, func: Any, x: Tensor, size: Any) -> Any:
     shape = (*x.shape[:-n], *size)
     if all(have % want == 0 for have, want in zip(x.shape[-n:], size, strict=True)):
         kernel = tuple(have // want for have, want in zip(x.shape[-n:], size, strict=True))
-        attributes = {"kernel": kernel, "stride": kernel, "padding": ((0, 0),) * n}
+        attributes: dict[str, Any] = {"kernel": kernel, "stride": kernel, "padding": ((0, 0),) * n}
         if kind == "max":
             attributes["dilation"] = (1,) * n
         op = f"{kind}_pool" if max(kernel) > 1 else "identity"
@@ -146,7 +146,7 @@ def _reduce(
 ) -> Any:
     kind = _REDUCE[func._overloadpacket.__name__]
     axes = _axes(x, dim)
-    if kind == "mean" and not kwargs:
+    if kind == "mean" and not kwargs and x.is_contiguous():
         shape = _reduced(x, axes, keepdim)
         return rec.emit("reduce", [rec.value(x)], shape, x, kind=kind, axes=axes, keep=keepdim)
     return registered(
