@@ -28,6 +28,7 @@ from nni_aiop.graphs.doors.modules._examples import (
 )
 from nni_aiop.graphs.doors.modules._handlers import HANDLERS
 from nni_aiop.graphs.doors.modules._known import DataDependentError
+from nni_aiop.graphs.doors.modules._python import PythonCalls
 from nni_aiop.graphs.doors.modules._recorder import Recorder
 
 __all__ = ["from_module"]
@@ -92,7 +93,7 @@ def from_module(
     args, named = _inputs(recorder, arguments, by_keyword)
     _name_modules(twin, recorder.scope)
     try:
-        with torch.inference_mode(), _ordinary_attention(), recorder:
+        with torch.inference_mode(), _ordinary_attention(), recorder, PythonCalls(recorder):
             result = twin(*args, **named)
     except Exception as err:
         reason = _reason(module, recorder.scope[-1], err)
@@ -166,7 +167,7 @@ def _reason(module: nn.Module, scope: str, err: Exception) -> str:
 def _short(text: str, longest: int = 160) -> str:
     """The first sentence of a message, without addresses in memory."""
     text = re.sub(r" (object )?at 0x[0-9a-f]+", "", text.strip().split("\n")[0])
-    text = re.split(r"[.;:!?]\s+(?=[A-Z])", text)[0]
+    text = re.split(r"[.;:!?]\s+(?=[A-Z])", text)[0].rstrip(".;:!?")
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nni_aiop.graphs.doors.modules._recorder import Recorder
 from nni_aiop.graphs.doors.modules._reductions import extreme
@@ -155,10 +155,18 @@ def _identity(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) ->
     if x.is_meta and rec.known.twin(x) is None:
         # There are no values to move: what goes to another device stays where all the rest is.
         args, kwargs = tree_map_only(torch.device, lambda _: x.device, (args, kwargs))
+    elif x.is_meta and any(d.type != "meta" for d in _devices(args, kwargs)):
+        out = rec.known.compute(func, (x, *args), kwargs).clone()
+        rec.register(out, rec.value(x))
+        return out
     out = rec.run(func, (x, *args), kwargs)
     if out is not x:
         rec.register_view(out, x, lambda v: v, lambda v: v)
     return out
+
+
+def _devices(args: Any, kwargs: Any) -> list[torch.device]:
+    return [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.device)]
 
 
 @handles("copy")

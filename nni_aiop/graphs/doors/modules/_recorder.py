@@ -220,11 +220,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         pure = schema.pure
         handler = None if pure is None else self._handlers.get(pure._overloadpacket.__name__)
         factory = schema.name in _FACTORIES and not schema.takes_data
-        if handler is None and schema.composite and not factory and not schema.reads_data:
-            with self:
-                return func.decompose(*args, **kwargs)
+        if handler is None and schema.composite and not factory and schema.name != "item":
+            if not schema.outs or pure is None:
+                return self.unknown(func, args, kwargs)
+            handler = _decomposed
         known = self.known.are_known(args, kwargs)
-        if schema.reads_data and (schema.name != "index" or _by_mask(args[1])):
+        if schema.name == "index" and _by_mask(args[1]):
+            args = (args[0], self._places(args[1]))
+        elif schema.name == "masked_select" and not known:
+            masks = self._places([args[1]])
+            return self._handlers["index"](self, torch.ops.aten.index.Tensor, args[0], masks)
+        elif schema.reads_data and schema.name != "index":
             return self._read(func, args, kwargs, known)
         if schema.writes:
             return self._mutate(func, schema, handler, args, kwargs, known)
@@ -293,6 +299,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.register(out, self.apply(name, values, out.shape))
                 self.known.add(out, twin)
         return result
+
+    def _places(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Indices, with masks of known values as the places where they are true."""
+        found: list[Tensor | None] = []
+        for index in indices:
+            if index is None or not _by_mask([index]):
+                found.append(index)
+                continue
+            if self.known.twin(index) is None:
+                raise DataDependentError("index", shape=True)
+            places = torch.ops.aten.nonzero.default
+            with self:
+                found += self._read(places, (index,), {}, True).unbind(1)
+        return found
 
     def _mutate(
         self,
@@ -366,7 +386,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for x in tensors_in(args, kwargs)
         }
         swapped = pytree.tree_map_only(Tensor, lambda x: copies[id(x)], (args, kwargs))
-        result = func(*swapped[0], **swapped[1])
+        try:
+            result = func(*swapped[0], **swapped[1])
+        except NotImplementedError:  # no meta kernel, as for masks; the shape is the target's
+            if schema.outs or not all(schema.returns_written):
+                raise
+            result = ()
         name = schema.name.strip("_")
         for target in targets:
             shape = tuple(copies[id(target)].shape)
@@ -429,10 +454,28 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         return self._meta[id(tensor)]
 
+    def _one_device(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The arguments, in which meta tensors show those of the CPU, if there are both."""
+        tensors = tensors_in(args, kwargs)
+        if not any(x.is_meta for x in tensors) or all(x.is_meta for x in tensors):
+            return args, kwargs
+
+        def moved(x: Tensor) -> Tensor:
+            shown = self.meta(x)
+            if shown is not x and id(shown) not in self._entries:
+                self.register_view(shown, x, lambda v: v, lambda v: v)
+                if self.known.twin(x) is not None:
+                    self.known.add(shown, x)
+            return shown
+
+        moved_args, moved_kwargs = pytree.tree_map_only(Tensor, moved, (args, kwargs))
+        return moved_args, moved_kwargs
+
     def unknown(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """An operation outside the table: what it is made of, or "other:NAME"."""
         schema = schema_of(func)
         if schema.composite:
+            args, kwargs = self._one_device(args, kwargs)
             with self:
                 return func.decompose(*args, **kwargs)
         result = self.run(func, args, kwargs)
@@ -461,6 +504,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         live(values)
         ends = {id(v): v for v in values if v.uses == 0 and v.op not in ("constant", "input")}
         return list(ends.values())
+
+
+def _decomposed(rec: Recorder, func: Any, *args: Any, **kwargs: Any) -> Any:
+    return rec.unknown(func, args, kwargs)
 
 
 def _by_mask(indices: Sequence[Tensor | None]) -> bool:

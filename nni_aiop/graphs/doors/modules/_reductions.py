@@ -141,18 +141,17 @@ def _reduced(x: Tensor, axes: Sequence[int], keepdim: bool) -> tuple[int, ...]:
 
 
 @handles(*_REDUCE)
-def _reduce(
-    rec: Recorder, func: Any, x: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
-) -> Any:
+def _reduce(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     kind = _REDUCE[func._overloadpacket.__name__]
+    dim, keepdim = (*args, *(kwargs.get("dim"), kwargs.get("keepdim", False))[len(args) :])
     axes = _axes(x, dim)
-    if kind == "mean" and not kwargs and x.is_contiguous():
+    if kind == "mean" and "dtype" not in kwargs and x.is_contiguous():
         shape = _reduced(x, axes, keepdim)
         return rec.emit("reduce", [rec.value(x)], shape, x, kind=kind, axes=axes, keep=keepdim)
     return registered(
         rec,
         func,
-        (x,) if dim is None and not keepdim else (x, dim, keepdim),
+        (x, *args),
         kwargs,
         lambda out: rec.apply(
             "reduce", [rec.value(x)], out.shape, kind=kind, axes=axes, keep=keepdim
@@ -178,19 +177,24 @@ def extreme(
 
 
 @handles("norm", "linalg_vector_norm", "frobenius_norm")
-def _vector_norm(
-    rec: Recorder,
-    func: Any,
-    x: Tensor,
-    p: Any = 2,
-    dim: Any = None,
-    keepdim: bool = False,
-    **kwargs: Any,
-) -> Any:
+def _vector_norm(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    given = dict(zip(("p", "dim", "keepdim"), args, strict=False))
+    if func._overloadpacket.__name__ == "frobenius_norm":
+        given = dict(zip(("dim", "keepdim"), args, strict=False))
+    p = given.get("p", kwargs.get("ord", kwargs.get("p", 2)))
+    dim = given.get("dim", kwargs.get("dim"))
+    keepdim = given.get("keepdim", kwargs.get("keepdim", False))
     kind = {1: "l1", 2: "l2", None: "l2", "fro": "l2"}.get(p, "norm")
     axes = _axes(x, dim)
-    shape = _reduced(x, axes, keepdim)
-    return rec.emit("reduce", [rec.value(x)], shape, x, kind=kind, axes=axes, keep=keepdim)
+    return registered(
+        rec,
+        func,
+        (x, *args),
+        kwargs,
+        lambda out: rec.apply(
+            "reduce", [rec.value(x)], out.shape, kind=kind, axes=axes, keep=keepdim
+        ),
+    )
 
 
 def _variance(
