@@ -7,52 +7,34 @@ computed and the module is not touched: the copy shares no tensor with it.
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs._graph import ComputeGraph
+from nni_aiop.graphs.doors.modules._copies import meta_copy, on_meta
+from nni_aiop.graphs.doors.modules._examples import (
+    Plain,
+    is_shape,
+    mapped,
+    plain_arguments,
+    tensors_of,
+)
 from nni_aiop.graphs.doors.modules._handlers import HANDLERS
+from nni_aiop.graphs.doors.modules._known import DataDependentError
+from nni_aiop.graphs.doors.modules._python import PythonCalls
 from nni_aiop.graphs.doors.modules._recorder import Recorder
 
 __all__ = ["from_module"]
 
 Example = Any
-"""A tensor, a shape, or any nest of them in tuples, lists and dicts."""
-
-
-def _on_meta(x: Any) -> Tensor:
-    if isinstance(x, Tensor):
-        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
-    if any(n < 1 for n in x):
-        raise GraphError(f"a shape must be of positive whole numbers, but got {tuple(x)}.")
-    return torch.empty(x, device="meta")
-
-
-def _is_shape(x: Any) -> bool:
-    return isinstance(x, (tuple, list)) and len(x) > 0 and all(type(n) is int for n in x)
-
-
-def _copy(module: nn.Module) -> tuple[nn.Module, dict[int, str]]:
-    """A copy in evaluation mode that holds meta tensors, and its parameters' names."""
-    memo: dict[int, Any] = {}
-    for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(_on_meta(parameter), requires_grad=False)
-    for buffer in module.buffers():
-        memo.setdefault(id(buffer), _on_meta(buffer))
-    for part in module.modules():
-        # A module holds a dozen of these for hooks; copying them takes longer than all the rest.
-        for value in vars(part).values():
-            if type(value) is OrderedDict and not value:
-                memo[id(value)] = OrderedDict()
-    twin = copy.deepcopy(module, memo).eval()
-    names = {id(p): name for name, p in twin.named_parameters()}
-    return twin, names
+"""A tensor, a shape, or any nest of them in tuples, lists, mappings and dataclasses."""
 
 
 def from_module(
@@ -60,6 +42,8 @@ def from_module(
     example: Example,
     *,
     kwargs: dict[str, Example] | None = None,
+    constants: dict[str, Any] | None = None,
+    partial: bool = False,
 ) -> ComputeGraph:
     """The compute graph of a PyTorch module, in evaluation mode.
 
@@ -68,69 +52,91 @@ def from_module(
     Args:
         module: Any module that can be copied (`copy.deepcopy`).
         example: Its inputs: a tensor or a shape such as (1, 3, 224, 224); a tuple or list of
-            them where the module takes several; nests where an input is one. Values are not
-            looked at; a shape means float32.
-        kwargs: Inputs by keyword.
+            them where the module takes several; nests where an input is one. A shape means
+            float32. Values are not looked at, but for those of integer and boolean tensors, such
+            as a mask of which the module asks whether it is all ones.
+        kwargs: Inputs by keyword. Whole numbers such as (16, 16) are a shape here, too, but for
+            an argument that `forward` annotates as numbers (`tuple[int, int]`), or whose default
+            is such.
+        constants: Arguments by keyword that are passed on as they are, whatever they look like.
+        partial: Whether a module that asks for values of its data (detectors that filter their
+            boxes) gives the graph up to there, with a warning that says where. The outputs are
+            then what was computed and not read yet.
 
     Raises:
-        GraphError: The module raises, its control flow depends on data, its shapes do, or no
-            output depends on an input. The module's own exception is the cause.
+        GraphError: The module is scripted or traced, or has parameters that are not initialised;
+            it raises; its control flow depends on data, or its shapes do; or no output depends
+            on an input. The module's own exception is the cause.
 
     Example:
         >>> graph = from_module(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), (8, 4))
         >>> graph.operations
         {'input': 1, 'linear': 1, 'output': 1, 'relu': 1}
     """
-    if isinstance(example, Tensor) or _is_shape(example):
+    if isinstance(example, Tensor) or is_shape(example):
         example = (example,)
     if not isinstance(example, (tuple, list)):
         raise GraphError(
             f"an example must be a tensor or a shape, or several, but got {example!r}."
         )
-    kwargs = kwargs or {}
-    try:
-        twin, learned = _copy(module)
-    except Exception as err:
-        raise GraphError(
-            f"a module must bear copy.deepcopy, but {type(module).__name__} raised "
-            f"{type(err).__name__}: {err}"
-        ) from err
+    if twice := sorted({*(kwargs or {})} & {*(constants or {})}):
+        raise GraphError(f"an argument must be given once, but got {twice[0]!r} twice.")
+    arguments, by_keyword = plain_arguments(module, example, kwargs or {})
+    by_keyword.update({name: Plain(value) for name, value in (constants or {}).items()})
+    twin, buffers = meta_copy(module)
     recorder = Recorder(HANDLERS)
-    for parameter in twin.parameters():
-        recorder.register(
-            parameter, recorder.builder.parameter(tuple(parameter.shape), learned[id(parameter)])
-        )
-    leaves, spec = pytree.tree_flatten(
-        (tuple(example), kwargs), is_leaf=lambda x: isinstance(x, Tensor) or _is_shape(x)
-    )
-    inputs = []
-    for place, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor) or _is_shape(leaf):
-            leaf = _on_meta(leaf)
-            recorder.register(leaf, recorder.builder.input(tuple(leaf.shape), f"input_{place}"))
-        inputs.append(leaf)
-    args, named = pytree.tree_unflatten(inputs, spec)
+    for name, parameter in twin.named_parameters():
+        value = recorder.builder.parameter(tuple(parameter.shape), name)
+        recorder.register(parameter, value)
+    for buffer, original in buffers:
+        recorder.known.add_original(buffer, original)
+    args, named = _inputs(recorder, arguments, by_keyword)
     _name_modules(twin, recorder.scope)
     try:
-        with torch.inference_mode(), recorder:
+        with torch.inference_mode(), _ordinary_attention(), recorder, PythonCalls(recorder):
             result = twin(*args, **named)
     except Exception as err:
-        raise GraphError(_reason(module, recorder.scope[-1], err)) from err
-    tensors = [x for x in pytree.tree_leaves(_plain(result)) if isinstance(x, Tensor)]
-    for place, tensor in enumerate(tensors):
-        recorder.builder.output(recorder.value(tensor), f"output_{place}")
+        reason = _reason(module, recorder.scope[-1], err)
+        if not partial or not _depends_on_data(err):
+            if any(map(is_shape, by_keyword.values())) and not isinstance(err, GraphError):
+                reason += " (whole numbers that are no shape are given as constants=...)"
+            raise GraphError(reason) from err
+        warnings.warn(f"the graph ends early: {reason}", stacklevel=2)
+        ends = recorder.unread()
+    else:
+        ends = [recorder.value(tensor) for tensor in tensors_of(result)]
+    for place, value in enumerate(ends):
+        recorder.builder.output(value, f"output_{place}")
     return recorder.builder.finish()
 
 
-def _plain(result: Any) -> Any:
-    """Dicts and records of a kind that pytree does not know, as plain dicts."""
-    if isinstance(result, dict):
-        return {str(k): _plain(v) for k, v in result.items()}
-    if hasattr(result, "__dataclass_fields__"):
-        return {k: _plain(getattr(result, k)) for k in result.__dataclass_fields__}
-    if isinstance(result, (list, tuple)):
-        return [_plain(v) for v in result]
-    return result
+def _inputs(recorder: Recorder, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """The arguments with meta tensors, which the recorder knows as inputs."""
+    place = -1
+
+    def leaf(x: Any) -> Any:
+        nonlocal place
+        place += 1
+        if not isinstance(x, Tensor) and not is_shape(x):
+            return x
+        made = on_meta(x)
+        recorder.register(made, recorder.builder.input(tuple(made.shape), f"input_{place}"))
+        if isinstance(x, Tensor):
+            recorder.known.add_original(made, x)
+        return made
+
+    return [mapped(x, leaf) for x in args], {k: mapped(x, leaf) for k, x in kwargs.items()}
+
+
+@contextlib.contextmanager
+def _ordinary_attention() -> Iterator[None]:
+    """Transformers run layer by layer, not by one fused operation, nor on nested tensors."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _name_modules(module: nn.Module, scope: list[str]) -> None:
@@ -146,17 +152,31 @@ def _name_modules(module: nn.Module, scope: list[str]) -> None:
 
 def _reason(module: nn.Module, scope: str, err: Exception) -> str:
     what = f"{type(module).__name__}" + (f" (in {scope})" if scope else "")
-    text = str(err).strip().split("\n")[0]
-    if any(word in str(err) for word in _DATA_DEPENDENT):
+    if _depends_on_data(err):
+        asked = str(err) if isinstance(err, DataDependentError) else _short(str(err))
         return (
             f"what a network does must not depend on the values of its data, but {what} asks for "
-            f"one: {text}"
+            f"one: {asked}; partial=True gives the graph up to there"
         )
-    return f"a network must run on the example, but {what} raised {type(err).__name__}: {text}"
+    return (
+        f"a network must run on the example, but {what} raised {type(err).__name__}: "
+        f"{_short(str(err))}"
+    )
+
+
+def _short(text: str, longest: int = 160) -> str:
+    """The first sentence of a message, without addresses in memory."""
+    text = re.sub(r" (object )?at 0x[0-9a-f]+", "", text.strip().split("\n")[0])
+    text = re.split(r"[.;:!?]\s+(?=[A-Z])", text)[0].rstrip(".;:!?")
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def _depends_on_data(err: Exception) -> bool:
+    return isinstance(err, DataDependentError) or any(word in str(err) for word in _DATA_DEPENDENT)
 
 
 _DATA_DEPENDENT = (
-    "cannot be called on meta tensors",
+    "on meta tensors",
     "data-dependent",
     "data-independent",
     "aten::nonzero",
@@ -165,4 +185,8 @@ _DATA_DEPENDENT = (
     "aten::masked_select",
     "aten::is_nonzero",
     "Tensor on device meta",
+    "meta device type tensor to numpy",
+    "tensor with unallocated storage",
+    "Cannot copy out of meta tensor",
 )
+"""How PyTorch says that a meta tensor has no values."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nni_aiop.graphs.doors.modules._recorder import Recorder
 from nni_aiop.graphs.doors.modules._reductions import extreme
@@ -117,6 +118,7 @@ def _binary(
         and x.is_meta
         and x.shape == other.shape
         and x.dtype == other.dtype
+        and x.stride() == other.stride()
         and function in ("add", "sub", "mul")
     ):
         return rec.emit("binary", [a, b], x.shape, x, function=function)
@@ -145,19 +147,26 @@ def _rsub(rec: Recorder, func: Any, x: Tensor, other: Any, alpha: float = 1) -> 
 def _identity(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     name = func._overloadpacket.__name__.rstrip("_")
     if name.endswith("dropout"):
-        if func._overloadpacket.__name__.endswith("_"):
+        p, train = (*args, kwargs.get("train"))[:2]
+        if name != "native_dropout" and (not train or p == 0):
             return x
-        out = torch.empty(x.shape, dtype=x.dtype, device="meta")
+        out = rec.emit("identity", [rec.value(x)], x.shape, x)
+        return (out, torch.ones_like(out)) if name == "native_dropout" else out
+    if x.is_meta and rec.known.twin(x) is None:
+        # There are no values to move: what goes to another device stays where all the rest is.
+        args, kwargs = tree_map_only(torch.device, lambda _: x.device, (args, kwargs))
+    elif x.is_meta and any(d.type != "meta" for d in _devices(args, kwargs)):
+        out = rec.known.compute(func, (x, *args), kwargs).clone()
         rec.register(out, rec.value(x))
-        return (out, out) if name == "native_dropout" else out
-    out = rec.run(func, (x, *args), kwargs)
-    if out is x:
         return out
-    if out.untyped_storage()._cdata == x.untyped_storage()._cdata:
+    out = rec.run(func, (x, *args), kwargs)
+    if out is not x:
         rec.register_view(out, x, lambda v: v, lambda v: v)
-    else:
-        rec.register(out, rec.value(x))
     return out
+
+
+def _devices(args: Any, kwargs: Any) -> list[torch.device]:
+    return [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.device)]
 
 
 @handles("copy")
@@ -165,15 +174,15 @@ def _copy(rec: Recorder, func: Any, x: Tensor, source: Tensor, *args: Any) -> Te
     value = rec.value(source)
     if source.shape != x.shape:
         value = rec.apply("expand", [value], x.shape)
-    out = torch.empty(x.shape, dtype=x.dtype, device="meta")
-    rec.register(out, value)
-    return out
+    return rec.emit("identity", [value], x.shape, x)
 
 
 @handles("fill", "zero")
 def _fill(rec: Recorder, func: Any, x: Tensor, number: Any = 0) -> Tensor:
+    if isinstance(number, Tensor):
+        return rec.emit("expand", [rec.value(number)], x.shape, x)
     out = torch.empty(x.shape, dtype=x.dtype, device="meta")
-    known = None if isinstance(number, Tensor) else float(number)
+    known = None if isinstance(number, complex) else float(number)
     rec.register(out, rec.builder.constant(x.shape, known))
     return out
 

@@ -38,29 +38,48 @@ def _conv(
         pads = ((0, 0),) * n if padding == "valid" else same_padding(kernel, dilation)
     else:
         pads = tuple((p, p) for p in each(padding, n))
-    value = rec.value(x)
-    batched = x.ndim == n + 2
-    shape = tuple(x.shape) if batched else (1, *x.shape)
-    if shape[1] != weight.shape[1] * groups:
-        raise RuntimeError(
-            f"expected input to have {weight.shape[1] * groups} channels, but got {shape[1]}"
-        )
-    if not batched:
-        value = rec.apply("reshape", [value], shape)
-    sizes = (shape[0], weight.shape[0], *window(shape[2:], kernel, stride, pads, dilation))
-    inputs = [value, rec.value(weight)] + ([] if bias is None else [rec.value(bias)])
-    out = rec.emit(
+    shape = _batched(x, n, weight.shape[1] * groups)
+    spatial = window(shape[2:], kernel, stride, pads, dilation)
+    return _convolved(
+        rec,
         "conv",
-        inputs,
-        sizes,
-        x,
+        (x, weight, bias),
+        (shape[0], weight.shape[0], *spatial),
         kernel=kernel,
         stride=stride,
         padding=pads,
         dilation=dilation,
         groups=groups,
     )
-    return out if batched else out.squeeze(0)
+
+
+def _batched(x: Tensor, n: int, channels: int) -> tuple[int, ...]:
+    """The shape of a convolution's input with a batch axis."""
+    shape = tuple(x.shape) if x.ndim == n + 2 else (1, *x.shape)
+    if len(shape) != n + 2:
+        raise RuntimeError(
+            f"expected {n + 1}D or {n + 2}D input to {n}D convolution, but got {tuple(x.shape)}"
+        )
+    if shape[1] != channels:
+        raise RuntimeError(f"expected input to have {channels} channels, but got {shape[1]}")
+    return shape
+
+
+def _convolved(
+    rec: Recorder,
+    op: str,
+    tensors: tuple[Tensor, Tensor, Tensor | None],
+    shape: tuple[int, ...],
+    **attributes: Any,
+) -> Tensor:
+    """The result of a convolution whose batched shape is given, without the axis of no batch."""
+    x, weight, bias = tensors
+    inputs = [rec.value(v) for v in (x, weight, bias) if v is not None]
+    if x.ndim == len(shape):
+        return rec.emit(op, inputs, shape, x, weight=weight, **attributes)
+    inputs[0] = rec.apply("reshape", inputs[:1], (1, *x.shape))
+    out = rec.apply(op, inputs, shape, **attributes)
+    return rec.emit("reshape", [out], shape[1:], x)
 
 
 @handles("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -81,18 +100,18 @@ def _conv_transpose(
     stride, dilation, padding, extra = (
         each(v, n) for v in (stride, dilation, padding, output_padding)
     )
+    shape = _batched(x, n, weight.shape[0])
     spatial = tuple(
         (size - 1) * s - 2 * p + d * (k - 1) + e + 1
         for size, s, p, d, k, e in zip(
-            x.shape[2:], stride, padding, dilation, kernel, extra, strict=True
+            shape[2:], stride, padding, dilation, kernel, extra, strict=True
         )
     )
-    inputs = [rec.value(x), rec.value(weight)] + ([] if bias is None else [rec.value(bias)])
-    return rec.emit(
+    return _convolved(
+        rec,
         "conv_transpose",
-        inputs,
-        (x.shape[0], weight.shape[1] * groups, *spatial),
-        x,
+        (x, weight, bias),
+        (shape[0], weight.shape[1] * groups, *spatial),
         kernel=kernel,
         stride=stride,
         padding=tuple((p, p) for p in padding),

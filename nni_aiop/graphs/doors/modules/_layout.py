@@ -19,7 +19,14 @@ from nni_aiop.graphs.rules._values import Value
     "reshape_as", "atleast_1d", "_reshape_alias", "ravel",
 )  # fmt: skip
 def _reshape(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-    out = rec.run(func, (x, *args), kwargs)
+    if func._overloadname == "dtype":
+        return rec.unknown(func, (x, *args), kwargs)
+    try:
+        out = rec.run(func, (x, *args), kwargs)
+    except RuntimeError:
+        if func._overloadpacket.__name__ != "view" or not rec.is_loose(x):
+            raise
+        out = rec.run(torch.ops.aten.reshape.default, (x, *args), kwargs)
     if out is x:
         return out
     before, after = tuple(x.shape), tuple(out.shape)
@@ -221,25 +228,24 @@ def _stack(rec: Recorder, func: Any, tensors: Sequence[Tensor], dim: int = 0) ->
 @handles("roll")
 def _roll(rec: Recorder, func: Any, x: Tensor, shifts: Any, dims: Any = ()) -> Any:
     shifts, dims = each(shifts, 1), each(dims, 1)
-    if not dims:
-        return rec.unknown(func, (x, shifts), {})
     value = rec.value(x)
+    flat = not dims
+    if flat:
+        value, dims = rec.apply("reshape", [value], (x.numel(),)), (0,)
+    shape = value.shape
     for shift, dim in zip(shifts, dims, strict=True):
-        dim %= x.ndim
-        size = x.shape[dim]
-        cut = -shift % size
+        dim %= len(shape)
+        cut = -shift % shape[dim]
         if cut == 0:
             continue
         parts = []
-        for start, stop in ((cut, size), (0, cut)):
-            shape = tuple(stop - start if a == dim else n for a, n in enumerate(x.shape))
+        for start, stop in ((cut, shape[dim]), (0, cut)):
+            part = tuple(stop - start if a == dim else n for a, n in enumerate(shape))
             parts.append(
-                rec.apply("slice", [value], shape, axis=dim, start=start, stop=stop, step=1)
+                rec.apply("slice", [value], part, axis=dim, start=start, stop=stop, step=1)
             )
-        value = rec.apply("concat", parts, x.shape, axis=dim)
-    out = torch.empty(x.shape, dtype=x.dtype, device="meta")
-    rec.register(out, value)
-    return out
+        value = rec.apply("concat", parts, shape, axis=dim)
+    return rec.emit("reshape" if flat else "identity", [value], x.shape, x)
 
 
 @handles("flip")
@@ -251,9 +257,7 @@ def _flip(rec: Recorder, func: Any, x: Tensor, dims: Sequence[int]) -> Tensor:
         value = rec.apply(
             "slice", [value], x.shape, axis=dim, start=size - 1, stop=-size - 1, step=-1
         )
-    out = torch.empty(x.shape, dtype=x.dtype, device="meta")
-    rec.register(out, value)
-    return out
+    return rec.emit("identity", [value], x.shape, x)
 
 
 @handles("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "reflection_pad1d")

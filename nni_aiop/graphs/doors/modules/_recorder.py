@@ -7,7 +7,7 @@ aten.linear and aten.scaled_dot_product_attention; a table of handlers says what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nni_aiop.graphs.doors._builder import Builder
-from nni_aiop.graphs.rules._values import Value
+from nni_aiop.graphs.doors.modules._known import LARGEST, DataDependentError, Known
+from nni_aiop.graphs.doors.modules._layouts import empty
+from nni_aiop.graphs.doors.modules._schemas import Schema, schema_of, tensors_in
+from nni_aiop.graphs.rules._values import Value, live
 
 __all__ = ["Handler", "Recorder"]
 
@@ -28,10 +31,15 @@ _FACTORIES = frozenset(
         "arange", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace",
         "logspace", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones",
         "ones_like", "rand", "rand_like", "randn", "randn_like", "randint", "scalar_tensor",
-        "tril_indices", "triu_indices", "zeros", "zeros_like", "bernoulli",
+        "tril_indices", "triu_indices", "zeros", "zeros_like",
     }
 )  # fmt: skip
 """Operations whose result does not depend on their tensors' values: constants."""
+
+_LOOSE = frozenset({"attention"})
+"""Operations whose kernels do not agree how the result lies in memory."""
+
+_RANDOM = frozenset({"rand", "rand_like", "randn", "randn_like", "randint"})
 
 
 @dataclass
@@ -48,6 +56,8 @@ class _Entry:
     replay: Callable[[Value], Value] | None = None
     restore: Callable[[Value], Value] | None = None
     version: int = 0
+    loose: bool = False
+    """Whether PyTorch's kernels do not agree how the tensor lies in memory."""
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -64,6 +74,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.scope: list[str] = [""]
         self._entries: dict[int, _Entry] = {}
         self._meta: dict[int, Tensor] = {}
+        self.known = Known()
 
     # --- tensors and values --------------------------------------------------------------------
 
@@ -78,9 +89,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         replay: Callable[[Value], Value],
         restore: Callable[[Value], Value] | None = None,
     ) -> None:
-        """Says that a tensor shows the data of another."""
+        """Says that a tensor shows the data of another, or, where it does not, is a copy."""
         parent = self._entry(source)
         value = replay(self.value(source))
+        loose = (parent.base or parent).loose
+        if not loose and not self.share(tensor, source):
+            self.register(tensor, value)
+            return
         if parent.base is None:
             entry = _Entry(tensor, value, parent, replay, restore, parent.version)
         else:
@@ -103,7 +118,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         base = entry.base
         if base is None:
             entry.version += 1
-        elif base.tensor.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
+        else:
             if entry.restore is not None:
                 base.value = entry.restore(value)
             else:
@@ -111,15 +126,33 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             base.version += 1
             entry.version = base.version
 
+    def share(self, a: Tensor, b: Tensor) -> bool:
+        """Whether two tensors show the same memory."""
+        at = a.untyped_storage()._cdata
+        if b.untyped_storage()._cdata == at:
+            return True
+        twin = self._meta.get(id(b))
+        return twin is not None and bool(twin.untyped_storage()._cdata == at)
+
+    def is_loose(self, tensor: Tensor) -> bool:
+        """Whether it depends on the kernel how a tensor lies in memory."""
+        entry = self._entry(tensor)
+        return (entry.base or entry).loose
+
     def _entry(self, tensor: Tensor) -> _Entry:
         entry = self._entries.get(id(tensor))
         if entry is None:
             number = None
-            if tensor.device.type != "meta" and tensor.numel() == 1 and not tensor.is_complex():
-                number = float(tensor)
+            if tensor.numel() == 1 and not tensor.is_meta:
+                number = self._number(tensor)
             value = self.builder.constant(tuple(tensor.shape), number)
             entry = self._entries[id(tensor)] = _Entry(tensor, value)
         return entry
+
+    def _number(self, tensor: Tensor) -> float | None:
+        """The value of a tensor of one entry, where it is known."""
+        twin = self.known.twin(tensor)
+        return None if twin is None or twin.is_complex() else float(twin)
 
     def value(self, tensor: Tensor) -> Value:
         """What a tensor holds now; unknown tensors are constants."""
@@ -149,14 +182,29 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs: Sequence[Value],
         shape: Sequence[int],
         like: Tensor,
+        *,
+        weight: Tensor | None = None,
         **attributes: Any,
     ) -> Tensor:
-        """A new meta tensor that holds the result of an operation."""
-        out = torch.empty(shape, dtype=like.dtype, device="meta")
+        """A new meta tensor that holds the result of an operation.
+
+        Args:
+            op: See `Builder.apply`.
+            inputs: What the operation reads.
+            shape: Of the result.
+            like: Gives the result its dtype and its order in memory.
+            weight: Of a convolution, which gives an order in memory, too.
+            attributes: See `Builder.apply`.
+        """
+        out = empty(op, shape, like, weight)
         self.register(out, self.apply(op, inputs, shape, **attributes))
+        if op in _LOOSE:
+            self._entries[id(out)].loose = True
         return out
 
     # --- dispatch ------------------------------------------------------------------------------
+
+    supports_higher_order_operators = True
 
     def __torch_dispatch__(
         self,
@@ -166,28 +214,231 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        name = func._overloadpacket.__name__
-        handler = self._handlers.get(name)
+        if not isinstance(func, torch._ops.OpOverload):
+            raise DataDependentError(f"torch.{func.name()}")
+        schema = schema_of(func)
+        pure = schema.pure
+        handler = None if pure is None else self._handlers.get(pure._overloadpacket.__name__)
+        factory = schema.name in _FACTORIES and not schema.takes_data
+        if handler is None and schema.composite and not factory and schema.name != "item":
+            if not schema.outs or pure is None:
+                return self.unknown(func, args, kwargs)
+            handler = _decomposed
+        known = self.known.are_known(args, kwargs)
+        if schema.name == "index" and _by_mask(args[1]):
+            args = (args[0], self._places(args[1]))
+        elif schema.name == "masked_select" and not known:
+            masks = self._places([args[1]])
+            return self._handlers["index"](self, torch.ops.aten.index.Tensor, args[0], masks)
+        elif schema.reads_data and schema.name != "index":
+            return self._read(func, args, kwargs, known)
+        if schema.writes:
+            return self._mutate(func, schema, handler, args, kwargs, known)
         if handler is not None:
-            return handler(self, func, *args, **kwargs)
-        if name.endswith("_") and (handler := self._handlers.get(name[:-1])) is not None:
             result = handler(self, func, *args, **kwargs)
-            if result is not args[0]:
-                self.write(args[0], self.value(result))
-            return args[0]
-        if name in _FACTORIES:
-            return func(*args, **kwargs)
-        if torch._C._dispatch_has_kernel_for_dispatch_key(
-            func.name(), torch._C.DispatchKey.CompositeImplicitAutograd
-        ):
+            self._complete(func, args, kwargs, result)
+        elif factory:
+            result = func(*args, **kwargs)
+            self.register(result, self.builder.constant(tuple(result.shape)))
+        else:
+            result = self.unknown(func, args, kwargs)
+        if known or (factory and schema.name not in _RANDOM):
+            self._follow(func, args, kwargs, result)
+        return result
+
+    def _complete(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
+        """Registers what a handler left unregistered, so that nothing becomes a constant."""
+        for out in (result,) if isinstance(result, Tensor) else tensors_in(result):
+            if out.is_meta and id(out) not in self._entries:
+                values = [self.value(x) for x in tensors_in(args, kwargs)]
+                self.register(out, self.apply(schema_of(func).name.strip("_"), values, out.shape))
+
+    def _follow(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
+        """Computes a result whose values are known."""
+        outs = [x for x in pytree.tree_leaves(result) if isinstance(x, Tensor)]
+        if sum(x.numel() for x in outs if x.is_meta) > LARGEST:
+            return
+        if any(x.is_meta and self.known.twin(x) is None for x in outs):
+            if schema_of(func).name in _RANDOM:
+                return
+            real = self.known.compute(func, args, kwargs)
+            twins = [x for x in pytree.tree_leaves(real) if isinstance(x, Tensor)]
+            for out, twin in zip(outs, twins, strict=True):
+                if out.is_meta:
+                    self.known.add(out, twin)
+        for out in outs:
+            entry = self._entry(out)
+            if out.numel() == 1 and entry.value.is_constant and entry.value.number is None:
+                entry.value = self.builder.constant(tuple(out.shape), self._number(out))
+
+    def _read(self, func: Any, args: Any, kwargs: dict[str, Any], known: bool) -> Any:
+        """The result of an operation that depends on values, or has a shape that does."""
+        name = schema_of(func).name.strip("_")
+        if not known:
+            if name in ("local_scalar_dense", "item"):
+                name = "item"
+            raise DataDependentError(name, shape=torch.Tag.dynamic_output_shape in func.tags)
+        given = tensors_in(args, kwargs)
+        result = self.known.compute(func, args, kwargs)
+        if not any(x.is_meta for x in given):
+            real, result = result, result
+        else:
+            real, result = (
+                result,
+                pytree.tree_map_only(
+                    Tensor,
+                    lambda x: torch.empty_strided(
+                        x.shape, x.stride(), dtype=x.dtype, device="meta"
+                    ),
+                    result,
+                ),
+            )
+        values = [self.value(x) for x in given]
+        for out, twin in zip(pytree.tree_leaves(result), pytree.tree_leaves(real), strict=True):
+            if isinstance(out, Tensor):
+                self.register(out, self.apply(name, values, out.shape))
+                self.known.add(out, twin)
+        return result
+
+    def _places(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Indices, with masks of known values as the places where they are true."""
+        found: list[Tensor | None] = []
+        for index in indices:
+            if index is None or not _by_mask([index]):
+                found.append(index)
+                continue
+            if self.known.twin(index) is None:
+                raise DataDependentError("index", shape=True)
+            places = torch.ops.aten.nonzero.default
             with self:
-                return func.decompose(*args, **kwargs)
-        return self.unknown(func, args, kwargs)
+                found += self._read(places, (index,), {}, True).unbind(1)
+        return found
+
+    def _mutate(
+        self,
+        func: Any,
+        schema: Schema,
+        handler: Handler | None,
+        args: Any,
+        kwargs: dict[str, Any],
+        known: bool,
+    ) -> Any:
+        """An operation that writes into its arguments, in place or by `out=`."""
+        targets = schema.written(args, kwargs)
+        if schema.changes_shape:
+            self._turn(func, schema, handler, args, kwargs, known)
+            fresh: list[Any] = []
+        elif handler is not None:
+            given = {k: v for k, v in kwargs.items() if k not in schema.outs}
+            made = handler(self, schema.pure, *args, **given)
+            self._complete(schema.pure, args, given, made)
+            for target, result in zip(targets, tensors_in(made), strict=False):
+                if target is result:
+                    continue
+                value = self.value(result)
+                if not self._resize(target, tuple(result.shape), schema):
+                    self.write(target, value)
+                else:
+                    self.register(target, value)
+            fresh = []
+        else:
+            fresh = self._write_unknown(func, schema, args, kwargs, targets)
+        if known:
+            self.known.compute(func, args, kwargs)
+            for target in targets:
+                entry = self._entry(target)
+                if target.numel() == 1 and entry.value.is_constant:
+                    entry.value = self.builder.constant(tuple(target.shape), self._number(target))
+        elif not schema.changes_shape:
+            for target in targets:
+                self.known.forget(target)
+        written = iter(targets)
+        others = iter(fresh)
+        returns = tuple(next(written if own else others) for own in schema.returns_written)
+        return None if not returns else returns[0] if len(returns) == 1 else returns
+
+    def _resize(self, target: Tensor, shape: tuple[int, ...], schema: Schema) -> bool:
+        """Gives an `out=` tensor the shape of the result; whether it had another."""
+        if tuple(target.shape) == shape:
+            return False
+        if not schema.outs:
+            raise RuntimeError(
+                f"what {schema.name} writes must fit {tuple(target.shape)}, but is {shape}"
+            )
+        target.resize_(shape)
+        self._meta.pop(id(target), None)
+        return True
+
+    def _write_unknown(
+        self,
+        func: Any,
+        schema: Schema,
+        args: Any,
+        kwargs: dict[str, Any],
+        targets: Sequence[Tensor],
+    ) -> list[Any]:
+        """Writes "other:NAME" into what an operation writes; its results that are new tensors."""
+        given = {k: v for k, v in kwargs.items() if k not in schema.outs}
+        sources = tensors_in(args, given)
+        values = [self.value(x) for x in sources]
+        copies = {
+            id(x): torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+            for x in tensors_in(args, kwargs)
+        }
+        swapped = pytree.tree_map_only(Tensor, lambda x: copies[id(x)], (args, kwargs))
+        try:
+            result = func(*swapped[0], **swapped[1])
+        except NotImplementedError:  # no meta kernel, as for masks; the shape is the target's
+            if schema.outs or not all(schema.returns_written):
+                raise
+            result = ()
+        name = schema.name.strip("_")
+        for target in targets:
+            shape = tuple(copies[id(target)].shape)
+            value = self.apply(name, values, shape)
+            if not self._resize(target, shape, schema):
+                self.write(target, value)
+            else:
+                self.register(target, value)
+        returned = result if isinstance(result, tuple) else (result,)
+        fresh = [x for x, own in zip(returned, schema.returns_written, strict=False) if not own]
+        for out in tensors_in(fresh):
+            self.register(out, self.apply(name, values, out.shape))
+        return fresh
+
+    def _turn(
+        self,
+        func: Any,
+        schema: Schema,
+        handler: Handler | None,
+        args: Any,
+        kwargs: dict[str, Any],
+        known: bool,
+    ) -> None:
+        """An operation in place after which a tensor shows its data otherwise (`transpose_`)."""
+        x, *rest = args
+        values = [self.value(t) for t in tensors_in(args, kwargs)]
+        before = x.as_strided(x.size(), x.stride(), x.storage_offset())
+        old = self._entry(x)
+        if schema.name != "detach_" and handler is not None:
+            old.tensor, self._entries[id(before)] = before, old
+            turned = handler(self, schema.pure, before, *rest, **kwargs)
+            entry = self._entry(turned)
+        else:
+            entry = old
+        if x.is_meta or not known:
+            func(*args, **kwargs)
+            self._meta.pop(id(x), None)
+        if handler is not None:
+            self._entries[id(x)] = replace(entry, tensor=x)
+            return
+        self.register(x, self.apply(schema.name.strip("_"), values, x.shape))
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """What PyTorch's own meta kernel returns; CPU constants among meta tensors become meta."""
         flat, spec = pytree.tree_flatten((args, kwargs))
-        if any(isinstance(x, Tensor) and x.is_meta for x in flat):
+        tensors = [x for x in flat if isinstance(x, Tensor)]
+        if any(x.is_meta or self.known.twin(x) is None for x in tensors):
             flat = [self.meta(x) if isinstance(x, Tensor) else x for x in flat]
             args, kwargs = pytree.tree_unflatten(flat, spec)
         return func(*args, **kwargs)
@@ -203,20 +454,61 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         return self._meta[id(tensor)]
 
+    def _one_device(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The arguments, in which meta tensors show those of the CPU, if there are both."""
+        tensors = tensors_in(args, kwargs)
+        if not any(x.is_meta for x in tensors) or all(x.is_meta for x in tensors):
+            return args, kwargs
+
+        def moved(x: Tensor) -> Tensor:
+            shown = self.meta(x)
+            if shown is not x and id(shown) not in self._entries:
+                self.register_view(shown, x, lambda v: v, lambda v: v)
+                if self.known.twin(x) is not None:
+                    self.known.add(shown, x)
+            return shown
+
+        moved_args, moved_kwargs = pytree.tree_map_only(Tensor, moved, (args, kwargs))
+        return moved_args, moved_kwargs
+
     def unknown(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """An operation outside the table: "other:NAME"."""
+        """An operation outside the table: what it is made of, or "other:NAME"."""
+        schema = schema_of(func)
+        if schema.composite:
+            args, kwargs = self._one_device(args, kwargs)
+            with self:
+                return func.decompose(*args, **kwargs)
         result = self.run(func, args, kwargs)
-        tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        name = func._overloadpacket.__name__.strip("_")
-        if not tensors:
-            return result
+        tensors = tensors_in(args, kwargs)
+        name = schema.name.strip("_")
         values = [self.value(x) for x in tensors]
-        for place, out in enumerate(pytree.tree_leaves(result)):
-            if not isinstance(out, Tensor):
+        for out in pytree.tree_leaves(result):
+            if not isinstance(out, Tensor) or any(out is x for x in tensors):
                 continue
-            value = self.apply(name, values, out.shape)
-            if any(out is x for x in tensors):
-                self.write(out, value)
-            elif place == 0 or id(out) not in self._entries:
-                self.register(out, value)
+            source = next((x for x in tensors if self.share(out, x)), None)
+            if source is None:
+                self.register(out, self.apply(name, values, out.shape))
+                continue
+            others = [self.value(x) for x in tensors if x is not source]
+            self.register_view(out, source, self._shown(name, others, tuple(out.shape)))
         return result
+
+    def _shown(
+        self, name: str, others: list[Value], shape: tuple[int, ...]
+    ) -> Callable[[Value], Value]:
+        return lambda value: self.apply(name, [value, *others], shape)
+
+    def unread(self) -> list[Value]:
+        """What was computed from inputs and has not been read, in the order of computation."""
+        values = [self.value(entry.tensor) for entry in list(self._entries.values())]
+        live(values)
+        ends = {id(v): v for v in values if v.uses == 0 and v.op not in ("constant", "input")}
+        return list(ends.values())
+
+
+def _decomposed(rec: Recorder, func: Any, *args: Any, **kwargs: Any) -> Any:
+    return rec.unknown(func, args, kwargs)
+
+
+def _by_mask(indices: Sequence[Tensor | None]) -> bool:
+    return any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in indices)

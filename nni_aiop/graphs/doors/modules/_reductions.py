@@ -31,7 +31,7 @@ def _pool_forward(
     stride = kernel if stride is None or stride == [] else each(stride, n)
     pads = tuple((p, p) for p in padding)
     spatial = window(x.shape[-n:], kernel, stride, pads, dilation, ceil=ceil)
-    attributes = {"kernel": kernel, "stride": stride, "padding": pads}
+    attributes: dict[str, Any] = {"kernel": kernel, "stride": stride, "padding": pads}
     if op == "max_pool":
         attributes["dilation"] = dilation
     return rec.emit(op, [rec.value(x)], (*x.shape[:-n], *spatial), x, **attributes)
@@ -97,7 +97,7 @@ def _adaptive_pool(rec: Recorder, func: Any, x: Tensor, size: Any) -> Any:
     shape = (*x.shape[:-n], *size)
     if all(have % want == 0 for have, want in zip(x.shape[-n:], size, strict=True)):
         kernel = tuple(have // want for have, want in zip(x.shape[-n:], size, strict=True))
-        attributes = {"kernel": kernel, "stride": kernel, "padding": ((0, 0),) * n}
+        attributes: dict[str, Any] = {"kernel": kernel, "stride": kernel, "padding": ((0, 0),) * n}
         if kind == "max":
             attributes["dilation"] = (1,) * n
         op = f"{kind}_pool" if max(kernel) > 1 else "identity"
@@ -141,18 +141,17 @@ def _reduced(x: Tensor, axes: Sequence[int], keepdim: bool) -> tuple[int, ...]:
 
 
 @handles(*_REDUCE)
-def _reduce(
-    rec: Recorder, func: Any, x: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
-) -> Any:
+def _reduce(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     kind = _REDUCE[func._overloadpacket.__name__]
+    dim, keepdim = (*args, *(kwargs.get("dim"), kwargs.get("keepdim", False))[len(args) :])
     axes = _axes(x, dim)
-    if kind == "mean" and not kwargs:
+    if kind == "mean" and "dtype" not in kwargs and x.is_contiguous():
         shape = _reduced(x, axes, keepdim)
         return rec.emit("reduce", [rec.value(x)], shape, x, kind=kind, axes=axes, keep=keepdim)
     return registered(
         rec,
         func,
-        (x,) if dim is None and not keepdim else (x, dim, keepdim),
+        (x, *args),
         kwargs,
         lambda out: rec.apply(
             "reduce", [rec.value(x)], out.shape, kind=kind, axes=axes, keep=keepdim
@@ -178,19 +177,24 @@ def extreme(
 
 
 @handles("norm", "linalg_vector_norm", "frobenius_norm")
-def _vector_norm(
-    rec: Recorder,
-    func: Any,
-    x: Tensor,
-    p: Any = 2,
-    dim: Any = None,
-    keepdim: bool = False,
-    **kwargs: Any,
-) -> Any:
+def _vector_norm(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    given = dict(zip(("p", "dim", "keepdim"), args, strict=False))
+    if func._overloadpacket.__name__ == "frobenius_norm":
+        given = dict(zip(("dim", "keepdim"), args, strict=False))
+    p = given.get("p", kwargs.get("ord", kwargs.get("p", 2)))
+    dim = given.get("dim", kwargs.get("dim"))
+    keepdim = given.get("keepdim", kwargs.get("keepdim", False))
     kind = {1: "l1", 2: "l2", None: "l2", "fro": "l2"}.get(p, "norm")
     axes = _axes(x, dim)
-    shape = _reduced(x, axes, keepdim)
-    return rec.emit("reduce", [rec.value(x)], shape, x, kind=kind, axes=axes, keep=keepdim)
+    return registered(
+        rec,
+        func,
+        (x, *args),
+        kwargs,
+        lambda out: rec.apply(
+            "reduce", [rec.value(x)], out.shape, kind=kind, axes=axes, keep=keepdim
+        ),
+    )
 
 
 def _variance(

@@ -27,13 +27,13 @@ def window(
         sizes, kernel, stride, padding, dilation, strict=True
     ):
         room = size + before + after - d * (k - 1) - 1
-        if room < 0:
+        n = (room + (s - 1 if ceil else 0)) // s + 1
+        if ceil and (n - 1) * s >= size + before:
+            n -= 1  # the last window would start in the padding
+        if n < 1:
             raise RuntimeError(
                 f"kernel size can't be greater than actual input size: a window of "
                 f"{d * (k - 1) + 1} on {size + before + after}"
             )
-        n = room // s + 1
-        if ceil and -(-room // s) + 1 > n and n * s < size + before:
-            n += 1
         out.append(n)
     return tuple(out)

@@ -1,0 +1,113 @@
+"""Tensors whose values are known while a network is read: constants, and integers that were given.
+
+A network runs on the meta device, where tensors have no values. Each tensor here whose value is
+known has a twin on the CPU: `torch.arange(n, device=x.device)`, masks and indices that the user
+gave, and what is computed from such tensors alone. Twins of views are views of twins, so that
+operations in place need no book-keeping; a twin that something unknown was written into is
+forgotten, with all that show its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from nni_aiop.graphs.doors.modules._schemas import tensors_in
+
+__all__ = ["LARGEST", "DataDependentError", "Known"]
+
+LARGEST = 2**16
+"""Entries of the largest tensor whose values are computed."""
+
+
+class DataDependentError(RuntimeError):
+    """An operation asks for values that nobody knows.
+
+    Args:
+        operation: Its name.
+        shape: Whether the shape of its result depends on the values, not only the result.
+    """
+
+    def __init__(self, operation: str, *, shape: bool = False) -> None:
+        super().__init__(f"the shape of what {operation} returns" if shape else operation)
+        self.operation = operation
+
+
+class Known:
+    """The twins, by the identity of their tensors (which the recorder keeps alive)."""
+
+    def __init__(self) -> None:
+        self._twins: dict[int, Tensor] = {}
+        self._originals: dict[int, Tensor] = {}
+        self._forgotten: dict[int, Any] = {}
+
+    def add(self, tensor: Tensor, twin: Tensor) -> None:
+        """Says what the values of a tensor are."""
+        self._twins[id(tensor)] = twin
+
+    def add_original(self, tensor: Tensor, original: Tensor) -> None:
+        """Says where the values of a tensor stand, which must not be written there."""
+        if not original.is_floating_point() and not original.is_complex():
+            self._originals[id(tensor)] = original
+
+    def twin(self, tensor: Tensor) -> Tensor | None:
+        """The tensor with its values, None where they are not known."""
+        twin = self._twins.get(id(tensor))
+        if twin is None:
+            if tensor.device.type != "meta":
+                twin = tensor
+            elif id(tensor) in self._originals:
+                original = self._originals.pop(id(tensor))
+                if original.is_meta or original.numel() > LARGEST:
+                    return None
+                twin = self._twins[id(tensor)] = original.detach().cpu().clone()
+            else:
+                return None
+        if self._forgotten and _storage(twin) in self._forgotten:
+            return None
+        return twin
+
+    def forget(self, tensor: Tensor) -> None:
+        """Something unknown was written into the tensor."""
+        twin = self.twin(tensor)
+        if twin is None:
+            self._twins.pop(id(tensor), None)
+            return
+        self._forgotten[_storage(twin)] = twin.untyped_storage()  # kept, so that no other has it
+        if twin.is_floating_point():
+            twin.detach().fill_(float("nan"))  # what a tensor made on the CPU shows outside torch
+
+    def are_known(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the values of all tensors among arguments are known."""
+        return all(self.twin(x) is not None for x in _tensors(args, kwargs))
+
+    def compute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The operation's result on the twins, on the CPU."""
+
+        def known(x: Any) -> Any:
+            if isinstance(x, Tensor):
+                twin = self.twin(x)
+                # Only a factory (`zeros_like`) gets here without one; it asks the shape alone.
+                return torch.empty((), dtype=x.dtype).expand(x.shape) if twin is None else twin
+            return torch.device("cpu") if isinstance(x, torch.device) else x
+
+        args, kwargs = pytree.tree_map(known, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    for x in args:
+        if isinstance(x, Tensor):
+            yield x
+        elif isinstance(x, (list, tuple)):
+            yield from tensors_in(x)
+    if kwargs:
+        yield from tensors_in(kwargs)
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
