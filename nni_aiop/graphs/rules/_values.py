@@ -22,7 +22,7 @@ class Value:
         name: For people.
         learned: Constants: key -> count of the learned numbers in it.
         number: Constants of one entry: its value, where it is known.
-        shown: Learned constants of one entry: the value that the file has for it, where it is known.
+        shown: Learned constants of one entry: its value in the file, where it is known.
         uses: How many arguments read the tensor.
     """
 

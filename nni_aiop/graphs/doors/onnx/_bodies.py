@@ -25,7 +25,8 @@ _HINT = "the value of an input can be given (values=)"
 def _body(node: NodeProto, name: str) -> GraphProto:
     for attribute in node.attribute:
         if attribute.name == name:
-            return attribute.g
+            graph: GraphProto = attribute.g
+            return graph
     raise GraphError(f"a node must have its body {name!r}, but {called(node)} has none.")
 
 
@@ -136,8 +137,7 @@ def _piece(reader: Reader, operand: Operand, axis: int, at: int) -> Operand:
         data = np.take(operand.data, at, axis)
         return reader.constant(data.shape, operand.elem_type, data)
     shape = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
-    options = {"axis": axis, "start": at, "stop": at + 1, "step": 1}
-    cut = reader.builder.apply("slice", [x], shape, **options)
+    cut = reader.builder.apply("slice", [x], shape, axis=axis, start=at, stop=at + 1, step=1)
     shape = (*x.shape[:axis], *x.shape[axis + 1 :])
     return Operand(reader.builder.apply("reshape", [cut], shape), operand.elem_type)
 

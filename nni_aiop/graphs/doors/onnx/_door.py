@@ -2,9 +2,9 @@
 
 Weights are looked at by their shapes alone, so that data outside the file are never loaded. Integer
 arithmetic on shapes is evaluated (`onnx.reference`) as long as its tensors are small; `_handlers`
-says what each operator means, `_tensors` what of the constants is learned, `_rewrites` and
-`_foreign` as which nodes of onnx the quantised, fused and blocked operators of onnxruntime are read,
-`_bodies` how loops are unrolled.
+says what each operator means, `_tensors` what of the constants is learned, `_bodies` how loops are
+unrolled, `_rewrites` and `_foreign` as which nodes of onnx the quantised, fused and blocked
+operators of onnxruntime are read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -294,8 +293,8 @@ class _Door:
             for domain, number in self._opsets.items()
         ]
         types = inferred_types(node, inputs, around, self._stated, version, imports)
-        if own and node.op_type == "ConstantOfShape" and types[0][1] is not None:
-            kind, shape = types[0]
+        kind, shape = types[0] if types else (0, None)
+        if own and node.op_type == "ConstantOfShape" and shape is not None:
             name = node.output[0]
             filled = self._tensors.filled(name, self._owner + name, shape, kind)
             if filled is not None:

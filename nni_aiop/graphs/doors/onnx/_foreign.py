@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
@@ -28,7 +29,7 @@ def _activated(parts: Parts, name: str, numbers: Sequence[float] | None) -> str:
     names = {"LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"), "Elu": ("alpha",)}
     known = ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Gelu", *names)
     parts.demand(kind in known, "the activation of a fused node must be known")
-    options = dict(zip(names.get(kind, ()), numbers, strict=False))
+    options: dict[str, Any] = dict(zip(names.get(kind, ()), numbers, strict=False))
     return parts.add(kind, name, **options)
 
 
@@ -169,7 +170,7 @@ def _attention(parts: Parts) -> Sequence[str]:
     mask, past = (5, 8) if quantised else (3, 4)
     plain = not parts.given(past) and not parts.wants(1)
     parts.demand(plain, "an attention must keep no keys and values of earlier calls")
-    made = parts.add("MatMul", parts.input(0), parts.input(1))
+    made = parts.add("MatMul", parts.real(0), parts.real(1))
     if parts.given(2):
         made = parts.add("Add", made, parts.input(2))
     width = parts.shape(made)[-1]
@@ -221,7 +222,7 @@ def _heads_attend(parts: Parts, q: str, k: str, v: str, masks: Sequence[str]) ->
 
 
 # --- channels in blocks --------------------------------------------------------------------------
-# Channels are filled up to whole blocks, and count so: the machine computes them.
+# Channels are filled up to whole blocks by zeros; they are read without these.
 
 
 def _blocked(*names: str) -> Callable[[Rewrite], Rewrite]:
@@ -232,7 +233,39 @@ def _blocked(*names: str) -> Callable[[Rewrite], Rewrite]:
     return add
 
 
-BLOCKED["Conv"] = _fused_conv
+@_blocked("Conv")
+def _blocked_conv(parts: Parts) -> Sequence[str]:
+    whole = parts.shape(parts.input(1))
+    used = _used_channels(parts)
+    group = parts.option("group", 1)
+    if group == whole[0]:
+        group = used
+    inner = parts.shape(parts.input(0))[1] // group
+    weight = parts.parameter((used, inner, *whole[2:]), parts.input(1))
+    bias = parts.parameter((used,), parts.input(2)) if parts.given(2) else ""
+    options = parts.options("activation", "activation_params", "group")
+    made = parts.add("Conv", parts.input(0), weight, bias, group=group, **options)
+    if parts.given(3):
+        made = parts.add("Add", made, parts.input(3))
+    return [_activated(parts, made, parts.option("activation_params"))]
+
+
+def _used_channels(parts: Parts) -> int:
+    """Output channels of a blocked convolution without those at the end that are all zeros.
+
+    Its weight holds, for each block of output channels, rows of one number for each channel.
+    """
+    operand = parts.operand(parts.input(1))
+    channels, data = operand.value.shape[0], operand.data
+    if data is None:
+        return channels
+    used = channels
+    for block in (8, 16):
+        if channels % block == 0:
+            last = np.any(data.reshape(channels // block, -1, block)[-1] != 0, axis=0)
+            empty = int(np.argmax(last[::-1])) if last.any() else 0
+            used = min(used, channels - empty)
+    return used
 
 
 @_blocked("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")

@@ -78,10 +78,10 @@ def _unary(call: Call) -> Value:
 @handles(*_BINARY)
 def _binary(call: Call) -> Value:
     values = call.values()
-    if call.node.op_type == "Mul" and all(v.is_constant for v in values):
-        if any(v.attributes.get("scale") for v in values):
-            # Scales of quantised tensors: their product is read in its own units, too.
-            return Value("constant", (), call.shape, {"scale": True}, number=1.0)
+    scales = all(v.is_constant for v in values) and any(v.attributes.get("scale") for v in values)
+    if call.node.op_type == "Mul" and scales:
+        # Scales of quantised tensors: their product is read in its own units, too.
+        return Value("constant", (), call.shape, {"scale": True}, number=1.0)
     return call.binary(_BINARY[call.node.op_type], call.x, call.value(1))
 
 
@@ -119,7 +119,7 @@ def _cast(call: Call) -> Value:
     return call.apply("identity", [call.x])
 
 
-_LEAST = {
+_LEAST: dict[int, int] = {
     TensorProto.UINT4: 0,
     TensorProto.UINT8: 0,
     TensorProto.UINT16: 0,

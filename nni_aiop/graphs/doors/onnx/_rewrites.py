@@ -21,6 +21,7 @@ from nni_aiop.graphs._types import Shape
 from nni_aiop.graphs.doors.onnx._call import Operand
 from nni_aiop.graphs.doors.onnx._model import called, domain_of
 from nni_aiop.graphs.doors.onnx._reading import Reader
+from nni_aiop.graphs.doors.onnx._tensors import FLOATING
 from nni_aiop.graphs.rules._values import Value
 
 __all__ = ["BLOCKED", "FOREIGN", "Parts", "Rewrite", "foreign", "rewritten"]
@@ -80,7 +81,7 @@ class Parts:
         return f"{self._result()}~{self._count}"
 
     def _result(self) -> str:
-        return next(name for name in self.node.output if name)
+        return str(next(name for name in self.node.output if name))
 
     def add(self, op: str, *inputs: str, outputs: int = 1, **options: Any) -> str:
         """Reads a node of onnx; the name of its first output, whose others end in +1, +2 ..."""
@@ -114,6 +115,15 @@ class Parts:
         """The scale of a quantised tensor, which is read in its own units: 1."""
         value = Value("constant", (), shape, {"scale": True}, number=1.0)
         return self.tensor(Operand(value, TensorProto.FLOAT))
+
+    def real(self, place: int, scale: int | None = None) -> str:
+        """An input as real numbers; where its scale is an input, its zero point is the next one."""
+        name = self.input(place)
+        if not name or self.operand(name).elem_type in FLOATING:
+            return name
+        if scale is not None and self.given(scale):
+            return self.add("DequantizeLinear", name, self.input(scale), self.input(scale + 1))
+        return self.tensor(Operand(self.operand(name).value, TensorProto.FLOAT))
 
     def quantized(self, name: str, scale: int, zero: int) -> str:
         """What comes out of quantisation."""
@@ -170,11 +180,11 @@ def rewritten(reader: Reader, node: NodeProto) -> bool:
 
 @foreign("QLinearConv")
 def _qlinear_conv(parts: Parts) -> Sequence[str]:
-    x, last = parts.input(0), bool(parts.option("channels_last", 0))
+    x, last = parts.real(0, 1), bool(parts.option("channels_last", 0))
     if last:
         x = moved(parts, x, first=True)
     options = parts.options("channels_last")
-    made = parts.add("Conv", x, parts.input(3), parts.input(8), **options)
+    made = parts.add("Conv", x, parts.real(3), parts.real(8), **options)
     if last:
         made = moved(parts, made, first=False)
     return [parts.quantized(made, 6, 7)]
@@ -189,17 +199,17 @@ def moved(parts: Parts, name: str, *, first: bool) -> str:
 
 @foreign("QLinearMatMul")
 def _qlinear_matmul(parts: Parts) -> Sequence[str]:
-    return [parts.quantized(parts.add("MatMul", parts.input(0), parts.input(3)), 6, 7)]
+    return [parts.quantized(parts.add("MatMul", parts.real(0, 1), parts.real(3, 4)), 6, 7)]
 
 
 @foreign("ConvInteger")
 def _conv_integer(parts: Parts) -> Sequence[str]:
-    return [parts.add("Conv", parts.input(0), parts.input(1), **parts.options("channels_last"))]
+    return [parts.add("Conv", parts.real(0), parts.real(1), **parts.options("channels_last"))]
 
 
 @foreign("MatMulInteger", "MatMulInteger16")
 def _matmul_integer(parts: Parts) -> Sequence[str]:
-    return [parts.add("MatMul", parts.input(0), parts.input(1))]
+    return [parts.add("MatMul", parts.real(0), parts.real(1))]
 
 
 @foreign("DynamicQuantizeLinear")
@@ -217,27 +227,27 @@ def _quantize(parts: Parts) -> Sequence[str]:
 
 @foreign("DynamicQuantizeMatMul")
 def _dynamic_matmul(parts: Parts) -> Sequence[str]:
-    made = parts.add("MatMul", parts.input(0), parts.input(1))
+    made = parts.add("MatMul", parts.input(0), parts.real(1))
     return [parts.add("Add", made, parts.input(4)) if parts.given(4) else made]
 
 
 @foreign("MatMulIntegerToFloat")
 def _matmul_to_float(parts: Parts) -> Sequence[str]:
-    made = parts.add("MatMul", parts.input(0), parts.input(1))
+    made = parts.add("MatMul", parts.real(0), parts.real(1))
     return [parts.add("Add", made, parts.input(6)) if parts.given(6) else made]
 
 
 @foreign("QGemm")
 def _qgemm(parts: Parts) -> Sequence[str]:
     options = parts.options()
-    made = parts.add("Gemm", parts.input(0), parts.input(3), parts.input(6), **options)
+    made = parts.add("Gemm", parts.real(0, 1), parts.real(3), parts.real(6), **options)
     return [parts.quantized(made, 7, 8) if parts.given(7) else made]
 
 
 @foreign("QLinearAdd", "QLinearMul")
 def _qlinear_binary(parts: Parts) -> Sequence[str]:
     op = parts.node.op_type.removeprefix("QLinear")
-    return [parts.quantized(parts.add(op, parts.input(0), parts.input(3)), 6, 7)]
+    return [parts.quantized(parts.add(op, parts.real(0, 1), parts.real(3, 4)), 6, 7)]
 
 
 @foreign("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax")
@@ -248,12 +258,13 @@ def _qlinear_function(parts: Parts) -> Sequence[str]:
         rank = len(parts.shape(parts.input(0)))
         axis = parts.option("axis", 1) % rank
         parts.demand(axis == rank - 1, "a softmax must be over the last axis")
-    return [parts.add(op, parts.input(0), **options)]
+    return [parts.quantized(parts.add(op, parts.real(0, 1), **options), 3, 4)]
 
 
 @foreign("QLinearGlobalAveragePool", "QLinearAveragePool")
 def _qlinear_pool(parts: Parts) -> Sequence[str]:
-    return [_pooled(parts, parts.node.op_type.removeprefix("QLinear"))]
+    made = _pooled(parts, parts.node.op_type.removeprefix("QLinear"))
+    return [parts.quantized(made, 3, 4)]
 
 
 @foreign("NhwcMaxPool")
@@ -264,15 +275,15 @@ def _nhwc_pool(parts: Parts) -> Sequence[str]:
 
 def _pooled(parts: Parts, op: str) -> str:
     last = bool(parts.option("channels_last", 0))
-    x = moved(parts, parts.input(0), first=True) if last else parts.input(0)
+    x = moved(parts, parts.real(0, 1), first=True) if last else parts.real(0, 1)
     made = parts.add(op, x, **parts.options("channels_last"))
     return moved(parts, made, first=False) if last else made
 
 
 @foreign("QLinearConcat")
 def _qlinear_concat(parts: Parts) -> Sequence[str]:
-    names = [parts.input(place) for place in range(2, len(parts.node.input), 3)]
-    return [parts.add("Concat", *names, axis=parts.option("axis"))]
+    names = [parts.real(place, place + 1) for place in range(2, len(parts.node.input), 3)]
+    return [parts.quantized(parts.add("Concat", *names, axis=parts.option("axis")), 0, 1)]
 
 
 @foreign("QLinearReduceMean")
@@ -280,18 +291,20 @@ def _qlinear_mean(parts: Parts) -> Sequence[str]:
     axes = parts.option("axes")
     named = [] if axes is None else [parts.numbers(axes)]
     keep = parts.option("keepdims", 1)
-    return [parts.add("ReduceMean", parts.input(0), *named, keepdims=keep)]
+    made = parts.add("ReduceMean", parts.real(0, 1), *named, keepdims=keep)
+    return [parts.quantized(made, 3, 4)]
 
 
 @foreign("QLinearWhere")
 def _qlinear_where(parts: Parts) -> Sequence[str]:
-    return [parts.add("Where", parts.input(0), parts.input(1), parts.input(4))]
+    made = parts.add("Where", parts.input(0), parts.real(1, 2), parts.real(4, 5))
+    return [parts.quantized(made, 7, 8)]
 
 
 @foreign("DynamicQuantizeLSTM")
 def _dynamic_lstm(parts: Parts) -> Sequence[str]:
     # Its weights are the transposes of those that LSTM reads.
-    weights = [parts.add("Transpose", parts.input(place), perm=[0, 2, 1]) for place in (1, 2)]
+    weights = [parts.add("Transpose", parts.real(place), perm=[0, 2, 1]) for place in (1, 2)]
     rest = [parts.input(place) for place in range(3, 8)]
     made = parts.add("LSTM", parts.input(0), *weights, *rest, outputs=3, **parts.options())
     return [made, f"{made}+1", f"{made}+2"]
