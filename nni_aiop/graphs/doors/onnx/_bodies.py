@@ -17,7 +17,9 @@ from nni_aiop.graphs.doors.onnx._folding import MOST_KNOWN
 from nni_aiop.graphs.doors.onnx._model import called
 from nni_aiop.graphs.doors.onnx._reading import Known, Reader
 
-__all__ = ["BODIES"]
+__all__ = ["BODIES", "demand_few"]
+
+_MOST_OPERATIONS = 50_000
 
 _HINT = "the value of an input can be given (values=)"
 
@@ -34,6 +36,19 @@ def _single(known: Known) -> Operand:
     if isinstance(known, list):
         raise GraphError("what is put side by side must be tensors, but a list was found.")
     return known
+
+
+def demand_few(count: int, node: NodeProto) -> None:
+    """Refuses loops that run too many operations.
+
+    Raises:
+        GraphError: They do.
+    """
+    if count > _MOST_OPERATIONS:
+        raise GraphError(
+            f"the loops of a model must run at most {_MOST_OPERATIONS} operations, but "
+            f"{called(node)} runs more."
+        )
 
 
 def _branch(reader: Reader, node: NodeProto) -> None:
@@ -66,6 +81,7 @@ def _loop(reader: Reader, node: NodeProto) -> None:
     goes_on = _number(reader, node, 1, "whether a loop turns")
     state = [reader.find_any(name) for name in node.input[2:]]
     stacks: list[list[Operand]] = [[] for _ in body.output[1 + len(state) :]]
+    demand_few((turns or 0) * (1 + len(body.node)), node)
     turn = 0
     while (turns is None or turn < turns) and goes_on != 0:
         count = reader.constant((), TensorProto.INT64, np.asarray(turn, np.int64))
@@ -108,6 +124,7 @@ def _scan(reader: Reader, node: NodeProto) -> None:
     if len(lengths) != 1:
         raise GraphError(f"scanned axes must be of one length, but {called(node)} has {lengths}.")
     length = lengths.pop()
+    demand_few(length * (1 + len(body.node)), node)
     made = len(body.output) - first
     out_axes = options.get("scan_output_axes") or [0] * made
     out_backwards = options.get("scan_output_directions") or [0] * made

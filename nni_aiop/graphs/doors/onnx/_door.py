@@ -21,7 +21,7 @@ from nni_aiop.errors import AiopError, GraphError
 from nni_aiop.graphs._graph import ComputeGraph
 from nni_aiop.graphs._types import Shape
 from nni_aiop.graphs.doors._builder import Builder
-from nni_aiop.graphs.doors.onnx._bodies import BODIES
+from nni_aiop.graphs.doors.onnx._bodies import BODIES, demand_few
 from nni_aiop.graphs.doors.onnx._call import Call, Operand, handle_other
 from nni_aiop.graphs.doors.onnx._folding import evaluated, folded
 from nni_aiop.graphs.doors.onnx._handlers import HANDLERS
@@ -49,8 +49,6 @@ from nni_aiop.graphs.doors.onnx._weights import VECTORS, Places
 __all__ = ["from_onnx"]
 
 _MOST_ENTRIES = 2**48
-
-_MOST_TURNS = 100_000
 
 
 def from_onnx(
@@ -105,11 +103,11 @@ class _Door:
         self.builder = Builder()
         self._model = model
         self._opsets = {domain_of(o.domain): o.version for o in model.opset_import}
-        self._places = Places(in_order(model.graph.node, ()))
+        self._places = Places(in_order(model.graph.node, lambda _: False))
         self._tensors = Tensors(model, self.builder, self._places)
         self._scopes: list[dict[str, Known]] = [{}]
         self._owner = ""
-        self._turns = 0
+        self._in_bodies = 0
         self._stated: dict[str, ValueInfoProto] = {}
 
     def graph(
@@ -217,8 +215,7 @@ class _Door:
     # --- operations ----------------------------------------------------------------------------
 
     def run(self, nodes: Iterable[NodeProto], opset: int | None = None) -> None:
-        held = {name for scope in self._scopes for name in scope}
-        for node in in_order(nodes, held):
+        for node in in_order(nodes, self._holds):
             try:
                 self.node(node, opset)
             except AiopError:
@@ -230,12 +227,8 @@ class _Door:
                 ) from err
 
     def body(self, graph: GraphProto, owner: NodeProto, given: Sequence[Known]) -> list[Known]:
-        self._turns += 1 + len(graph.node)
-        if self._turns > _MOST_TURNS:
-            raise GraphError(
-                f"the loops of a model must run at most {_MOST_TURNS} operations, but "
-                f"{called(owner)} runs more."
-            )
+        self._in_bodies += 1 + len(graph.node)
+        demand_few(self._in_bodies, owner)
         around = self._owner
         self._owner = f"{around}{owner.output[0]}/"
         self._scopes.append({})

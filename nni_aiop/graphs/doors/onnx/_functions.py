@@ -77,12 +77,20 @@ def _unary(call: Call) -> Value:
 
 @handles(*_BINARY)
 def _binary(call: Call) -> Value:
-    values = call.values()
-    scales = all(v.is_constant for v in values) and any(v.attributes.get("scale") for v in values)
-    if call.node.op_type == "Mul" and scales:
-        # Scales of quantised tensors: their product is read in its own units, too.
-        return Value("constant", (), call.shape, {"scale": True}, number=1.0)
+    if call.node.op_type == "Mul":
+        for x, scale in (call.values(), call.values()[::-1]):
+            if scale.is_constant and x.shape == call.shape and _is_of_integers(x):
+                return call.apply("identity", [x])  # back to real numbers
     return call.binary(_BINARY[call.node.op_type], call.x, call.value(1))
+
+
+def _is_of_integers(x: Value) -> bool:
+    """Whether a tensor is a product of integers, as `_rewrites` marks it."""
+    while x.op == "identity":
+        if x.attributes.get("integers"):
+            return True
+        x = x.inputs[0]
+    return False
 
 
 @handles(*_CHAINED)
@@ -165,6 +173,7 @@ def _may_need_relu(x: Value) -> bool:
     while x.op in ("identity", "reshape", "transpose"):
         x = x.inputs[0]
     is_sum = x.op == "binary" and x.attributes.get("function") == "add"
+    is_sum = is_sum and not any(v.is_constant and v.size == 1 for v in x.inputs)
     return (is_sum or x.op in _BEFORE_RELU) and _may_be_negative(x, _DEEP)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def converted(model: ModelProto) -> ModelProto:
         ) from err
 
 
-def in_order(nodes: Iterable[NodeProto], held: Iterable[str]) -> list[NodeProto]:
+def in_order(nodes: Iterable[NodeProto], held: Callable[[str], bool]) -> list[NodeProto]:
     """Nodes so that each stands behind those whose tensors it reads.
 
     Nodes that stand so keep their places. Those that read what no node before them can make, as in
@@ -101,16 +101,17 @@ def in_order(nodes: Iterable[NodeProto], held: Iterable[str]) -> list[NodeProto]
 
     Args:
         nodes: Of one graph or body.
-        held: Names of the tensors that are there before.
+        held: Whether a tensor of a name is there before.
     """
     nodes = list(nodes)
+    if len(nodes) < 2:
+        return nodes
     makers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
-    known = set(held)
     needs: list[set[int]] = []
     sorted_already = True
     for place, node in enumerate(nodes):
         names = (*node.input, *captured_by(node))
-        needs.append({makers[name] for name in names if name in makers and name not in known})
+        needs.append({makers[name] for name in names if name in makers and not held(name)})
         sorted_already = sorted_already and all(source < place for source in needs[-1])
     if sorted_already:
         return nodes

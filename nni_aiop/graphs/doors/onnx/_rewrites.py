@@ -22,7 +22,6 @@ from nni_aiop.graphs.doors.onnx._call import Operand
 from nni_aiop.graphs.doors.onnx._model import called, domain_of
 from nni_aiop.graphs.doors.onnx._reading import Reader
 from nni_aiop.graphs.doors.onnx._tensors import FLOATING
-from nni_aiop.graphs.rules._values import Value
 
 __all__ = ["BLOCKED", "FOREIGN", "Parts", "Rewrite", "foreign", "rewritten"]
 
@@ -111,10 +110,11 @@ class Parts:
         value = self.reader.builder.parameter(shape, ("unpacked", key))
         return self.tensor(Operand(value, TensorProto.FLOAT))
 
-    def scale(self, shape: Shape = ()) -> str:
-        """The scale of a quantised tensor, which is read in its own units: 1."""
-        value = Value("constant", (), shape, {"scale": True}, number=1.0)
-        return self.tensor(Operand(value, TensorProto.FLOAT))
+    def integers(self, name: str) -> str:
+        """A product of integers, marked so that the scale behind it is known as one."""
+        x = self.operand(name).value
+        marked = self.reader.builder.apply("identity", [x], x.shape, integers=True)
+        return self.tensor(Operand(marked, TensorProto.FLOAT))
 
     def real(self, place: int, scale: int | None = None) -> str:
         """An input as real numbers; where its scale is an input, its zero point is the next one."""
@@ -204,18 +204,20 @@ def _qlinear_matmul(parts: Parts) -> Sequence[str]:
 
 @foreign("ConvInteger")
 def _conv_integer(parts: Parts) -> Sequence[str]:
-    return [parts.add("Conv", parts.real(0), parts.real(1), **parts.options("channels_last"))]
+    made = parts.add("Conv", parts.real(0), parts.real(1), **parts.options("channels_last"))
+    return [parts.integers(made)]
 
 
 @foreign("MatMulInteger", "MatMulInteger16")
 def _matmul_integer(parts: Parts) -> Sequence[str]:
-    return [parts.add("MatMul", parts.real(0), parts.real(1))]
+    return [parts.integers(parts.add("MatMul", parts.real(0), parts.real(1)))]
 
 
 @foreign("DynamicQuantizeLinear")
 def _dynamic_quantize(parts: Parts) -> Sequence[str]:
     zero = parts.numbers(0, TensorProto.UINT8)
-    return [parts.add("Identity", parts.input(0)), parts.scale(), zero]
+    scale = parts.numbers(1.0, TensorProto.FLOAT)
+    return [parts.add("Identity", parts.input(0)), scale, zero]
 
 
 @foreign("QuantizeLinear", "DequantizeLinear")

@@ -129,6 +129,9 @@ class Places:
             for names in (self.floats, self.sums, self.integers):
                 if names.intersection(node.output):
                     names.update(inputs)
+            if kind == "Reshape" and self.sums.intersection(node.output):
+                # A number that is laid out for a sum is a bias, be it of one channel.
+                self.floats.update(inputs)
         elif kind in ("Cast", "CastLike"):
             for names in (self.floats, self.sums):
                 if names.intersection(node.output):
