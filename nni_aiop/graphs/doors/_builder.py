@@ -86,7 +86,9 @@ class Builder:
             for v in inputs:
                 learned.update(v.learned)
             same = op in _SAME_ENTRIES and len(inputs) == 1
-            return constant(shape, learned=learned, number=inputs[0].number if same else None)
+            made = constant(shape, learned=learned, number=inputs[0].number if same else None)
+            made.shown = inputs[0].shown if same else None
+            return made
         return Value(op, inputs, shape, attributes, name)
 
     def _computed_linear(self, inputs: Sequence[Value], shape: Shape, name: str) -> Value:

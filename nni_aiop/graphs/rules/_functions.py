@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from nni_aiop.graphs.rules._norms import hidden_norm, norm_by_product, with_scale, with_shift
 from nni_aiop.graphs.rules._patterns import is_close, is_function, replace, with_constant
 from nni_aiop.graphs.rules._values import Value, constant
 
 __all__ = ["add", "binary", "clamp", "first_input", "softmax", "unary"]
+
+
+def _shown(value: Value) -> float | None:
+    """The number that a constant is, or has in the file: what a pattern may know it by."""
+    return value.shown if value.number is None else value.number
 
 
 def first_input(value: Value) -> Value:
@@ -77,9 +83,9 @@ def _sixth(value: Value) -> Value | None:
     """x of x / 6 + 1 / 2."""
     if (
         (shifted := with_constant(value, "add"))
-        and is_close(shifted[1].number, 0.5)
+        and is_close(_shown(shifted[1]), 0.5)
         and (scaled := with_constant(shifted[0], "mul"))
-        and is_close(scaled[1].number, 1 / 6)
+        and is_close(_shown(scaled[1]), 1 / 6)
     ):
         return scaled[0]
     return None
@@ -94,13 +100,14 @@ def binary(value: Value) -> Value:
     number = b.number if b.is_constant else None
     if function == "sub" and b.is_constant:
         function, number = "add", None if number is None else -number
-        b = constant(b.shape, learned=b.learned, number=number)
+        b = _constant(b, number, lambda n: -n)
     elif function == "div" and b.is_constant:
         function, number = "mul", None if not number else 1 / number
-        b = constant(b.shape, learned=b.learned, number=number)
+        b = _constant(b, number, lambda n: 1 / n if n else None)
     elif function == "pow" and b.is_constant:
         value.inputs, value.input_shapes = [a], value.input_shapes[:1]
-        value.attributes = {"function": "pow", "exponent": number}
+        known = number is not None or not (is_close(b.shown, 2) or is_close(b.shown, 0.5))
+        value.attributes = {"function": "pow", "exponent": number if known else b.shown}
         return unary(value)
     elif function in ("max", "min") and (a.is_constant or b.is_constant):
         place = int(a.is_constant)
@@ -124,8 +131,17 @@ def binary(value: Value) -> Value:
             value.inputs, value.input_shapes = [b], value.input_shapes[1:]
             value.attributes = {"function": "reciprocal"}
             return unary(value)
+        if not a.is_constant and _is_one_and_exponential(b, a):
+            return replace(value, "silu", [a])
         return hidden_norm(value)
     return value
+
+
+def _constant(c: Value, number: float | None, change: Callable[[float], float | None]) -> Value:
+    """A constant whose entries are changed."""
+    changed = constant(c.shape, learned=c.learned, number=number)
+    changed.shown = None if c.shown is None else change(c.shown)
+    return changed
 
 
 def add(value: Value) -> Value:
@@ -187,35 +203,47 @@ def _one_number(value: Value, x: Value, c: Value) -> Value | None:
     known = c.number is not None and inner[1].number is not None
     number = c.number * inner[1].number if known else None  # type: ignore[operator]
     both = constant(c.shape, learned={**c.learned, **inner[1].learned}, number=number)
+    factors = _shown(c), _shown(inner[1])
+    if factors[0] is not None and factors[1] is not None:
+        both.shown = factors[0] * factors[1]
     return _mul(
         Value("mul", [inner[0], both], value.shape, {}, value.name, input_shapes=value.input_shapes)
     )
 
 
-def _factors(value: Value, depth: int = 8) -> tuple[list[Value], float | None]:
-    """Data and number that a tree of products multiplies; None where a number is not known."""
+def _factors(value: Value, depth: int = 8) -> tuple[list[Value], float | None, float | None]:
+    """Data and number that a tree of products multiplies, and the number that the file shows.
+
+    None where a number is not known.
+    """
     data: list[Value] = []
     number: float | None = 1.0
+    shown: float | None = 1.0
     for v in value.inputs:
         if v.is_constant:
-            number = None if number is None or v.number is None else number * v.number
+            number, shown = _product(number, v.number), _product(shown, _shown(v))
         elif v.op == "mul" and v.uses == 1 and depth:
-            inner, scale = _factors(v, depth - 1)
+            inner, scale, shown_scale = _factors(v, depth - 1)
             data += inner
-            number = None if number is None or scale is None else number * scale
+            number, shown = _product(number, scale), _product(shown, shown_scale)
         else:
             data.append(v)
-    return data, number
+    return data, number, shown
+
+
+def _product(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a * b
 
 
 def _named_product(value: Value) -> Value | None:
     """The function that a product is known under, such as silu."""
-    data, number = _factors(value)
-    if len(data) == 1 and is_close(number, 1 / 6) and (x := _shifted_relu6(data[0])):
+    data, number, shown = _factors(value)
+    if len(data) == 1 and is_close(shown, 1 / 6) and (x := _shifted_relu6(data[0])):
         return replace(value, "hard_sigmoid", [x])
     if len(data) != 2:
         return None
     for x, gate in (data, data[::-1]):
+        # A learned number that is 1 scales; 1/2 and 1/6 are a formula's.
         if is_close(number, 1):
             name = _GATES.get(gate.op)
             if name is not None and gate.inputs[0] is x:
@@ -226,9 +254,13 @@ def _named_product(value: Value) -> Value | None:
                 return replace(value, "gelu", [x])
             if norm := norm_by_product(value, x, gate):
                 return norm
-        if is_close(number, 1 / 6) and _shifted_relu6(gate) is x:
+            if _is_sigmoid_of(gate, x):
+                return replace(value, "silu", [x])
+        if is_close(shown, 1 / 6) and _shifted_relu6(gate) is x:
             return replace(value, "hard_swish", [x])
-        if is_close(number, 0.5) and _is_gelu_gate(gate, x):
+        if is_close(shown, 0.5) and _is_gelu_gate(gate, x, 1):
+            return replace(value, "gelu", [x])
+        if is_close(shown, 1) and _is_gelu_gate(gate, x, 0.5):
             return replace(value, "gelu", [x])
     return None
 
@@ -238,15 +270,34 @@ _GATES = {"sigmoid": "silu", "hard_sigmoid": "hard_swish"}
 
 def _is_multiple(value: Value, x: Value, number: float) -> bool:
     pair = with_constant(value, "mul")
-    return pair is not None and pair[0] is x and is_close(pair[1].number, number)
+    return pair is not None and pair[0] is x and is_close(_shown(pair[1]), number)
 
 
-def _is_gelu_gate(gate: Value, x: Value) -> bool:
-    """Whether a value is 1 + erf or tanh of a function of x."""
+def _is_sigmoid_of(value: Value, x: Value) -> bool:
+    """Whether a value is 1 / (1 + exp(-x))."""
+    return is_function(value, "reciprocal") and _is_one_and_exponential(value.inputs[0], x)
+
+
+def _is_one_and_exponential(value: Value, x: Value) -> bool:
+    """Whether a value is 1 + exp(-x)."""
+    one = with_constant(value, "add")
+    if one is None or not is_close(_shown(one[1]), 1) or not is_function(one[0], "exp"):
+        return False
+    power = one[0].inputs[0]
+    return (is_function(power, "neg") and power.inputs[0] is x) or _is_multiple(power, x, -1)
+
+
+def _is_gelu_gate(gate: Value, x: Value, scale: float) -> bool:
+    """Whether a value is a number plus so many times erf or tanh of a function of x."""
     one = with_constant(gate, "add")
-    if one is None or not is_close(one[1].number, 1):
+    if one is None or not is_close(_shown(one[1]), scale):
         return False
     curve = one[0]
+    if scale != 1:
+        scaled = with_constant(curve, "mul")
+        if scaled is None or not is_close(_shown(scaled[1]), scale):
+            return False
+        curve = scaled[0]
     return (is_function(curve, "erf") or curve.op == "tanh") and _leaves(curve, x) == {id(x)}
 
 
@@ -254,7 +305,7 @@ def _shifted_relu6(value: Value) -> Value | None:
     """x of relu6(x + 3)."""
     if value.op == "relu6":
         pair = with_constant(value.inputs[0], "add")
-        if pair is not None and is_close(pair[1].number, 3):
+        if pair is not None and is_close(_shown(pair[1]), 3):
             return pair[0]
     return None
 

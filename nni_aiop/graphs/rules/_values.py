@@ -22,6 +22,7 @@ class Value:
         name: For people.
         learned: Constants: key -> count of the learned numbers in it.
         number: Constants of one entry: its value, where it is known.
+        shown: Learned constants of one entry: its value in the file, where it is known.
         uses: How many arguments read the tensor.
     """
 
@@ -34,6 +35,7 @@ class Value:
         "number",
         "op",
         "shape",
+        "shown",
         "uses",
     )
     shape: Shape
@@ -60,6 +62,7 @@ class Value:
         self.name = name
         self.learned = learned or {}
         self.number = number
+        self.shown: float | None = None
         self.uses = 0
 
     @property

@@ -143,7 +143,8 @@ def _reduced(x: Tensor, axes: Sequence[int], keepdim: bool) -> tuple[int, ...]:
 @handles(*_REDUCE)
 def _reduce(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     kind = _REDUCE[func._overloadpacket.__name__]
-    dim, keepdim = (*args, *(kwargs.get("dim"), kwargs.get("keepdim", False))[len(args) :])
+    given: tuple[Any, ...] = (kwargs.get("dim"), kwargs.get("keepdim", False))
+    dim, keepdim = (*args, *given[len(args) :])
     axes = _axes(x, dim)
     if kind == "mean" and "dtype" not in kwargs and x.is_contiguous():
         shape = _reduced(x, axes, keepdim)

@@ -25,7 +25,10 @@ class Operand:
     __slots__ = ("_data", "_read", "_type", "elem_type", "value")
 
     def __init__(
-        self, value: Value, elem_type: int, read: Callable[[], NDArray[Any]] | None = None
+        self,
+        value: Value,
+        elem_type: int,
+        read: Callable[[], NDArray[Any] | None] | None = None,
     ) -> None:
         self.value = value
         self.elem_type = elem_type
@@ -34,8 +37,13 @@ class Operand:
         self._type: TypeProto | None = None
 
     @property
+    def has_data(self) -> bool:
+        """Whether there may be entries to look at."""
+        return self._read is not None
+
+    @property
     def data(self) -> NDArray[Any] | None:
-        """The entries, None where they are many or not known."""
+        """The entries, None where they are not known."""
         if self._data is None and self._read is not None:
             self._data = self._read()
         return self._data
@@ -58,6 +66,7 @@ class Call:
     inputs: Sequence[Operand | None]
     shapes: Sequence[Shape]
     attributes: dict[str, Any]
+    owner: str = ""
 
     @property
     def name(self) -> str:
@@ -112,7 +121,8 @@ class Call:
         if data is None:
             raise GraphError(
                 f"what a network does must not depend on the values of its data, but node "
-                f"{self.name!r} ({self.node.op_type}) reads its input {place} so."
+                f"{self.name!r} ({self.node.op_type}) reads its input {place} so; the value of an "
+                f"input can be given (values=)."
             )
         return tuple(int(n) for n in data.reshape(-1))
 

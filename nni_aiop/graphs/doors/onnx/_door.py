@@ -1,102 +1,75 @@
 """The ONNX door: reads a model's operations one by one, shapes by onnx's own inference.
 
 Weights are looked at by their shapes alone, so that data outside the file are never loaded. Integer
-arithmetic on shapes is evaluated (`onnx.reference`) as long as its tensors are small; `_onnx_ops`
-says what each operator means.
-
-PyTorch's exporters write the numbers of a formula as Constant nodes and parameters as initializers,
-or say of each initializer which it is; other tools write both as initializers. Single numbers among
-those are therefore known numbers unless the file says that PyTorch made it.
+arithmetic on shapes is evaluated (`onnx.reference`) as long as its tensors are small; `_handlers`
+says what each operator means, `_tensors` what of the constants is learned, `_bodies` how loops are
+unrolled, `_rewrites` and `_foreign` as which nodes of onnx the quantised, fused and blocked
+operators of onnxruntime are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import (
-    AttributeProto,
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    TensorProto,
-    TypeProto,
-    ValueInfoProto,
-)
+from numpy.typing import ArrayLike, NDArray
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from nni_aiop.errors import AiopError, GraphError
 from nni_aiop.graphs._graph import ComputeGraph
 from nni_aiop.graphs._types import Shape
 from nni_aiop.graphs.doors._builder import Builder
+from nni_aiop.graphs.doors.onnx._bodies import BODIES, demand_few
 from nni_aiop.graphs.doors.onnx._call import Call, Operand, handle_other
-from nni_aiop.graphs.doors.onnx._folding import MOST_KNOWN, folded
+from nni_aiop.graphs.doors.onnx._folding import evaluated, folded
 from nni_aiop.graphs.doors.onnx._handlers import HANDLERS
+from nni_aiop.graphs.doors.onnx._inference import inferred_types, schema_version
 from nni_aiop.graphs.doors.onnx._model import (
     called,
     captured_by,
+    converted,
     dims_of,
     domain_of,
     first_line,
+    given_data,
+    in_order,
     inlined,
     input_shape,
     listed,
     read_model,
-    static_shape,
 )
+from nni_aiop.graphs.doors.onnx._reading import Known
+from nni_aiop.graphs.doors.onnx._rewrites import rewritten
+from nni_aiop.graphs.doors.onnx._sequences import SEQUENCES, read_sequence
+from nni_aiop.graphs.doors.onnx._tensors import Tensors, same_number
+from nni_aiop.graphs.doors.onnx._weights import VECTORS, Places
 
 __all__ = ["from_onnx"]
 
-OLDEST_OPSET = 11
-
-
 _MOST_ENTRIES = 2**48
-
-
-_FLOATING = frozenset(
-    {
-        TensorProto.FLOAT,
-        TensorProto.FLOAT16,
-        TensorProto.DOUBLE,
-        TensorProto.BFLOAT16,
-    }
-)
-
-
-_SEQUENCES = frozenset(
-    {
-        "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceLength",
-        "SplitToSequence",
-    }
-)  # fmt: skip
-
-
-_KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
-
-
-_READS_NUMBERS = frozenset({"Resize", "Upsample", "Range"})
-"""Operators whose shape depends on the values of floating-point inputs."""
-
-
-_LIKE_ITS_INPUTS = {"GroupNormalization": 1, "GreaterOrEqual": 2, "LessOrEqual": 2}
-"""Operators that onnx infers no shape for: how many inputs broadcast to that of the output."""
 
 
 def from_onnx(
     model: str | Path | bytes | ModelProto,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, ArrayLike] | None = None,
 ) -> ComputeGraph:
     """The compute graph of an ONNX model: the same as of the module that it was exported from.
 
+    Quantised models are read as the float models that they stand for, loops are unrolled. A
+    one-dimensional scale or bias whose entries are all equal counts for each layer that reads it:
+    tools write equal tensors once, which is no sharing of what was learned.
+
     Args:
-        model: A file, its content, or the model itself (which is not changed). Opsets 11 and up.
+        model: A file, its content, or the model itself (which is not changed). Opsets 7 and up;
+            those before 11 are converted by onnx.
         input_shapes: Name of an input -> its shape, for inputs with symbolic or unknown
             dimensions (the batch included).
+        values: Name of an input -> its value, for inputs that say what the network does: the
+            condition of a branch, a new shape, how often a loop turns. Such an input is a constant.
 
     Raises:
         FileFormatError: What is given is not an ONNX model.
@@ -112,9 +85,9 @@ def from_onnx(
         >>> from_onnx(helper.make_model(graph), input_shapes={"x": (4, 8)}).operations
         {'input': 1, 'output': 1, 'relu': 1}
     """
-    proto = read_model(model)
+    proto = converted(read_model(model))
     try:
-        return _Door(proto).graph(input_shapes or {})
+        return _Door(inlined(proto)).graph(input_shapes or {}, values or {})
     except AiopError:
         raise
     except Exception as err:
@@ -127,101 +100,124 @@ class _Door:
     """Reads one model."""
 
     def __init__(self, model: ModelProto) -> None:
+        self.builder = Builder()
+        self._model = model
         self._opsets = {domain_of(o.domain): o.version for o in model.opset_import}
-        opset, newest = self._opsets.get("", OLDEST_OPSET), onnx.defs.onnx_opset_version()
-        if not OLDEST_OPSET <= opset <= newest:
-            raise GraphError(
-                f"the opset of a model must be one of {OLDEST_OPSET} to {newest}, but got {opset}."
-            )
-        self._model = inlined(model)
-        self._builder = Builder()
-        self._known: dict[str, Operand] = {}
-        self._sequences: dict[str, list[str]] = {}
-        self._stated: dict[str, ValueInfoProto] = {v.name: v for v in self._model.graph.value_info}
-        self._stated |= {v.name: v for v in self._model.graph.output}
-        self._by_pytorch = model.producer_name == "pytorch"
-        # What torch.export says of an initializer: PARAMETER, BUFFER, CONSTANT_TENSOR.
-        self._kinds = {
-            info.name: entry.value
-            for info in model.graph.value_info
-            for entry in info.metadata_props
-            if entry.key == _KIND
-        }
-        self._says_kinds = bool(self._kinds) or any(
-            entry.key.startswith("pkg.torch.")
-            for node in model.graph.node
-            for entry in node.metadata_props
-        )
-        self._imports = [onnx.helper.make_opsetid(d, v) for d, v in self._opsets.items()]
+        self._places = Places(in_order(model.graph.node, lambda _: False))
+        self._tensors = Tensors(model, self.builder, self._places)
+        self._scopes: list[dict[str, Known]] = [{}]
+        self._owner = ""
+        self._in_bodies = 0
+        self._stated: dict[str, ValueInfoProto] = {}
 
-    def graph(self, input_shapes: Mapping[str, Sequence[int]]) -> ComputeGraph:
+    def graph(
+        self, input_shapes: Mapping[str, Sequence[int]], values: Mapping[str, ArrayLike]
+    ) -> ComputeGraph:
         """The compute graph."""
         graph = self._model.graph
-        self._initializers(graph)
-        inputs = [v for v in graph.input if v.name not in self._known]
-        unknown = sorted(set(input_shapes) - {v.name for v in inputs})
-        if unknown:
-            raise GraphError(
-                f"input_shapes must name inputs of the model ({listed(v.name for v in inputs)}), "
-                f"but got {listed(unknown)}."
-            )
+        self._state(graph)
+        inputs = [v for v in graph.input if not self._holds(v.name)]
+        names = {v.name for v in inputs}
+        for what, given in (("input_shapes", input_shapes), ("values", values)):
+            if unknown := sorted(set(given) - names):
+                raise GraphError(
+                    f"{what} must name inputs of the model ({listed(v.name for v in inputs)}), "
+                    f"but got {listed(unknown)}."
+                )
         for info in inputs:
+            kind = info.type.tensor_type.elem_type
+            if info.name in values:
+                data = given_data(info, values[info.name], input_shapes.get(info.name))
+                self.learn(info.name, self.constant(data.shape, kind, data))
+                continue
             shape = input_shape(info, input_shapes.get(info.name))
-            value = self._builder.input(shape, info.name)
-            self._learn(info.name, Operand(value, info.type.tensor_type.elem_type))
-        self._run(graph.node)
+            self.learn(info.name, Operand(self.builder.input(shape, info.name), kind))
+        self.run(graph.node)
         for info in graph.output:
-            if info.name not in self._known:
+            if not self._holds(info.name):
                 raise GraphError(
                     f"an output must be a tensor of the model, but {info.name!r} is none."
                 )
-            self._builder.output(self._known[info.name].value, info.name)
-        return self._builder.finish()
+            known = self.find_any(info.name)
+            for operand in known if isinstance(known, list) else [known]:
+                self.builder.output(operand.value, info.name)
+        return self.builder.finish()
 
     # --- tensors -------------------------------------------------------------------------------
 
-    def _learn(self, name: str, operand: Operand) -> None:
-        if name in self._known:
+    def _holds(self, name: str) -> bool:
+        return any(name in scope for scope in self._scopes)
+
+    def find_any(self, name: str) -> Known:
+        for scope in reversed(self._scopes):
+            if name in scope:
+                return scope[name]
+        raise GraphError(f"a tensor must be made before it is read, but {name!r} is not.")
+
+    def find(self, name: str) -> Operand:
+        known = self.find_any(name)
+        if isinstance(known, list):
+            raise GraphError(f"a tensor must be read here, but {name!r} is a list of tensors.")
+        return known
+
+    def find_list(self, name: str) -> list[Operand]:
+        known = self.find_any(name)
+        if isinstance(known, Operand):
+            raise GraphError(f"a list of tensors must be read here, but {name!r} is a tensor.")
+        return known
+
+    def learn(self, name: str, known: Known) -> None:
+        if name in self._scopes[-1]:
             raise GraphError(f"each tensor must be made once, but {name!r} is made twice.")
-        if operand.value.size >= _MOST_ENTRIES:
+        if isinstance(known, Operand) and known.value.size >= _MOST_ENTRIES:
             raise GraphError(
                 f"a tensor must have fewer than 2^48 entries, but {name!r} has the shape "
-                f"{operand.value.shape}."
+                f"{known.value.shape}."
             )
-        self._known[name] = operand
+        self._scopes[-1][name] = known
 
-    def _initializers(self, graph: GraphProto) -> None:
+    def constant(self, shape: Shape, elem_type: int, data: NDArray[Any] | None) -> Operand:
+        return self._tensors.constant(shape, elem_type, data)
+
+    def _state(self, graph: GraphProto) -> None:
+        """Learns the initializers of a graph or body, and what it states."""
+        self._stated |= {v.name: v for v in (*graph.value_info, *graph.output)}
         for tensor in graph.initializer:
-            self._learn(tensor.name, self._tensor(tensor, learned=True))
+            key = self._owner + tensor.name
+            self.learn(tensor.name, self._tensors.initializer(tensor, key))
         for sparse in graph.sparse_initializer:
-            shape = dims_of(sparse.dims, sparse.values.name)
-            value = self._builder.parameter(shape, sparse.values.name)
-            self._learn(sparse.values.name, Operand(value, sparse.values.data_type))
+            name = sparse.values.name
+            value = self.builder.parameter(dims_of(sparse.dims, name), self._owner + name)
+            self.learn(name, Operand(value, sparse.values.data_type))
 
-    def _tensor(self, tensor: TensorProto, *, learned: bool) -> Operand:
-        shape = dims_of(tensor.dims, tensor.name)
-        small = prod(shape) <= MOST_KNOWN and tensor.data_location != TensorProto.EXTERNAL
-        read = _reader(tensor) if small and tensor.data_type != TensorProto.STRING else None
-        if not learned or tensor.data_type not in _FLOATING:
-            return self._constant(shape, tensor.data_type, read() if read else None)
-        kind = self._kinds.get(tensor.name)
-        if kind not in (None, "PARAMETER"):
-            return Operand(self._builder.constant(shape), tensor.data_type, read)
-        may_be_number = self._says_kinds if self._by_pytorch else prod(shape) == 1
-        if kind is None and may_be_number and read and _number(data := read()) is not None:
-            return self._constant(shape, tensor.data_type, data)
-        return Operand(self._builder.parameter(shape, tensor.name), tensor.data_type, read)
-
-    def _constant(self, shape: Shape, elem_type: int, data: NDArray[Any] | None) -> Operand:
-        value = self._builder.constant(shape, _number(data))
-        return Operand(value, elem_type, None if data is None else lambda: data)
+    def _apart(self, node: NodeProto, inputs: list[Operand | None]) -> None:
+        """Gives a layer its own scale and bias where several layers read one, as tools write it."""
+        for place in VECTORS.get(node.op_type, ()):
+            operand = inputs[place] if place < len(inputs) else None
+            if operand is None or node.input[place] not in self._places.shared:
+                continue
+            vector = operand.value
+            if not vector.learned or len(vector.shape) != 1 or vector.size == 1:
+                continue
+            if same_number(operand.data) is None:
+                continue
+            # Layers that share their weight are one layer, whose bias is one.
+            others = [x.value for at, x in enumerate(inputs) if x is not None and at != place]
+            if node.op_type == "Add":
+                others = [v for x in others for v in x.inputs]
+            weights = frozenset(key for v in others if len(v.shape) > 1 for key in v.learned)
+            reader = weights or self._owner + node.output[0]
+            key = (node.input[place], reader)
+            inputs[place] = Operand(
+                self.builder.parameter(vector.shape, key), operand.elem_type, lambda: None
+            )
 
     # --- operations ----------------------------------------------------------------------------
 
-    def _run(self, nodes: Iterable[NodeProto]) -> None:
-        for node in nodes:
+    def run(self, nodes: Iterable[NodeProto], opset: int | None = None) -> None:
+        for node in in_order(nodes, self._holds):
             try:
-                self._node(node)
+                self.node(node, opset)
             except AiopError:
                 raise
             except Exception as err:
@@ -230,218 +226,118 @@ class _Door:
                     f"{type(err).__name__} was raised: {first_line(err)}"
                 ) from err
 
-    def _node(self, node: NodeProto) -> None:
+    def body(self, graph: GraphProto, owner: NodeProto, given: Sequence[Known]) -> list[Known]:
+        self._in_bodies += 1 + len(graph.node)
+        demand_few(self._in_bodies, owner)
+        around = self._owner
+        self._owner = f"{around}{owner.output[0]}/"
+        self._scopes.append({})
+        try:
+            for info, known in zip(graph.input, given, strict=True):
+                self.learn(info.name, known)
+            self._state(graph)
+            self.run(graph.node)
+            for info in graph.output:
+                if not self._holds(info.name):
+                    raise GraphError(
+                        f"an output must be a tensor of its graph, but {info.name!r} of "
+                        f"{called(owner)} is none."
+                    )
+            return [self.find_any(info.name) for info in graph.output]
+        finally:
+            self._scopes.pop()
+            self._owner = around
+
+    def node(self, node: NodeProto, opset: int | None = None) -> None:
         own = domain_of(node.domain) == ""
-        if own and node.op_type in _SEQUENCES:
-            self._sequence(node)
-            return
-        inputs: list[Operand | None] = []
         for name in node.input:
-            if name and name not in self._known:
+            if name and not self._holds(name):
                 raise GraphError(
                     f"a node must read tensors that come before it, but {called(node)} reads "
                     f"{name!r}."
                 )
-            inputs.append(self._known[name] if name else None)
+        if own and node.op_type in SEQUENCES:
+            read_sequence(self, node)
+            return
         if own and node.op_type == "Constant":
-            self._learn(node.output[0], self._constant_node(node))
+            key = self._owner + node.output[0]
+            self.learn(node.output[0], self._tensors.constant_node(node, key))
             return
-        if own and node.op_type == "If":
-            self._branch(node, inputs[0])
+        if own and node.op_type in BODIES:
+            BODIES[node.op_type](self, node)
             return
-        captured = [self._known[name] for name in captured_by(node) if name in self._known]
-        types = self._infer(node, inputs)
-        known = folded(node, inputs, types, self._imports) if own else None
+        if own and node.op_type == "Identity" and isinstance(self.find_any(node.input[0]), list):
+            self.learn(node.output[0], self.find_any(node.input[0]))
+            return
+        if rewritten(self, node):
+            return
+        self._operation(node, own, opset)
+
+    def _operation(self, node: NodeProto, own: bool, opset: int | None) -> None:
+        """An operation of tensors."""
+        inputs = [self.find(name) if name else None for name in node.input]
+        around = {name: self.find(name) for name in captured_by(node) if self._holds(name)}
+        version = opset if opset and own else self._opsets.get(domain_of(node.domain), 1)
+        version = schema_version(node, version)
+        imports = [
+            onnx.helper.make_opsetid(
+                domain, version if domain == domain_of(node.domain) else number
+            )
+            for domain, number in self._opsets.items()
+        ]
+        types = inferred_types(node, inputs, around, self._stated, version, imports)
+        kind, shape = types[0] if types else (0, None)
+        if own and node.op_type == "ConstantOfShape" and shape is not None:
+            name = node.output[0]
+            filled = self._tensors.filled(name, self._owner + name, shape, kind)
+            if filled is not None:
+                self.learn(name, filled)
+                return
+        known = folded(node, inputs, types, imports) if own else None
         if known is not None:
             for name, data, (elem_type, _) in zip(node.output, known, types, strict=False):
                 if name:
-                    self._learn(name, self._constant(data.shape, elem_type, data))
+                    self.learn(name, self.constant(data.shape, elem_type, data))
             return
-        shapes = []
-        for name, (_, shape) in zip(node.output, types, strict=True):
-            if shape is None:
-                raise GraphError(
-                    f"the shape of every tensor must be known, but that of {name!r}, made by "
-                    f"{called(node)}, is not."
-                )
-            shapes.append(shape)
+        shapes = self._shapes(node, types)
+        if own:
+            self._apart(node, inputs)
         call = Call(
-            self._builder,
+            self.builder,
             node,
-            self._opsets.get(domain_of(node.domain), 1),
-            [*inputs, *captured],
+            version,
+            [*inputs, *around.values()],
             shapes,
             {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
+            self._owner,
         )
         handler = HANDLERS.get(node.op_type, handle_other) if own else handle_other
         results = handler(call)
         values = results if isinstance(results, Sequence) else [results]
-        for name, value, (elem_type, shape) in zip(node.output, values, types, strict=False):
+        outputs = zip(node.output, values, types, strict=False)
+        for place, (name, value, (elem_type, shape)) in enumerate(outputs):
             if name:
                 if value.shape != shape:
-                    value = self._builder.apply("reshape", [value], shape or (), name=call.name)
-                self._learn(name, Operand(value, elem_type))
+                    value = self.builder.apply("reshape", [value], shape or (), name=call.name)
+                read = evaluated(node, inputs, types, imports, place) if value.is_constant else None
+                self.learn(name, Operand(value, elem_type, read))
 
-    def _constant_node(self, node: NodeProto) -> Operand:
-        attribute = node.attribute[0]
-        if attribute.type == AttributeProto.TENSOR:
-            return self._tensor(attribute.t, learned=False)
-        if attribute.type == AttributeProto.SPARSE_TENSOR:
-            shape = dims_of(attribute.sparse_tensor.dims, node.output[0])
-            return self._constant(shape, attribute.sparse_tensor.values.data_type, None)
-        content = onnx.helper.get_attribute_value(attribute)
-        if attribute.type in (AttributeProto.STRING, AttributeProto.STRINGS):
-            shape = () if attribute.type == AttributeProto.STRING else (len(content),)
-            return self._constant(shape, TensorProto.STRING, None)
-        whole = attribute.type in (AttributeProto.INT, AttributeProto.INTS)
-        data = np.asarray(content, np.int64 if whole else np.float32)
-        return self._constant(data.shape, TensorProto.INT64 if whole else TensorProto.FLOAT, data)
-
-    def _sequence(self, node: NodeProto) -> None:
-        """Lists of tensors, by the operators that make them one by one."""
-        kind, out = node.op_type, node.output[0]
-        options = {a.name: a.i for a in node.attribute}
-        axis = options.get("axis", 0)
-        if kind == "SequenceConstruct":
-            self._sequences[out] = list(node.input)
-        elif kind == "SplitToSequence":
-            shape = self._known[node.input[0]].value.shape
-            sizes = self._pieces(node, shape[axis])
-            parts = [f"{out}[{place}]" for place in range(len(sizes))]
-            if len(node.input) > 1 or options.get("keepdims", 1):
-                self._sequences[out] = parts
-            else:
-                self._sequences[out] = [f"{part}.squeezed" for part in parts]
-            self._insert("Split", [node.input[0]], parts, sizes, "split", axis=axis)
-            for part, name in zip(parts, self._sequences[out], strict=True):
-                if part != name:
-                    self._insert("Squeeze", [part], [name], [axis], "axes")
-        elif kind == "ConcatFromSequence":
-            names = self._sequences[node.input[0]]
-            if options.get("new_axis"):
-                wide = [f"{out}[{place}]" for place in range(len(names))]
-                for name, part in zip(names, wide, strict=True):
-                    self._insert("Unsqueeze", [name], [part], [axis], "axes")
-                names = wide
-            self._node(onnx.helper.make_node("Concat", names, [out], node.name, axis=axis))
-        elif kind == "SequenceLength":
-            data = np.asarray(len(self._sequences[node.input[0]]), np.int64)
-            self._learn(out, self._constant((), TensorProto.INT64, data))
-        else:
-            place = self._known[node.input[1]].data
-            if place is None:
-                raise GraphError(f"the place in a list must be known, but {called(node)} asks it.")
-            names = self._sequences[node.input[0]]
-            self._learn(out, self._known[names[int(place.reshape(()))]])
-
-    def _pieces(self, node: NodeProto, length: int) -> list[int]:
-        sizes = None
-        if len(node.input) > 1:
-            sizes = self._known[node.input[1]].data
-            if sizes is None:
-                raise GraphError(f"sizes of pieces must be known, but {called(node)} asks them.")
-        if sizes is not None and sizes.ndim:
-            return [int(n) for n in sizes]
-        each = 1 if sizes is None else int(sizes)
-        if each < 1 or length // each > MOST_KNOWN:
-            raise GraphError(
-                f"a tensor must be cut into at most {MOST_KNOWN} pieces, but {called(node)} cuts "
-                f"{length} into pieces of {each}."
-            )
-        return [min(each, length - at) for at in range(0, length, each)]
-
-    def _insert(
-        self,
-        kind: str,
-        inputs: list[str],
-        outputs: list[str],
-        numbers: Sequence[int],
-        name: str,
-        **options: Any,
-    ) -> None:
-        """Runs a node whose numbers are an attribute up to opset 12, and an input from then on."""
-        if self._opsets.get("", OLDEST_OPSET) < 13:
-            options[name] = list(numbers)
-        else:
-            constant = f"{outputs[0]}.{name}"
-            data = np.asarray(numbers, np.int64)
-            self._learn(constant, self._constant(data.shape, TensorProto.INT64, data))
-            inputs = [*inputs, constant]
-        self._node(onnx.helper.make_node(kind, inputs, outputs, **options))
-
-    def _branch(self, node: NodeProto, condition: Operand | None) -> None:
-        known = None if condition is None else condition.data
-        if known is None or known.size != 1:
-            raise GraphError(
-                f"what a network does must not depend on the values of its data, but "
-                f"{called(node)} does."
-            )
-        wanted = "then_branch" if bool(known.reshape(())) else "else_branch"
-        graph = next(a.g for a in node.attribute if a.name == wanted)
-        self._initializers(graph)
-        self._stated |= {v.name: v for v in graph.value_info}
-        self._run(graph.node)
-        for name, info in zip(node.output, graph.output, strict=True):
-            if info.name not in self._known:
+    def _shapes(self, node: NodeProto, types: Sequence[tuple[int, Shape | None]]) -> list[Shape]:
+        shapes = []
+        for name, (_, shape) in zip(node.output, types, strict=True):
+            if shape is None:
+                domain = domain_of(node.domain)
+                if domain:
+                    raise GraphError(
+                        f"an operator must be one of onnx or have the shapes of its outputs "
+                        f"stated, but {called(node)} is of the domain {domain!r} and makes "
+                        f"{name!r}: where a tool such as onnxruntime has optimised or quantised "
+                        f"the model, give the original file."
+                    )
                 raise GraphError(
-                    f"an output must be a tensor of its graph, but {info.name!r} of "
-                    f"{called(node)} is none."
+                    f"the shape of every tensor must be known, but that of {name!r}, made by "
+                    f"{called(node)}, is not; if it is asked of an input of the model, give the "
+                    f"value of that input (values=)."
                 )
-            self._learn(name, self._known[info.name])
-
-    def _infer(
-        self, node: NodeProto, inputs: Sequence[Operand | None]
-    ) -> list[tuple[int, Shape | None]]:
-        """Type and shape of each output; None where it is not known."""
-        domain = domain_of(node.domain)
-        inferred: Mapping[str, TypeProto] = {}
-        schema = None
-        if onnx.defs.has(node.op_type, domain=domain):
-            schema = onnx.defs.get_schema(node.op_type, self._opsets.get(domain, 1), domain)
-        if schema is not None and not schema.deprecated:
-            types, data = {}, {}
-            for name, operand in zip(node.input, inputs, strict=True):
-                if operand is None:
-                    continue
-                types[name] = operand.type
-                reads = node.op_type in _READS_NUMBERS or operand.elem_type not in _FLOATING
-                if reads and operand.data is not None:
-                    data[name] = onnx.numpy_helper.from_array(operand.data, name)
-            for name in captured_by(node):
-                if name in self._known:
-                    types[name] = self._known[name].type
-            inferred = onnx.shape_inference.infer_node_outputs(
-                schema, node, types, data, opset_imports=self._imports
-            )
-        results = []
-        for place, name in enumerate(node.output):
-            kind = inferred.get(name)
-            shape = None if kind is None else static_shape(kind)
-            if shape is None and name in self._stated:
-                shape = static_shape(self._stated[name].type)
-            if shape is None and place == 0 and node.op_type in _LIKE_ITS_INPUTS:
-                shapes = [operand.value.shape for operand in inputs if operand is not None]
-                shape = np.broadcast_shapes(*shapes[: _LIKE_ITS_INPUTS[node.op_type]])
-            if not name:
-                shape = ()
-            if shape is not None and any(n < 0 for n in shape):
-                raise GraphError(
-                    f"dimensions must not be negative, but {called(node)} makes {shape}."
-                )
-            if kind is not None:
-                elem_type = kind.tensor_type.elem_type
-            else:
-                elem_type = next((operand.elem_type for operand in inputs if operand), 0)
-            results.append((elem_type, shape))
-        return results
-
-
-def _reader(tensor: TensorProto) -> Any:
-    return lambda: onnx.numpy_helper.to_array(tensor)
-
-
-def _number(data: NDArray[Any] | None) -> float | None:
-    """The value that all entries share."""
-    if data is None or data.size == 0 or not (data == data.flat[0]).all():
-        return None
-    return float(data.flat[0])
+            shapes.append(shape)
+        return shapes

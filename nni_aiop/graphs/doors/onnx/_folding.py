@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -14,15 +14,16 @@ from onnx import NodeProto, OperatorSetIdProto, TypeProto
 from nni_aiop.graphs._types import Shape
 from nni_aiop.graphs.doors.onnx._call import Operand
 
-__all__ = ["MOST_KNOWN", "folded"]
+__all__ = ["MOST_KNOWN", "evaluated", "folded"]
 
 MOST_KNOWN = 4096
 """Entries of the largest tensor whose content is looked at."""
 
 _FOLDED = frozenset(
     {
-        "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos",
-        "CumSum", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather",
+        "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape",
+        "DequantizeLinear",
+        "Cos", "CumSum", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather",
         "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN",
         "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "NonZero", "Not",
         "OneHot", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
@@ -47,22 +48,50 @@ def folded(
             return [np.asarray(prod(of), np.int64)]
         part = {a.name: a.i for a in node.attribute}
         return [np.asarray(of[slice(part.get("start", 0), part.get("end"))], np.int64)]
+    if any(x is not None and (not x.value.is_constant or x.value.learned) for x in inputs):
+        return None
+    return _run(node, inputs, types, opsets)
+
+
+def evaluated(
+    node: NodeProto,
+    inputs: Sequence[Operand | None],
+    types: Sequence[tuple[int, Shape | None]],
+    opsets: Sequence[OperatorSetIdProto],
+    place: int,
+) -> Callable[[], NDArray[Any] | None] | None:
+    """What works out one output where it is asked for: numbers that may be learned."""
+    if any(x is None or not x.has_data for x in inputs):
+        return None
+
+    def read() -> NDArray[Any] | None:
+        results = _run(node, inputs, types, opsets)
+        return None if results is None else results[place]
+
+    return read
+
+
+def _run(
+    node: NodeProto,
+    inputs: Sequence[Operand | None],
+    types: Sequence[tuple[int, Shape | None]],
+    opsets: Sequence[OperatorSetIdProto],
+) -> list[NDArray[Any]] | None:
     if node.op_type not in _FOLDED:
         return None
     for _, shape in types:
         if node.op_type != "NonZero" and (shape is None or prod(shape) > MOST_KNOWN):
             return None
     feeds = {}
-    if node.op_type == "CastLike" and inputs[0] is not None and inputs[0].data is not None:
-        if not inputs[0].value.is_constant or inputs[0].value.learned:
-            return None
-        return [inputs[0].data.astype(onnx.helper.tensor_dtype_to_np_dtype(types[0][0]))]
     for name, operand in zip(node.input, inputs, strict=True):
         if operand is None:
             continue
-        if not operand.value.is_constant or operand.value.learned or operand.data is None:
+        if operand.value.size > MOST_KNOWN or operand.data is None:
             return None
         feeds[name] = operand.data
+    if node.op_type == "CastLike":
+        kind = onnx.helper.tensor_dtype_to_np_dtype(types[0][0])
+        return [feeds[node.input[0]].astype(kind)]
     from onnx.reference import ReferenceEvaluator
 
     # A node alone would be evaluated by its newest version.

@@ -6,6 +6,7 @@ import math
 from math import prod
 
 import onnx
+from onnx import TensorProto
 
 from nni_aiop.graphs._types import Shape
 from nni_aiop.graphs.doors.onnx._call import Call, handles
@@ -76,7 +77,20 @@ def _unary(call: Call) -> Value:
 
 @handles(*_BINARY)
 def _binary(call: Call) -> Value:
+    if call.node.op_type == "Mul":
+        for x, scale in (call.values(), call.values()[::-1]):
+            if scale.is_constant and x.shape == call.shape and _is_of_integers(x):
+                return call.apply("identity", [x])  # back to real numbers
     return call.binary(_BINARY[call.node.op_type], call.x, call.value(1))
+
+
+def _is_of_integers(x: Value) -> bool:
+    """Whether a tensor is a product of integers, as `_rewrites` marks it."""
+    while x.op == "identity":
+        if x.attributes.get("integers"):
+            return True
+        x = x.inputs[0]
+    return False
 
 
 @handles(*_CHAINED)
@@ -102,13 +116,79 @@ def _identity(call: Call) -> Value:
     x = call.x
     if x.is_constant and x.learned:
         # PyTorch's exporter writes tensors of equal values once, and copies them.
-        return call.builder.parameter(x.shape, call.node.output[0])
+        copy = call.builder.parameter(x.shape, call.owner + call.node.output[0])
+        copy.shown = x.shown
+        return copy
     return call.apply("identity", [x])
 
 
-@handles("Cast", "CastLike", "QuantizeLinear", "DequantizeLinear")
+@handles("Cast", "CastLike", "DequantizeLinear")
 def _cast(call: Call) -> Value:
     return call.apply("identity", [call.x])
+
+
+_LEAST: dict[int, int] = {
+    TensorProto.UINT4: 0,
+    TensorProto.UINT8: 0,
+    TensorProto.UINT16: 0,
+    TensorProto.INT4: -8,
+    TensorProto.INT8: -(2**7),
+    TensorProto.INT16: -(2**15),
+}
+"""Type of quantised numbers -> the least of them."""
+
+_BEFORE_RELU = frozenset({"conv", "conv_transpose", "matmul", "linear", "batch_norm"})
+
+_NOT_NEGATIVE = frozenset({"relu", "sigmoid", "hard_sigmoid", "softmax", "input"})
+"""Operations whose results are not negative; inputs are quantised as they are."""
+
+_DEEP = 64
+
+
+@handles("QuantizeLinear")
+def _quantize(call: Call) -> Value:
+    """Nothing; a `relu` where that is what cutting off at the least number does.
+
+    Tools leave out the relu or relu6 before a quantisation whose least number stands for zero.
+    """
+    x = call.x
+    if not call.given(2):
+        lowest = call.option("output_dtype", TensorProto.UINT8) in _UNSIGNED
+    else:
+        operand, zero = call.inputs[2], call.number(2)
+        lowest = zero is not None and operand is not None and _LEAST.get(operand.elem_type) == zero
+    if not lowest or x.is_constant or not _may_need_relu(x):
+        return call.apply("identity", [x])
+    scale = call.number(1)
+    if scale is not None and math.isclose(255 * scale, 6, rel_tol=1e-3):
+        return call.apply("clamp", [x], low=0.0, high=6.0)
+    return call.apply("relu", [x])
+
+
+_UNSIGNED = (TensorProto.UNDEFINED, TensorProto.UINT4, TensorProto.UINT8, TensorProto.UINT16)
+
+
+def _may_need_relu(x: Value) -> bool:
+    """Whether a tensor is what tools put a relu behind, and may be negative."""
+    while x.op in ("identity", "reshape", "transpose"):
+        x = x.inputs[0]
+    is_sum = x.op == "binary" and x.attributes.get("function") == "add"
+    is_sum = is_sum and not any(v.is_constant and v.size == 1 for v in x.inputs)
+    return (is_sum or x.op in _BEFORE_RELU) and _may_be_negative(x, _DEEP)
+
+
+def _may_be_negative(x: Value, depth: int) -> bool:
+    if x.is_constant:
+        return x.number is None or x.number < 0
+    if x.op in _NOT_NEGATIVE or depth == 0:
+        return False
+    if x.op == "clamp":
+        low = x.attributes.get("low")
+        return low is None or low < 0
+    passed = x.op in ("identity", "reshape", "transpose", "slice", "concat", "max_pool", "avg_pool")
+    if passed or x.op in ("reduce", "matmul") or x.attributes.get("function") in ("add", "mul"):
+        return any(_may_be_negative(v, depth - 1) for v in x.inputs)
+    return True
 
 
 @handles("Dropout")

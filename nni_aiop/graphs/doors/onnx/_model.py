@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto
 
 from nni_aiop.errors import FileFormatError, GraphError
@@ -14,15 +19,25 @@ from nni_aiop.graphs._types import Shape
 __all__ = [
     "called",
     "captured_by",
+    "converted",
     "dims_of",
     "domain_of",
     "first_line",
+    "given_data",
+    "in_order",
     "inlined",
     "input_shape",
     "listed",
     "read_model",
     "static_shape",
 ]
+
+OLDEST_OPSET = 7
+
+_WITHOUT_CONVERSION = 11
+"""The oldest opset whose operators are read as they are."""
+
+_CONVERTED_TO = 13
 
 _MOST_CALLS = 10**6
 
@@ -44,6 +59,79 @@ def read_model(model: str | Path | bytes | ModelProto) -> ModelProto:
         # An empty or foreign file may well parse, as a model that has nothing in it.
         raise FileFormatError(f"{what} must be an ONNX model, but lacks {' and '.join(missing)}.")
     return proto
+
+
+def converted(model: ModelProto) -> ModelProto:
+    """The model by an opset that is read as it is.
+
+    Raises:
+        GraphError: The opset is too old or not known yet, or onnx cannot convert the model.
+    """
+    opsets = [o.version for o in model.opset_import if domain_of(o.domain) == ""]
+    opset, newest = max(opsets, default=_WITHOUT_CONVERSION), onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise GraphError(
+            f"the opset of a model must be one of {OLDEST_OPSET} to {newest}, but got {opset}."
+        )
+    if opset >= _WITHOUT_CONVERSION:
+        return model
+    from onnx import version_converter
+
+    plain = ModelProto()
+    plain.CopyFrom(model)
+    for info in (*plain.graph.input, *plain.graph.output, *plain.graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+    try:
+        return version_converter.convert_version(plain, _CONVERTED_TO)
+    except Exception as err:
+        raise GraphError(
+            f"a model of an opset before {_WITHOUT_CONVERSION} must be convertible by "
+            f"onnx.version_converter, but one of opset {opset} is not: {first_line(err)} Export it "
+            f"again with an opset of {_WITHOUT_CONVERSION} or more."
+        ) from err
+
+
+def in_order(nodes: Iterable[NodeProto], held: Callable[[str], bool]) -> list[NodeProto]:
+    """Nodes so that each stands behind those whose tensors it reads.
+
+    Nodes that stand so keep their places. Those that read what no node before them can make, as in
+    a cycle, come last.
+
+    Args:
+        nodes: Of one graph or body.
+        held: Whether a tensor of a name is there before.
+    """
+    nodes = list(nodes)
+    if len(nodes) < 2:
+        return nodes
+    makers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    needs: list[set[int]] = []
+    sorted_already = True
+    for place, node in enumerate(nodes):
+        names = (*node.input, *captured_by(node))
+        needs.append({makers[name] for name in names if name in makers and not held(name)})
+        sorted_already = sorted_already and all(source < place for source in needs[-1])
+    if sorted_already:
+        return nodes
+    readers: list[list[int]] = [[] for _ in nodes]
+    for place, sources in enumerate(needs):
+        for source in sources:
+            readers[source].append(place)
+    ready = [place for place, sources in enumerate(needs) if not sources]
+    heapq.heapify(ready)
+    order: list[int] = []
+    while ready:
+        place = heapq.heappop(ready)
+        order.append(place)
+        for reader in readers[place]:
+            needs[reader].discard(place)
+            if not needs[reader]:
+                heapq.heappush(ready, reader)
+    done = set(order)
+    order += [place for place in range(len(nodes)) if place not in done]
+    return [nodes[place] for place in order]
 
 
 def first_line(err: BaseException) -> str:
@@ -106,23 +194,23 @@ def dims_of(dims: Sequence[int], name: str) -> Shape:
 
 
 def static_shape(kind: TypeProto) -> Shape | None:
-    """The shape of a tensor type, None where a part of it is not known."""
+    """The shape of a tensor type, None where a part of it is not known; -1 says that, too."""
     if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
     dims = kind.tensor_type.shape.dim
-    return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
+    known = all(d.HasField("dim_value") and d.dim_value != -1 for d in dims)
+    return tuple(d.dim_value for d in dims) if known else None
 
 
 def input_shape(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
+    """The shape of an input; dimensions that are not positive are free, as symbolic ones are."""
     if not info.type.HasField("tensor_type"):
         kind = info.type.WhichOneof("value")
         raise GraphError(f"an input must be a tensor, but {info.name!r} is of type {kind}.")
     tensor = info.type.tensor_type
     dims: list[int | str] | None = None
     if tensor.HasField("shape"):
-        dims = [
-            d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
-        ]
+        dims = [_dim(d) for d in tensor.shape.dim]
     if given is None:
         if dims is None or any(isinstance(d, str) for d in dims):
             shown = "none at all" if dims is None else f"({', '.join(map(str, dims))})"
@@ -142,6 +230,37 @@ def input_shape(info: ValueInfoProto, given: Sequence[int] | None) -> Shape:
             f"got {shape}."
         )
     return dims_of(shape, info.name)
+
+
+def _dim(dim: Any) -> int | str:
+    """A dimension, or what stands for one that is free."""
+    if not dim.HasField("dim_value"):
+        return dim.dim_param or "?"
+    return dim.dim_value if dim.dim_value > 0 else str(dim.dim_value)
+
+
+def given_data(info: ValueInfoProto, value: ArrayLike, given: Sequence[int] | None) -> NDArray[Any]:
+    """The entries of an input whose value is given, in its type and shape."""
+    if not info.type.HasField("tensor_type"):
+        raise GraphError(f"a value must be that of a tensor, but {info.name!r} is none.")
+    tensor = info.type.tensor_type
+    data = np.asarray(value)
+    if data.dtype.kind not in "biuf":
+        raise GraphError(f"the value of input {info.name!r} must be numbers, but got {value!r}.")
+    kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    cast = data.astype(kind)
+    if kind.kind in "iub" and not (cast == data).all():
+        raise GraphError(
+            f"the value of input {info.name!r} must be of type {kind}, but got {value!r}."
+        )
+    if cast.ndim == 0 and tensor.HasField("shape"):
+        cast = cast.reshape((1,) * len(tensor.shape.dim))
+    shape = input_shape(info, cast.shape)
+    if given is not None and tuple(given) != shape:
+        raise GraphError(
+            f"the value of input {info.name!r} must have its shape {tuple(given)}, but has {shape}."
+        )
+    return cast
 
 
 def captured_by(node: NodeProto) -> list[str]:
