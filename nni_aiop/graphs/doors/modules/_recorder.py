@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nni_aiop.graphs._vocabulary import OTHER
 from nni_aiop.graphs.doors._builder import Builder
 from nni_aiop.graphs.rules._values import Value
 
@@ -214,7 +215,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for place, out in enumerate(pytree.tree_leaves(result)):
             if not isinstance(out, Tensor):
                 continue
-            value = self.apply(name, values, out.shape)
+            value = self.apply(OTHER + name, values, out.shape)
             if any(out is x for x in tensors):
                 self.write(out, value)
             elif place == 0 or id(out) not in self._entries:
