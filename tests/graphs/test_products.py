@@ -44,11 +44,13 @@ def counted(net: nn.Module, *shapes: Shape) -> float:
     return counter.get_total_flops() / 2
 
 
-def read(net: nn.Module, *shapes: Shape) -> ComputeGraph:
+def read(net: nn.Module, *shapes: Shape, parameters: int | None = None) -> ComputeGraph:
     """The graph, which says all, and survives being written."""
     graph = from_module(net, shapes)
     assert graph.others == ()
-    assert graph.parameters == sum(p.numel() for p in net.parameters())
+    if parameters is None:
+        parameters = sum(p.numel() for p in net.parameters())
+    assert graph.parameters == parameters
     assert ComputeGraph.from_json(json.loads(json.dumps(graph.to_json()))) == graph
     return graph
 
@@ -246,7 +248,9 @@ def test_einsum_costs_what_pytorch_counts(
     held = {} if at is None else {names[at]: shapes[at]}
     data = {n: s for n, s in zip(names, shapes, strict=True) if n not in held}
     net = Net(multiply, **held)
-    graph = read(net, *data.values())
+    # A diagonal of a constant is all that is used of it.
+    used = 12 if (equation, at) == ("iij,jk->ik", 0) else None
+    graph = read(net, *data.values(), parameters=used)
     assert graph.macs == counted(net, *data.values())
     assert graph.nodes[-1].output_shape == torch.einsum(equation, *map(torch.zeros, shapes)).shape
     if len({len(shape) for shape in shapes}) > 1 and "..." in equation:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from functools import partial
-from math import prod
 from typing import Any
 
 from nni_aiop.errors import GraphError
@@ -29,6 +28,7 @@ from nni_aiop.graphs.rules._assembly import assemble
 from nni_aiop.graphs.rules._canonical import merge_twins, simplify
 from nni_aiop.graphs.rules._folding import fold
 from nni_aiop.graphs.rules._layout import without_layout
+from nni_aiop.graphs.rules._regions import Picked, Region
 from nni_aiop.graphs.rules._values import Value, constant, live
 
 __all__ = ["Builder"]
@@ -36,6 +36,37 @@ __all__ = ["Builder"]
 
 _SAME_ENTRIES = frozenset({"identity", "reshape", "transpose", "slice", "expand"})
 """Operations whose result has no entries that its input has not."""
+
+
+def _constant_of(
+    op: str, inputs: Sequence[Value], shape: Shape, attributes: dict[str, Any]
+) -> Value:
+    """The result of an operation on constants; a slice of a learned tensor holds what it takes."""
+    x = inputs[0]
+    learned = {key: n for v in inputs for key, n in v.learned.items()}
+    number = x.number if op in _SAME_ENTRIES and len(inputs) == 1 else None
+    region = x.region
+    if region is not None and len(inputs) == 1:
+        if op == "identity":
+            return constant(shape, number=number, region=region)
+        if op == "transpose":
+            return constant(shape, number=number, region=region.transposed(attributes["order"]))
+        if op == "slice":
+            ends = (attributes[name] for name in ("axis", "start", "stop", "step"))
+            return constant(shape, number=number, region=region.sliced(*ends))
+        if op == "reshape" and (turned := region.reshaped(shape)):
+            return constant(shape, number=number, region=turned)
+    if region is not None and op == "gather":
+        axis, index = attributes["axis"], inputs[1]
+        size = region.sizes[axis]
+        if index.number is not None:
+            at = int(index.number) % size
+            one = region.sliced(axis, at, at + 1, 1)
+            return constant(shape, learned=one.learned(), region=one.reshaped(shape))
+        taken = index.size * (region.taken // size)
+        if taken < region.taken and not index.learned:
+            learned = {Picked(region.key, region.whole, taken): taken}
+    return constant(shape, learned=learned, number=number)
 
 
 class Builder:
@@ -53,7 +84,7 @@ class Builder:
 
     def parameter(self, shape: Sequence[int], key: Hashable) -> Value:
         """A learned tensor; equal keys are one and the same tensor."""
-        return constant(shape, learned={key: prod(shape)})
+        return constant(shape, region=Region.of(key, shape))
 
     def constant(self, shape: Sequence[int], number: float | None = None) -> Value:
         """A tensor that is not learned; `number` is its value where it has one entry."""
@@ -82,12 +113,9 @@ class Builder:
         if op == "linear" and not inputs[1].is_constant:
             return self._computed_linear(inputs, shape, name)
         if all(v.op == "constant" for v in inputs):
-            learned: dict[Hashable, int] = {}
-            for v in inputs:
-                learned.update(v.learned)
-            same = op in _SAME_ENTRIES and len(inputs) == 1
-            made = constant(shape, learned=learned, number=inputs[0].number if same else None)
-            made.shown = inputs[0].shown if same else None
+            made = _constant_of(op, inputs, shape, attributes)
+            if op in _SAME_ENTRIES and len(inputs) == 1:
+                made.shown = inputs[0].shown
             return made
         return Value(op, inputs, shape, attributes, name)
 

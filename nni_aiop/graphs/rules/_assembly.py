@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from nni_aiop.graphs._graph import ComputeGraph
 from nni_aiop.graphs._node import Node
 from nni_aiop.graphs._types import Shape
 from nni_aiop.graphs._vocabulary import OTHER
+from nni_aiop.graphs.rules._regions import count, gathered, tensor_of
 from nni_aiop.graphs.rules._values import Value
 
 __all__ = ["assemble"]
@@ -67,6 +69,7 @@ def assemble(order: Sequence[Value]) -> ComputeGraph:
         for v in value.inputs:
             if v.is_constant:
                 held.update(v.learned)
+        held = gathered(held)
         place[id(value)] = len(nodes)
         nodes.append(
             Node.make(
@@ -74,7 +77,7 @@ def assemble(order: Sequence[Value]) -> ComputeGraph:
                 [shape for _, shape in sources],
                 value.shape,
                 weight_shape=_weight_shape(value),
-                parameters=sum(held.values()),
+                parameters=count(held),
                 **value.attributes,
             )
         )
@@ -88,29 +91,25 @@ def assemble(order: Sequence[Value]) -> ComputeGraph:
 def _with_tied_weights(graph: ComputeGraph, learned: Sequence[dict[Hashable, int]]) -> ComputeGraph:
     """The graph in canonical order, nodes that hold the same learned numbers tied to the first.
 
-    A node that shares only part of them counts only what no earlier node holds.
+    A node that shares only part of them, or a part of a tensor, counts what no earlier node holds.
     """
     ordered, order = graph.canonical_order()
-    owner: dict[Hashable, int] = {}
+    seen: dict[Hashable, dict[Hashable, int]] = {}
+    owner: dict[frozenset[Hashable], int] = {}
     tied: dict[int, int] = {}
     nodes = list(ordered.nodes)
     for place, old in enumerate(order):
         held = learned[old]
-        known = [key for key in held if key in owner]
-        first = owner[known[0]] if known else place
-        if known and len(known) == len(held) and learned[order[first]].keys() == held.keys():
+        if not held:
+            continue
+        tensors = {tensor_of(key) for key in held}
+        before = {key: n for tensor in tensors for key, n in seen.get(tensor, {}).items()}
+        first = owner.setdefault(frozenset(held), place)
+        if first != place:
             tied[place] = first
-        elif known:
-            rest = sum(count for key, count in held.items() if key not in owner)
-            node = nodes[place]
-            nodes[place] = Node(
-                node.op,
-                node.attributes,
-                node.input_shapes,
-                node.output_shape,
-                node.weight_shape,
-                rest,
-            )
-        for key in held:
-            owner.setdefault(key, place)
+        elif before:
+            rest = count(before | held) - count(before)
+            nodes[place] = replace(nodes[place], parameters=rest)
+        for key, n in held.items():
+            seen.setdefault(tensor_of(key), {})[key] = n
     return ComputeGraph(nodes, ordered.inputs, names=ordered.names, tied=tied)

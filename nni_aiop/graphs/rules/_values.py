@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from nni_aiop.graphs._types import Shape
+from nni_aiop.graphs.rules._regions import Region
 
 __all__ = ["Value", "constant", "live"]
 
@@ -20,7 +21,8 @@ class Value:
         shape: Of the tensor.
         attributes: Of the operation.
         name: For people.
-        learned: Constants: key -> count of the learned numbers in it.
+        learned: Constants: key -> count of the learned numbers in it; see `_regions`.
+        region: Constants that only show numbers of one learned tensor: which ones, and how.
         number: Constants of one entry: its value, where it is known.
         shown: Learned constants of one entry: its value in the file, where it is known.
         uses: How many arguments read the tensor.
@@ -34,6 +36,7 @@ class Value:
         "name",
         "number",
         "op",
+        "region",
         "shape",
         "shown",
         "uses",
@@ -63,6 +66,7 @@ class Value:
         self.learned = learned or {}
         self.number = number
         self.shown: float | None = None
+        self.region: Region | None = None
         self.uses = 0
 
     @property
@@ -84,9 +88,14 @@ def constant(
     *,
     learned: Mapping[Hashable, int] | None = None,
     number: float | None = None,
+    region: Region | None = None,
 ) -> Value:
     """A tensor that does not depend on the network's inputs."""
-    return Value("constant", (), tuple(shape), {}, learned=learned, number=number)
+    if region is not None:
+        learned = region.learned()
+    value = Value("constant", (), tuple(shape), {}, learned=learned, number=number)
+    value.region = region
+    return value
 
 
 def live(outputs: Sequence[Value]) -> list[Value]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nni_aiop.graphs._vocabulary import OTHER
 from nni_aiop.graphs.doors._builder import Builder
 from nni_aiop.graphs.doors.modules._known import LARGEST, DataDependentError, Known
 from nni_aiop.graphs.doors.modules._layouts import empty
@@ -487,7 +488,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue
             source = next((x for x in tensors if self.share(out, x)), None)
             if source is None:
-                self.register(out, self.apply(name, values, out.shape))
+                self.register(out, self.apply(OTHER + name, values, out.shape))
                 continue
             others = [self.value(x) for x in tensors if x is not source]
             self.register_view(out, source, self._shown(name, others, tuple(out.shape)))
@@ -496,7 +497,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _shown(
         self, name: str, others: list[Value], shape: tuple[int, ...]
     ) -> Callable[[Value], Value]:
-        return lambda value: self.apply(name, [value, *others], shape)
+        return lambda value: self.apply(OTHER + name, [value, *others], shape)
 
     def unread(self) -> list[Value]:
         """What was computed from inputs and has not been read, in the order of computation."""

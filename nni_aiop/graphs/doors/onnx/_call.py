@@ -13,6 +13,7 @@ from onnx import NodeProto, TypeProto
 
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs._types import Shape
+from nni_aiop.graphs._vocabulary import OTHER
 from nni_aiop.graphs.doors._builder import Builder
 from nni_aiop.graphs.rules._values import Value
 
@@ -187,4 +188,4 @@ def handle_other(call: Call) -> list[Value]:
     """An operator outside the table, by its name in small letters, words apart."""
     kind = call.node.op_type
     name = _OTHER_NAMES.get(kind) or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
-    return [call.apply(name, call.values(), shape) for shape in call.shapes]
+    return [call.apply(OTHER + name, call.values(), shape) for shape in call.shapes]

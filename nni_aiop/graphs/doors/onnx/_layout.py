@@ -157,6 +157,8 @@ def _gather(call: Call) -> Value:
         call.demand(-size <= at < size, f"an index must lie within {size}", at)
         at %= size
         return call.apply("reshape", [cut(call, x, axis, at, at + 1)])
+    if x.is_constant and len(x.shape) == 2 and axis == 0 and index.shape:
+        return call.apply("embedding", [index, x])  # a table, of which all rows are learned
     return call.apply("gather", [x, index], axis=axis)
 
 
