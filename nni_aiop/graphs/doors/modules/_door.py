@@ -100,8 +100,10 @@ def from_module(
         if not partial or not _depends_on_data(err):
             if any(map(is_shape, by_keyword.values())) and not isinstance(err, GraphError):
                 reason += " (whole numbers that are no shape are given as constants=...)"
+            if _depends_on_data(err):
+                reason += "; partial=True gives the graph up to there"
             raise GraphError(reason) from err
-        warnings.warn(f"the graph ends early: {reason}", stacklevel=2)
+        warnings.warn(f"the graph ends early: {reason}.", stacklevel=2)
         ends = recorder.unread()
     else:
         ends = [recorder.value(tensor) for tensor in tensors_of(result)]
@@ -156,7 +158,7 @@ def _reason(module: nn.Module, scope: str, err: Exception) -> str:
         asked = str(err) if isinstance(err, DataDependentError) else _short(str(err))
         return (
             f"what a network does must not depend on the values of its data, but {what} asks for "
-            f"one: {asked}; partial=True gives the graph up to there"
+            f"one: {asked}"
         )
     return (
         f"a network must run on the example, but {what} raised {type(err).__name__}: "
