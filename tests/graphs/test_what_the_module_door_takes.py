@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import types
-import warnings
 from collections import OrderedDict, UserDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -391,84 +390,47 @@ def test_pools_that_round_up(pool: nn.Module, size: int) -> None:
     assert from_module(pool, x).output_shapes == (tuple(pool(x).shape),)
 
 
-# --- graphs that end early -----------------------------------------------------------------------
+# --- the rest of what is written ----------------------------------------------------------------
 
 
-class Proposals(nn.Module):
-    """The first stage of a detector: a head on every level, anchors, the best, a filter."""
+@torch.library.custom_op("nni_aiop_tests::collect", mutates_args=("into",))
+def collect(into: Tensor, x: Tensor) -> None:
+    into.add_(x)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_operations_of_others_that_write_are_read(device: str) -> None:
+    graph = read(into(collect, lambda *shape: torch.zeros(*shape, device=device)))
+    assert (graph.macs, graph.others) == (32, ("collect",))
+
+
+def test_names_of_the_vocabulary_are_its_own() -> None:
+    graph = read(lambda x, layer: layer(x).clone().resize_(2, 3))
+    assert graph.others == ("aten_resize",)
+
+
+class Cache(nn.Module):
+    """Keys of the steps before, in a buffer and in a tensor that is none."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(8, 8, 3, padding=1)
-        self.scores = nn.Conv2d(8, 3, 1)
-        self.boxes = nn.Conv2d(8, 12, 1)
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("keys", torch.zeros(8, 4))
+        self.register_buffer("places", torch.arange(8))
+        self.register_buffer("length", torch.tensor(0))
+        self.more = torch.zeros(8, 4)
 
-    def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        scores, boxes = [], []
-        for x in levels:
-            y = F.relu(self.conv(x))
-            b, _, h, w = x.shape
-            places = torch.meshgrid(
-                torch.arange(h, device=x.device), torch.arange(w, device=x.device), indexing="ij"
-            )
-            corners = torch.stack(places, -1).reshape(-1, 2)
-            sizes = torch.tensor([4, 4], device=x.device)
-            anchors = torch.cat([corners, corners + sizes], 1).repeat(3, 1)
-            scores.append(self.scores(y).permute(0, 2, 3, 1).flatten(1))
-            deltas = self.boxes(y).view(b, 3, 4, h, w).permute(0, 3, 4, 1, 2)
-            boxes.append(deltas.reshape(b, -1, 4) + anchors)
-        best, places = torch.cat(scores, 1).topk(20, 1)
-        chosen = torch.cat(boxes, 1).gather(1, places[..., None].expand(-1, -1, 4))
-        kept = torch.where(best[0].sigmoid() > 0.5)[0]
-        return chosen[0][kept], best[0][kept]
+    def forward(self, x: Tensor) -> Tensor:
+        self.keys[self.places[:2]] = self.layer(x)
+        self.more[2:4] = x
+        self.length += 2
+        n = int(self.length.item())
+        return self.keys[:n] + self.more[n : n + 2]
 
 
-class Detector(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fine = nn.Conv2d(3, 8, 3, 2, 1)
-        self.coarse = nn.Conv2d(8, 8, 3, 2, 1)
-        self.proposals = Proposals()
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, images: list[Tensor]) -> Tensor:
-        fine = F.relu(self.fine(torch.stack(images)))
-        coarse = F.relu(self.coarse(fine))
-        levels = [fine + F.interpolate(coarse, scale_factor=2.0), coarse]
-        boxes, _ = self.proposals(levels)
-        scores: Tensor = self.head(boxes)
-        return scores
-
-
-def test_a_detector_ends_where_its_shapes_depend_on_data() -> None:
-    images = [torch.rand(3, 16, 16)]
-    asked = r"Detector \(in proposals\) asks for one: the shape of what nonzero returns"
-    with pytest.raises(GraphError, match=asked + "; partial=True gives the graph up to there"):
-        from_module(Detector(), (images,))
-    with pytest.warns(UserWarning, match=f"the graph ends early: .*{asked}") as caught:
-        graph = from_module(Detector(), (images,), partial=True)
-    assert caught[0].filename == __file__
-    stem = 64 * 27 * 8 + 16 * 72 * 8
-    assert graph.macs == stem + (64 + 16) * (72 * 8 + 8 * 3 + 8 * 12)
-    assert sorted(graph.output_shapes) == [(1, 20, 4), (20,)]
-    kept = sum(p.numel() for p in Detector().parameters()) - 10  # without the head
-    assert graph.parameters == kept
-
-
-def test_a_graph_that_need_not_end_early_is_the_same() -> None:
-    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert from_module(net, (2, 4), partial=True) == from_module(net, (2, 4))
-
-
-def test_every_tensor_that_is_not_read_yet_is_an_output() -> None:
-    def forward(x: Tensor, layer: nn.Module) -> Tensor:
-        a = layer(x)
-        b, c = torch.relu(a), torch.tanh(a)
-        return b if c.sum().item() > 0 else a
-
-    with pytest.warns(UserWarning, match="asks for one: item"):
-        graph = from_module(Do(forward, layer=nn.Linear(4, 4)), (2, 4), partial=True)
-    assert graph.operations["relu"] == graph.operations["reduce"] == 1
-    assert sorted(graph.output_shapes) == [(), (2, 4)]
+def test_buffers_are_written_in_the_copy_alone() -> None:
+    net = Cache()
+    graph = from_module(net, (2, 4))
+    assert (graph.macs, graph.others) == (32, ("index_put", "scatter"))
+    assert net.length.item() == 0
+    assert torch.equal(net.more, torch.zeros(8, 4))
