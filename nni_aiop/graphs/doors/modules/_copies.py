@@ -32,35 +32,39 @@ def meta_copy(module: nn.Module) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]
         GraphError: The module is scripted, not initialised yet, or cannot be copied.
     """
     memo: dict[int, Any] = {}
-    for name, part in module.named_modules():
-        where = f" (in {name})" if name else ""
+    buffers = []
+    for part in module.modules():
         if isinstance(part, torch.jit.ScriptModule):
             raise GraphError(
                 "a module must be written in Python, but got a scripted or traced "
-                f"{getattr(part, 'original_name', type(part).__name__)}{where}: give the module "
-                "that it was made of, or its ONNX file."
+                f"{getattr(part, 'original_name', type(part).__name__)}{_place(module, part)}: "
+                "give the module that it was made of, or its ONNX file."
             )
-        own = (*part._parameters.values(), *part._buffers.values())
-        if any(x is not None and is_lazy(x) for x in own):
-            raise GraphError(
-                "a module's parameters must have shapes, but those of "
-                f"{type(part).__name__}{where} are not initialised: run the module once first."
-            )
-        # A module holds a dozen of these for hooks; copying them takes longer than all the rest.
-        for value in vars(part).values():
-            if type(value) is OrderedDict and not value:
+        for own in (*part._parameters.values(), *part._buffers.values()):
+            if own is None or id(own) in memo:
+                continue
+            if is_lazy(own):
+                raise GraphError(
+                    f"a module's parameters must have shapes, but those of {type(part).__name__}"
+                    f"{_place(module, part)} are not initialised: run the module once first."
+                )
+            if isinstance(own, nn.Parameter):
+                memo[id(own)] = nn.Parameter(on_meta(own), requires_grad=False)
+            else:
+                memo[id(own)] = on_meta(own)
+                buffers.append((memo[id(own)], own))
+        for name, value in vars(part).items():
+            kind = type(value)
+            if kind is bool or kind is int or name in _TABLES:
+                continue
+            if kind is OrderedDict and not value:
+                # A module holds a dozen of these for hooks; copying them takes longer than all
+                # the rest.
                 memo[id(value)] = OrderedDict()
             elif isinstance(value, (Tensor, list, tuple, dict)):
                 for tensor in tensors_in(value):
                     if not tensor.is_leaf:  # made of parameters, as the old weight_norm does
-                        memo[id(tensor)] = on_meta(tensor)
-    for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(on_meta(parameter), requires_grad=False)
-    buffers = []
-    for buffer in module.buffers():
-        if id(buffer) not in memo:
-            memo[id(buffer)] = on_meta(buffer)
-            buffers.append((memo[id(buffer)], buffer))
+                        memo.setdefault(id(tensor), on_meta(tensor))
     try:
         return copy.deepcopy(module, memo).eval(), buffers
     except Exception as err:
@@ -68,3 +72,11 @@ def meta_copy(module: nn.Module) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]
             f"a module must bear copy.deepcopy, but {type(module).__name__} raised "
             f"{type(err).__name__}: {err}"
         ) from err
+
+
+_TABLES = frozenset({"_parameters", "_buffers", "_modules"})
+
+
+def _place(module: nn.Module, part: nn.Module) -> str:
+    name = next((name for name, other in module.named_modules() if other is part), "")
+    return f" (in {name})" if name else ""

@@ -97,11 +97,14 @@ def from_module(
             result = twin(*args, **named)
     except Exception as err:
         reason = _reason(module, recorder.scope[-1], err)
-        if not partial or not _depends_on_data(err):
+        stops = _depends_on_data(err) or _has_no_shape(err)
+        if not partial or not stops:
             if any(map(is_shape, by_keyword.values())) and not isinstance(err, GraphError):
                 reason += " (whole numbers that are no shape are given as constants=...)"
+            if stops:
+                reason += "; partial=True gives the graph up to there"
             raise GraphError(reason) from err
-        warnings.warn(f"the graph ends early: {reason}", stacklevel=2)
+        warnings.warn(f"the graph ends early: {reason}.", stacklevel=2)
         ends = recorder.unread()
     else:
         ends = [recorder.value(tensor) for tensor in tensors_of(result)]
@@ -156,7 +159,12 @@ def _reason(module: nn.Module, scope: str, err: Exception) -> str:
         asked = str(err) if isinstance(err, DataDependentError) else _short(str(err))
         return (
             f"what a network does must not depend on the values of its data, but {what} asks for "
-            f"one: {asked}; partial=True gives the graph up to there"
+            f"one: {asked}"
+        )
+    if _has_no_shape(err):
+        return (
+            f"the shape of what an operation returns must be known without its data, but {what} "
+            f"has one that gives none (no meta kernel): {_short(str(err))}"
         )
     return (
         f"a network must run on the example, but {what} raised {type(err).__name__}: "
@@ -173,6 +181,10 @@ def _short(text: str, longest: int = 160) -> str:
 
 def _depends_on_data(err: Exception) -> bool:
     return isinstance(err, DataDependentError) or any(word in str(err) for word in _DATA_DEPENDENT)
+
+
+def _has_no_shape(err: Exception) -> bool:
+    return "no fake impl" in str(err)
 
 
 _DATA_DEPENDENT = (

@@ -181,10 +181,8 @@ def _copy(rec: Recorder, func: Any, x: Tensor, source: Tensor, *args: Any) -> Te
 def _fill(rec: Recorder, func: Any, x: Tensor, number: Any = 0) -> Tensor:
     if isinstance(number, Tensor):
         return rec.emit("expand", [rec.value(number)], x.shape, x)
-    out = torch.empty(x.shape, dtype=x.dtype, device="meta")
     known = None if isinstance(number, complex) else float(number)
-    rec.register(out, rec.builder.constant(x.shape, known))
-    return out
+    return rec.emit("identity", [rec.builder.constant(x.shape, known)], x.shape, x)
 
 
 @handles("zeros_like", "new_zeros", "zeros")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nni_aiop.graphs.doors.modules._layouts import empty
 from nni_aiop.graphs.doors.modules._recorder import Recorder
 from nni_aiop.graphs.doors.modules._table import each, handles, registered
 from nni_aiop.graphs.rules._values import Value
@@ -88,9 +89,18 @@ def _permute(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> 
 @handles("expand", "expand_as", "repeat", "tile", "broadcast_to")
 def _expand(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     out = rec.run(func, (x, *args), kwargs)
-    after = tuple(out.shape)
-    op = "reshape" if prod(after) == x.numel() else "expand"
-    rec.register_view(out, x, lambda v: rec.apply(op, [v], after))
+    if out is x:
+        return out
+    before, after = tuple(x.shape), tuple(out.shape)
+    if prod(after) == x.numel():
+        rec.register_view(
+            out,
+            x,
+            lambda v: rec.apply("reshape", [v], after),
+            lambda v: rec.apply("reshape", [v], before),
+        )
+    else:
+        rec.register_view(out, x, lambda v: rec.apply("expand", [v], after))
     return out
 
 
@@ -101,7 +111,9 @@ def _shuffled(
     value = rec.apply("reshape", [rec.value(x)], split)
     moved = [split[axis] for axis in order]
     value = rec.apply("transpose", [value], moved, order=tuple(order))
-    return rec.emit("reshape", [value], shape, x)
+    out = empty("shuffle", shape, x)
+    rec.register(out, rec.apply("reshape", [value], shape))
+    return out
 
 
 @handles("pixel_shuffle")

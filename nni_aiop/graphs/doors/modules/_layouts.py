@@ -13,7 +13,7 @@ __all__ = ["empty"]
 _BY_FORMAT = frozenset(
     {
         "conv", "conv_transpose", "batch_norm", "group_norm", "max_pool", "avg_pool", "pad",
-        "adaptive_avg_pool", "adaptive_max_pool",
+        "adaptive_avg_pool", "adaptive_max_pool", "shuffle",
     }
 )  # fmt: skip
 """Operations whose result is channels_last where their input (or weight) is."""
@@ -32,9 +32,13 @@ def empty(op: str, shape: Sequence[int], like: Tensor, weight: Tensor | None = N
     if op in _BY_FORMAT:
         for tensor in (like, weight):
             if tensor is not None and not tensor.is_contiguous() and tensor.ndim == len(shape):
-                order = suggest_memory_format(tensor)
-                if order is not torch.contiguous_format:
-                    return torch.empty(shape, dtype=like.dtype, device="meta", memory_format=order)
-    elif op not in _PLAIN and not like.is_contiguous() and tuple(shape) == tuple(like.shape):
-        return torch.empty_like(like, device="meta")
+                form = suggest_memory_format(tensor)
+                if form is not torch.contiguous_format:
+                    return torch.empty(shape, dtype=like.dtype, device="meta", memory_format=form)
+    elif op not in _PLAIN and not like.is_contiguous() and like.ndim == len(shape):
+        if tuple(shape) == tuple(like.shape):
+            return torch.empty_like(like, device="meta")
+        strides = like.stride()
+        order = tuple(sorted(range(like.ndim), key=lambda axis: -strides[axis]))
+        return torch.empty_permuted(shape, order, dtype=like.dtype, device="meta")
     return torch.empty(shape, dtype=like.dtype, device="meta")

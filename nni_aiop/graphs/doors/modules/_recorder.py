@@ -27,20 +27,8 @@ __all__ = ["Handler", "Recorder"]
 Handler = Callable[..., Any]
 """From the recorder, an operation and its arguments to the result, which the recorder knows."""
 
-_FACTORIES = frozenset(
-    {
-        "arange", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace",
-        "logspace", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones",
-        "ones_like", "rand", "rand_like", "randn", "randn_like", "randint", "scalar_tensor",
-        "tril_indices", "triu_indices", "zeros", "zeros_like",
-    }
-)  # fmt: skip
-"""Operations whose result does not depend on their tensors' values: constants."""
-
 _LOOSE = frozenset({"attention"})
 """Operations whose kernels do not agree how the result lies in memory."""
-
-_RANDOM = frozenset({"rand", "rand_like", "randn", "randn_like", "randint"})
 
 
 @dataclass
@@ -220,7 +208,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         schema = schema_of(func)
         pure = schema.pure
         handler = None if pure is None else self._handlers.get(pure._overloadpacket.__name__)
-        factory = schema.name in _FACTORIES and not schema.takes_data
+        factory = schema.factory
         if handler is None and schema.composite and not factory and schema.name != "item":
             if not schema.outs or pure is None:
                 return self.unknown(func, args, kwargs)
@@ -243,7 +231,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.register(result, self.builder.constant(tuple(result.shape)))
         else:
             result = self.unknown(func, args, kwargs)
-        if known or (factory and schema.name not in _RANDOM):
+        if known or (factory and not schema.random):
             self._follow(func, args, kwargs, result)
         return result
 
@@ -252,7 +240,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for out in (result,) if isinstance(result, Tensor) else tensors_in(result):
             if out.is_meta and id(out) not in self._entries:
                 values = [self.value(x) for x in tensors_in(args, kwargs)]
-                self.register(out, self.apply(schema_of(func).name.strip("_"), values, out.shape))
+                self.register(out, self.apply(schema_of(func).other, values, out.shape))
 
     def _follow(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         """Computes a result whose values are known."""
@@ -260,7 +248,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if sum(x.numel() for x in outs if x.is_meta) > LARGEST:
             return
         if any(x.is_meta and self.known.twin(x) is None for x in outs):
-            if schema_of(func).name in _RANDOM:
+            if schema_of(func).random:
                 return
             real = self.known.compute(func, args, kwargs)
             twins = [x for x in pytree.tree_leaves(real) if isinstance(x, Tensor)]
@@ -274,7 +262,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _read(self, func: Any, args: Any, kwargs: dict[str, Any], known: bool) -> Any:
         """The result of an operation that depends on values, or has a shape that does."""
-        name = schema_of(func).name.strip("_")
+        name = schema_of(func).other
         if not known:
             if name in ("local_scalar_dense", "item"):
                 name = "item"
@@ -393,7 +381,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if schema.outs or not all(schema.returns_written):
                 raise
             result = ()
-        name = schema.name.strip("_")
+        name = schema.other
         for target in targets:
             shape = tuple(copies[id(target)].shape)
             value = self.apply(name, values, shape)
@@ -433,7 +421,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if handler is not None:
             self._entries[id(x)] = replace(entry, tensor=x)
             return
-        self.register(x, self.apply(schema.name.strip("_"), values, x.shape))
+        self.register(x, self.apply(schema.other, values, x.shape))
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """What PyTorch's own meta kernel returns; CPU constants among meta tensors become meta."""
@@ -450,9 +438,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return tensor
         if id(tensor) not in self._meta:
             self._entry(tensor)  # kept alive there, so that its identity stays its own
-            self._meta[id(tensor)] = torch.empty_strided(
-                tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
-            )
+            # PyTorch does not let a tensor made in inference mode show one made outside of it.
+            with torch.inference_mode(tensor.is_inference()):
+                self._meta[id(tensor)] = torch.empty_strided(
+                    tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
+                )
         return self._meta[id(tensor)]
 
     def _one_device(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -481,7 +471,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return func.decompose(*args, **kwargs)
         result = self.run(func, args, kwargs)
         tensors = tensors_in(args, kwargs)
-        name = schema.name.strip("_")
+        name = schema.other
         values = [self.value(x) for x in tensors]
         for out in pytree.tree_leaves(result):
             if not isinstance(out, Tensor) or any(out is x for x in tensors):

@@ -143,8 +143,8 @@ def _reduced(x: Tensor, axes: Sequence[int], keepdim: bool) -> tuple[int, ...]:
 @handles(*_REDUCE)
 def _reduce(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     kind = _REDUCE[func._overloadpacket.__name__]
-    given: tuple[Any, ...] = (kwargs.get("dim"), kwargs.get("keepdim", False))
-    dim, keepdim = (*args, *given[len(args) :])
+    dim = args[0] if args else kwargs.get("dim")
+    keepdim = args[1] if len(args) > 1 else kwargs.get("keepdim", False)
     axes = _axes(x, dim)
     if kind == "mean" and "dtype" not in kwargs and x.is_contiguous():
         shape = _reduced(x, axes, keepdim)

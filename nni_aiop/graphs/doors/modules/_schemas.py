@@ -15,7 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nni_aiop.graphs._vocabulary import is_known
+
 __all__ = ["Schema", "schema_of", "tensors_in"]
+
+_BUILDERS = frozenset(
+    {"identity", "reshape", "transpose", "clamp", "binary", "unary", "matmul", "reduce", "slice"}
+)
+"""Names that `Builder` gives a meaning beside the vocabulary."""
+
+_FACTORIES = frozenset(
+    {
+        "arange", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace",
+        "logspace", "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "ones",
+        "ones_like", "rand", "rand_like", "randn", "randn_like", "randint", "scalar_tensor",
+        "tril_indices", "triu_indices", "zeros", "zeros_like",
+    }
+)  # fmt: skip
+"""Operations whose result does not depend on their tensors' values: constants."""
+
+_RANDOM = frozenset({"rand", "rand_like", "randn", "randn_like", "randint"})
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,7 @@ class Schema:
 
     Attributes:
         name: The operation, without its overload.
+        other: Its name in a graph where the table does not have it.
         writes: Places (or names, for keywords) of the arguments that are written.
         outs: Names of the keyword arguments that only take results.
         pure: The same operation that writes nothing; itself where it writes nothing; None where
@@ -32,10 +52,12 @@ class Schema:
         changes_shape: Whether the written argument itself becomes a view (`transpose_`).
         composite: Whether it is made of other operations.
         reads_data: Whether the result, or its shape, depends on the values of the data.
-        takes_data: Whether a factory (`full`, `linspace`) takes a tensor whose values matter.
+        factory: Whether the result does not depend on the values of tensors (`zeros_like`).
+        random: Whether it is drawn anew each time.
     """
 
     name: str
+    other: str
     writes: tuple[int | str, ...]
     outs: tuple[str, ...]
     pure: Any
@@ -43,7 +65,8 @@ class Schema:
     changes_shape: bool
     composite: bool
     reads_data: bool
-    takes_data: bool
+    factory: bool
+    random: bool
 
     def written(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """The tensors that a call writes."""
@@ -88,6 +111,7 @@ def schema_of(func: Any) -> Schema:
     tensors = [a.name for a in schema.arguments if "Tensor" in str(a.type)]
     return Schema(
         name=name,
+        other=_other(name),
         writes=tuple(writes),
         outs=tuple(outs),
         pure=_pure(func, name, outs) if writes else func,
@@ -100,8 +124,16 @@ def schema_of(func: Any) -> Schema:
         ),
         reads_data=torch.Tag.data_dependent_output in tags
         or torch.Tag.dynamic_output_shape in tags,
-        takes_data=bool(set(tensors) - {"self", *outs}),
+        # linspace.Tensor_Tensor takes values of tensors, too.
+        factory=name in _FACTORIES and not set(tensors) - {"self", *outs},
+        random=name in _RANDOM,
     )
+
+
+def _other(name: str) -> str:
+    """A name that is no operation of the vocabulary, nor of `Builder`."""
+    name = name.strip("_")
+    return f"aten_{name}" if is_known(name) or name in _BUILDERS else name
 
 
 def _pure(func: Any, name: str, outs: Sequence[str]) -> Any:
