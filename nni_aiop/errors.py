@@ -12,6 +12,7 @@ __all__ = [
     "InfeasibleError",
     "MissingPackageError",
     "SpaceError",
+    "UnknownCostWarning",
     "require",
 ]
 
@@ -34,6 +35,10 @@ class GraphError(AiopError, ValueError):
 
 class InfeasibleError(AiopError, ValueError):
     """No architecture of the space meets the limits."""
+
+
+class UnknownCostWarning(UserWarning):
+    """A compute graph's costs leave out operations that are not known and may cost much."""
 
 
 class MissingPackageError(AiopError, ImportError):

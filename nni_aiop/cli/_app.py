@@ -34,7 +34,8 @@ def bad_input() -> Iterator[None]:
         raise BadInput(str(err)) from err
 
 
-def _sentence(err: BaseException) -> str:
+def sentence(err: BaseException) -> str:
+    """What is told of an error: one line."""
     if isinstance(err, OSError) and err.filename is not None:
         text = f"{err.filename} must be usable, but is not: {err.strerror}."
     elif isinstance(err, _UsageError):
@@ -67,14 +68,14 @@ class _OneSentence(TyperGroup):
             # Outside its standalone mode typer returns the code of typer.Exit, also that of Ctrl-C.
             code = run()
         except (_UsageError, AiopError) as err:
-            typer.echo(f"nni-aiop: {_sentence(err)}", err=True)
+            typer.echo(f"nni-aiop: {sentence(err)}", err=True)
             code = 2
         except OSError as err:
             if err.errno == errno.EPIPE:  # the reader of our output, such as `head`, is gone
                 sys.stderr.close()
                 code = 1
             else:
-                typer.echo(f"nni-aiop: {_sentence(err)}", err=True)
+                typer.echo(f"nni-aiop: {sentence(err)}", err=True)
                 code = 2
         except typer.Abort:
             code = 130

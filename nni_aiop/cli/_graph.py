@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nni_aiop.cli._app import BadInput, table
+from nni_aiop.errors import GraphError
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
@@ -30,6 +32,14 @@ def graph(
             "--input", help="An input, as 1x3x224x224 or NAME=1x3x224x224; repeatable, in order."
         ),
     ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--value",
+            help="The value of an input of an ONNX file that says what the network does, as "
+            "NAME=16000 or NAME=1,3,64,64; repeatable.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/graph"),
 ) -> None:
     """Print a network's stages with their exact costs; write graph.json and graph.png.
@@ -40,10 +50,13 @@ def graph(
     Examples
       nni-aiop graph my_module:make_network --input 1x3x224x224
       nni-aiop graph detector.onnx --input 1x3x640x640 --out out/detector
+      nni-aiop graph voice.onnx --input input=1x512 --value sr=16000
     """
-    found = read_graph(model, inputs or ())
+    found = read_graph(model, inputs or (), values or ())
     out.mkdir(parents=True, exist_ok=True)
     typer.echo(report(found))
+    for note in notes(model, found):
+        typer.echo(note)
     found.save(out / "graph.json")
     found.draw(out / "graph.png", title=Path(model).name)
     typer.echo(f"\nResults: {out}/graph.json, {out}/graph.png")
@@ -61,16 +74,89 @@ def report(graph: ComputeGraph) -> str:
     cost = graph.cost
     totals = (short(n) for n in (cost.macs, cost.flops, cost.parameters))
     rows.append(["total", len(graph), "", *totals])
+    left_out = uncounted(graph)
     lines = [
         table(["stage", "nodes", "output", "MACs", "FLOPs", "parameters"], rows),
         "",
-        f"exactly: {cost.macs} MACs, {cost.flops} FLOPs, {cost.parameters} parameters",
+        f"exactly: {cost.macs} MACs{left_out}, {cost.flops} FLOPs, {cost.parameters} parameters",
         f"activations: {short(graph.activation_memory())}B in all, "
         f"{short(graph.peak_memory())}B at once (float32)",
     ]
     if graph.others:
         lines.append(f"of unknown cost, counted as nothing: {', '.join(graph.others)}")
     return "\n".join(lines)
+
+
+def uncounted(graph: ComputeGraph) -> str:
+    """What a figure leaves out, in brackets; empty where it is nothing."""
+    names = ", ".join(f"{name} x{count}" for name, count in graph.uncounted.items())
+    return f" ({names} counted as nothing)" if names else ""
+
+
+def notes(model: str, graph: ComputeGraph) -> list[str]:
+    """What a user may not know of the inputs of an ONNX file."""
+    if Path(model).suffix != ".onnx":
+        return []
+    from onnx import ModelProto
+
+    proto = ModelProto.FromString(Path(model).read_bytes())
+    held = {tensor.name for tensor in proto.graph.initializer}
+    own = [x.name for x in proto.graph.input if x.name in held]
+    told = []
+    if own and len(own) < len(held):
+        told.append(
+            f"note: {model} has values of its own for {', '.join(own)}, which count as constants"
+        )
+    if names := _constants_in_disguise(graph):
+        told.append(
+            f"note: {', '.join(names)} of {model} may be constants that were exported as inputs: "
+            f"data are shifted or scaled by them alone"
+        )
+    return told
+
+
+_SHIFTS = ("sub", "div", "sqrt", "max", "clamp")
+
+
+def _constants_in_disguise(graph: ComputeGraph) -> list[str]:
+    """Names of inputs that do nothing but shift and scale larger ones, as mean and deviation do."""
+    sizes = {
+        place: prod(node.output_shape)
+        for place, node in enumerate(graph.nodes)
+        if node.op == "input"
+    }
+    readers: dict[int, list[int]] = {}
+    for source, place in graph.edges:
+        readers.setdefault(source, []).append(place)
+
+    def shifts(place: int) -> bool:
+        node = graph.nodes[place]
+        if node.op != "elementwise" or node.get("function") not in _SHIFTS:
+            return False
+        alone = len(graph.inputs[place]) == 1
+        return not alone or all(map(shifts, readers.get(place, [])))
+
+    return [
+        graph.names[place]
+        for place, size in sizes.items()
+        if size < max(sizes.values()) and place in readers and all(map(shifts, readers[place]))
+    ]
+
+
+def _parse_value(text: str) -> tuple[str, Any]:
+    """Name and value of an input: a number, or several with commas between them."""
+    name, _, value = text.partition("=")
+    try:
+        numbers = [float(part) if _is_real(part) else int(part) for part in value.split(",")]
+    except ValueError:
+        numbers = []
+    if not name or not numbers:
+        raise BadInput(f"a value must read as NAME=16000 or NAME=1,3,64,64, but got {text!r}.")
+    return name, numbers[0] if len(numbers) == 1 else numbers
+
+
+def _is_real(text: str) -> bool:
+    return any(letter in text.lower() for letter in ".en")
 
 
 def _parse_input(text: str) -> tuple[str, tuple[int, ...]]:
@@ -82,12 +168,13 @@ def _parse_input(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(map(int, sizes))
 
 
-def read_graph(model: str, texts: Sequence[str] = ()) -> ComputeGraph:
+def read_graph(model: str, texts: Sequence[str] = (), values: Sequence[str] = ()) -> ComputeGraph:
     """The graph of a file (.onnx, .json) or of what module:callable returns.
 
     Args:
         model: As the command takes it.
         texts: Inputs as `--input` takes them.
+        values: Values of inputs as `--value` takes them.
 
     Raises:
         BadInput: It is none of these, or an input does not fit.
@@ -98,7 +185,15 @@ def read_graph(model: str, texts: Sequence[str] = ()) -> ComputeGraph:
     name, _, attribute = model.partition(":")
     suffixes = Path(model).suffixes
     if suffixes[-1:] == [".onnx"]:
-        return _read_onnx(model, inputs)
+        try:
+            return _read_onnx(model, inputs, dict(map(_parse_value, values)))
+        except GraphError as err:
+            # In the words of the command.
+            text = str(err).replace("in input_shapes", "by --input")
+            text = text.replace("input_shapes", "--input").replace("values=", "--value")
+            raise BadInput(text.replace("values must name", "--value must name")) from err
+    if values:
+        raise BadInput("only inputs of an ONNX file have values, but --value was given.")
     if ".json" in suffixes:
         if inputs:
             raise BadInput("a written graph has its input shapes, but --input was given.")
@@ -116,7 +211,9 @@ def read_graph(model: str, texts: Sequence[str] = ()) -> ComputeGraph:
     return from_module(network, tuple(shape for key, shape in inputs if not key), kwargs=named)
 
 
-def _read_onnx(model: str, inputs: Sequence[tuple[str, tuple[int, ...]]]) -> ComputeGraph:
+def _read_onnx(
+    model: str, inputs: Sequence[tuple[str, tuple[int, ...]]], values: Mapping[str, Any]
+) -> ComputeGraph:
     """The graph of a file; inputs without a name are those of the model in its order."""
     from google.protobuf.message import DecodeError
     from onnx import ModelProto
@@ -131,14 +228,15 @@ def _read_onnx(model: str, inputs: Sequence[tuple[str, tuple[int, ...]]]) -> Com
         except DecodeError:
             return from_onnx(model)  # which says what is wrong with it
         held = {tensor.name for tensor in graph.initializer}
-        names = [x.name for x in graph.input if x.name not in held and x.name not in shapes]
+        taken = {*held, *shapes, *values}
+        names = [x.name for x in graph.input if x.name not in taken]
         if len(plain) > len(names):
             raise BadInput(
                 f"a shape must be that of an input, but {model} has {len(names)} inputs and "
                 f"{len(plain)} shapes were given."
             )
         shapes |= dict(zip(names, plain, strict=False))
-    return from_onnx(model, input_shapes=shapes)
+    return from_onnx(model, input_shapes=shapes, values=values)
 
 
 def _network(name: str, attribute: str) -> Any:

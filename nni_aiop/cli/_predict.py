@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nni_aiop.cli._app import BadInput, bad_input, table
+from nni_aiop.cli._app import BadInput, bad_input, sentence, table
+from nni_aiop.errors import AiopError
 from nni_aiop.weights import shipped_tasks
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs import ComputeGraph
+    from nni_aiop.predictors.graph._tasks import TaskPredictor
 
 _LEVEL = 0.8  # of the interval
 
@@ -39,11 +45,20 @@ def predict(
             "--input", help="An input, as 1x3x224x224 or NAME=1x3x224x224; repeatable, in order."
         ),
     ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--value",
+            help="The value of an input of an ONNX file that says what the network does, as "
+            "NAME=16000 or NAME=1,3,64,64; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Predict a metric of a network, or rank several by it, with 80 % intervals.
 
     It says so, and predicts nothing, where a network is unlike those that the predictor learned
-    from. No weights are made.
+    from. No weights are made. Files that cannot be read are named below the others, and the exit
+    code is 2.
 
     \b
     Examples
@@ -52,29 +67,62 @@ def predict(
       nni-aiop predict detector.onnx --task accuracy --predictor out/tasks
     """
     from nni_aiop.cli._graph import read_graph
-    from nni_aiop.predictors.graph import GraphSet, load_shipped_task, load_task
+    from nni_aiop.predictors.graph import load_shipped_task, load_task
 
     try:
         with bad_input():
             known = load_shipped_task(task) if predictor is None else load_task(predictor, task)
     except KeyError as err:
         raise BadInput(err.args[0]) from err
-    graphs = GraphSet([read_graph(model, inputs or ()) for model in models])
+    read: list[tuple[str, ComputeGraph]] = []
+    failed: list[tuple[str, Exception]] = []
+    for model in models:
+        try:
+            read.append((model, read_graph(model, inputs or (), values or ())))
+        except (AiopError, OSError) as err:
+            if len(models) == 1:
+                raise
+            failed.append((model, err))
+    if read:
+        _tell(known, task, read, several=len(models) > 1)
+    for model, refusal in failed:
+        typer.echo(f"nni-aiop: {model}: {sentence(refusal)}", err=True)
+    if failed:
+        raise typer.Exit(2)
+
+
+def _tell(
+    known: TaskPredictor, task: str, read: Sequence[tuple[str, ComputeGraph]], *, several: bool
+) -> None:
+    """Prints the metric of each network, or that it is unlike those known."""
+    from nni_aiop.cli._graph import notes, uncounted
+    from nni_aiop.predictors.graph import GraphSet
+
+    graphs = GraphSet([graph for _, graph in read])
     distances = known.distance(graphs).tolist()
     found = known.predict(graphs)
     low, high = found.interval(_LEVEL)
-    columns = (found.mean, low, high)
-    told = zip(*(column[:, 0].tolist() for column in columns), models, distances, strict=True)
-    inside = sorted((row for row in told if row[-1] <= 1), reverse=True)
-    if len(models) > 1 and inside:
-        rows = [[model, *row] for *row, model, _ in inside]
-        typer.echo(table(["model", task, f"{_LEVEL:.0%} from", "to"], rows))
+    columns = (column[:, 0].tolist() for column in (found.mean, low, high))
+    told = zip(*columns, range(len(read)), strict=True)
+    inside = sorted((row for row in told if distances[row[-1]] <= 1), reverse=True)
+    if several and inside:
+        rows = [[read[at][0], *row, uncounted(read[at][1]).strip()] for *row, at in inside]
+        headers = ["model", task, f"{_LEVEL:.0%} from", "to"]
+        full = [*headers, "costs"] if any(row[-1] for row in rows) else headers
+        typer.echo(table(full, [row[: len(full)] for row in rows]))
     elif inside:
-        mean, least, most, *_ = inside[0]
-        typer.echo(f"{task}: {mean:.6g} ({_LEVEL:.0%} interval {least:.6g} to {most:.6g})")
-    for model, distance in zip(models, distances, strict=True):
+        mean, least, most, _ = inside[0]
+        left_out = uncounted(read[0][1])
+        typer.echo(
+            f"{task}: {mean:.6g} ({_LEVEL:.0%} interval {least:.6g} to {most:.6g}){left_out}"
+        )
+    for (model, graph), distance in zip(read, distances, strict=True):
         if distance > 1:
             typer.echo(
-                f"{task}: nothing is predicted of {model}, which is outside what it was trained "
-                f"on: {distance:.1f} times as far from any known network as one may be."
+                f"{task}: nothing is predicted of {model}{uncounted(graph)}, which is outside what "
+                f"it was trained on: {distance:.1f} times as far from any known network as one "
+                f"may be."
             )
+    for model, graph in read:
+        for note in notes(model, graph):
+            typer.echo(note)

@@ -323,7 +323,9 @@ def draw(graph: GraphLike, path: Path | str, *, title: str | None = None) -> Pat
         frameon=False,
         fontsize=8,
     )
-    totals = f"{short(graph.macs)} MACs, {short(graph.parameters)} parameters, {len(graph)} nodes"
+    totals = (
+        f"{short(graph.cost.macs)} MACs, {short(graph.parameters)} parameters, {len(graph)} nodes"
+    )
     figure.suptitle(f"{title}: {totals}" if title else totals)
     return save_figure(figure, path)
 
@@ -426,7 +428,7 @@ def _draw_edge(axes: Axes, columns: Sequence[_Column], source: _Box, target: _Bo
 
 
 def _draw_bars(axes: Axes, graph: GraphLike, columns: Sequence[_Column]) -> None:
-    whole = max(graph.macs, 1)
+    whole = max(graph.cost.macs, 1)
     centres = [column.x + column.width / 2 for column in columns]
     macs = [column.stage.macs for column in columns]
     axes.bar(centres, macs, width=0.6 * _WIDTH, color=_COLOURS["convolution"], edgecolor="0.4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -9,12 +10,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nni_aiop.errors import GraphError
+from nni_aiop.errors import GraphError, UnknownCostWarning
 from nni_aiop.graphs import _costs, _stages
 from nni_aiop.graphs._node import Node
 from nni_aiop.graphs._stages import Stage
 from nni_aiop.graphs._types import Cost, Shape
-from nni_aiop.graphs._vocabulary import COMMUTATIVE, OTHER
+from nni_aiop.graphs._vocabulary import COMMUTATIVE, MOVING, OTHER
 
 if TYPE_CHECKING:
     import networkx
@@ -62,6 +63,7 @@ class ComputeGraph:
         self.inputs: tuple[tuple[int, ...], ...] = tuple(map(tuple, inputs))
         self._names = None if names is None else tuple(names)
         self.tied: dict[int, int] = dict(tied or {})
+        self._warned = False
         if len(self.inputs) != len(self.nodes):
             raise GraphError(
                 f"each of the {len(self.nodes)} nodes must have its inputs listed, "
@@ -129,6 +131,15 @@ class ComputeGraph:
         return tuple(op.removeprefix(OTHER) for op in self.operations if op.startswith(OTHER))
 
     @cached_property
+    def uncounted(self) -> dict[str, int]:
+        """How often each of `others` occurs that may cost multiply-adds, which nobody counts.
+
+        Those are all but the ones that only move, count or order data, such as "scatter" or "topk".
+        """
+        counts = ((name, self.operations[OTHER + name]) for name in self.others)
+        return {name: count for name, count in counts if name.rstrip("_") not in MOVING}
+
+    @cached_property
     def parameters(self) -> int:
         """Learned numbers; weights that several nodes share count once."""
         return sum(
@@ -162,13 +173,33 @@ class ComputeGraph:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of convolutions, linear layers, products, attention, recurrent layers."""
+        """Multiply-adds of convolutions, linear layers, products, attention, recurrent layers.
+
+        Warns once of operations that it leaves out (`uncounted`).
+        """
+        self._warn_once()
         return self.cost.macs
 
     @property
     def flops(self) -> int:
-        """Operations: two for each multiply-add, and those of all other functions (`Cost`)."""
+        """Operations: two for each multiply-add, and those of all other functions (`Cost`).
+
+        Warns once of operations that it leaves out (`uncounted`).
+        """
+        self._warn_once()
         return self.cost.flops
+
+    def _warn_once(self) -> None:
+        if self._warned or not self.uncounted:
+            return
+        self._warned = True
+        names = ", ".join(f"{name} x{count}" for name, count in self.uncounted.items())
+        warnings.warn(
+            f"the costs of a graph must be those of all its operations, but {names} are not known "
+            f"and count as nothing.",
+            UnknownCostWarning,
+            stacklevel=3,
+        )
 
     def activation_memory(self, entry_bytes: int = 4) -> int:
         """Bytes of all that the nodes put out, at 4 bytes a number by default."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "ACTIVATIONS",
     "COMMUTATIVE",
+    "MOVING",
     "OPERATIONS",
     "OTHER",
     "is_known",
@@ -16,6 +17,22 @@ __all__ = [
 
 OTHER = "other:"
 """Prefix of operations outside the vocabulary."""
+
+MOVING = frozenset(
+    {
+        "argsort", "as_strided", "bincount", "col2im", "compress", "cumprod", "cumsum", "diagonal",
+        "expand", "eye_like", "flip", "gather", "gather_elements", "gather_nd", "im2col", "index",
+        "index_add", "index_copy", "index_fill", "index_put", "index_select", "masked_fill",
+        "masked_scatter", "max_pool_indices", "nonzero", "one_hot", "put", "reverse_sequence",
+        "roll", "scatter", "scatter_add", "scatter_reduce", "searchsorted", "select_scatter",
+        "shape", "slice_scatter", "sort", "take", "topk", "tril", "tril_indices", "triu", "unfold",
+        "unique", "unique_consecutive",
+    }
+)  # fmt: skip
+"""Names of operations outside the vocabulary that move, count or order data: no multiply-adds.
+
+Any other one may have some: `ComputeGraph.macs` warns of it.
+"""
 
 ACTIVATIONS: tuple[str, ...] = (
     "relu",

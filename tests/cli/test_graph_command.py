@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -141,3 +144,85 @@ def test_onnx_files(own: Path) -> None:
 )
 def test_bad_input_ends_with_one_sentence(arguments: list[str], message: str) -> None:
     assert message in refuse(*arguments)
+
+
+# --- ONNX files: values, inputs that are constants, costs that nobody knows ----------------------
+
+
+def write_model(
+    path: Path,
+    nodes: Sequence[Any],
+    inputs: dict[str, tuple[list[int | str], int]],
+    constants: Sequence[Any] = (),
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    given = [helper.make_tensor_value_info(n, kind, shape) for n, (shape, kind) in inputs.items()]
+    made = [helper.make_tensor_value_info("y", 1, None)]
+    graph = helper.make_graph(nodes, "net", given, made, list(constants))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+
+
+def test_the_command_names_its_own_options(own: Path) -> None:
+    from onnx import helper
+
+    write_model(own / "net.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": (["n", 3], 1)})
+    line = refuse("net.onnx")
+    assert "name a shape for 'x' by --input" in line and "input_shapes" not in line
+    assert "--input must name inputs of the model" in refuse("net.onnx", "--input", "z=1x3")
+
+
+def test_values_of_inputs(own: Path) -> None:
+    from onnx import helper
+
+    reshape = helper.make_node("Reshape", ["x", "s"], ["y"])
+    write_model(own / "net.onnx", [reshape], {"x": ([2, 6], 1), "s": ([2], 7)})
+    succeed("net.onnx", "--value", "s=4,3")
+    assert ComputeGraph.load(own / "out/graph/graph.json").output_shapes == ((4, 3),)
+    assert "--value" in refuse("net.onnx")
+    assert "must read as NAME=16000" in refuse("net.onnx", "--value", "s")
+    assert "must read as NAME=16000" in refuse("net.onnx", "--value", "s=fast")
+    assert "--value must name inputs" in refuse("net.onnx", "--value", "t=4,3")
+    assert "only inputs of an ONNX file" in refuse("own_networks:graph", "--value", "t=4,3")
+
+
+def test_what_is_not_counted_stands_beside_the_figure(own: Path) -> None:
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("GridSample", ["x", "g"], ["a"]),
+        helper.make_node("GridSample", ["a", "g"], ["y"]),
+    ]
+    write_model(own / "net.onnx", nodes, {"x": ([1, 3, 4, 4], 1), "g": ([1, 4, 4, 2], 1)})
+    assert "exactly: 0 MACs (grid_sampler_2d x2 counted as nothing), 0 FLOPs" in succeed("net.onnx")
+
+
+def test_what_only_moves_data_is_not_uncounted(own: Path) -> None:
+    from onnx import helper, numpy_helper
+
+    k = numpy_helper.from_array(np.array([2]), "k")
+    nodes = [helper.make_node("TopK", ["x", "k"], ["y", "i"])]
+    write_model(own / "net.onnx", nodes, {"x": ([1, 4], 1)}, [k])
+    told = succeed("net.onnx")
+    assert "exactly: 0 MACs, 0 FLOPs" in told
+    assert "of unknown cost, counted as nothing: topk" in told
+
+
+def test_inputs_that_are_constants_are_noted(own: Path) -> None:
+    from onnx import helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Sub", ["x", "mean"], ["a"]),
+        helper.make_node("Sqrt", ["variance"], ["d"]),
+        helper.make_node("Div", ["a", "d"], ["b"]),
+        helper.make_node("Mul", ["b", "own"], ["c"]),
+        helper.make_node("Add", ["c", "other"], ["y"]),
+    ]
+    constants = [numpy_helper.from_array(np.ones(3, np.float32), n) for n in ("own", "other")]
+    inputs = {n: ([1, 1, 1, 3], 1) for n in ("mean", "variance")}
+    all_inputs = {"x": ([1, 4, 4, 3], 1), **inputs, "own": ([3], 1)}
+    write_model(own / "net.onnx", nodes, all_inputs, constants)
+    lines = succeed("net.onnx").splitlines()
+    (first, second) = [line for line in lines if line.startswith("note: ")]
+    assert "has values of its own for own, which count as constants" in first
+    assert "mean, variance of net.onnx may be constants" in second

@@ -152,3 +152,25 @@ def test_a_task_is_learned_beside_the_shipped_backbone(folder: Path, tmp_path: P
     assert done.exit_code == 0, done.output
     told = invoke("predict", folder / "12.json", "--task", "mflops", "--predictor", tmp_path)
     assert "mflops: " in told.output
+
+
+def test_one_file_that_cannot_be_read_does_not_end_the_table(folder: Path, tmp_path: Path) -> None:
+    from onnx import helper, save
+
+    backbone = folder / "backbone.safetensors"
+    invoke("predictor", "adapt", folder / "files.csv", "--backbone", backbone, "--out", tmp_path)
+    x, y = (helper.make_tensor_value_info(name, 1, ["n", 3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", [x], [y])
+    free, missing = tmp_path / "free.onnx", tmp_path / "none.json"
+    save(helper.make_model(graph), free)
+    models = (folder / "0.json", free, folder / "1.json", missing)
+    told = invoke("predict", *models, "--task", "mflops", "--predictor", tmp_path)
+    assert told.exit_code == 2
+    table = told.stdout.splitlines()
+    assert table[0].split()[:2] == ["model", "mflops"]
+    assert sorted(line.split()[0] for line in table[2:4]) == [str(models[0]), str(models[2])]
+    first, second = told.stderr.splitlines()
+    assert first.startswith(f"nni-aiop: {free}: ") and "name a shape for 'x' by --input" in first
+    assert second.startswith(f"nni-aiop: {missing}: ")
+    alone = invoke("predict", free, "--task", "mflops", "--predictor", tmp_path)
+    assert alone.exit_code == 2 and alone.stdout == ""

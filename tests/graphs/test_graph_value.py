@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nni_aiop.errors import GraphError
+from nni_aiop.errors import GraphError, UnknownCostWarning
 from nni_aiop.graphs import ComputeGraph, Node
 
 IMAGE = (1, 3, 8, 8)
@@ -130,6 +130,21 @@ def test_what_a_graph_says_of_itself() -> None:
     assert graph.parameters == 3 * 4 * 9 + 4 * 4 * 9
     strange = Node.make("other:fft", [IMAGE], IMAGE)
     assert ComputeGraph([graph.nodes[0], strange], [(), (0,)]).others == ("fft",)
+
+
+def test_costs_that_leave_something_out_warn_once() -> None:
+    x = Node.make("input", [], IMAGE)
+    names = ("other:grid_sampler_2d", "other:grid_sampler_2d", "other:fft", "other:topk")
+    steps = [Node.make(name, [IMAGE], IMAGE) for name in names]
+    graph = ComputeGraph([x, *steps], [(), *((place,) for place in range(4))])
+    assert graph.uncounted == {"fft": 1, "grid_sampler_2d": 2}
+    with pytest.warns(UnknownCostWarning, match="fft x1, grid_sampler_2d x2 are not known"):
+        assert graph.macs == 0
+    assert graph.macs == graph.flops == 0  # warnings are errors here: there is no second one
+    moves = ComputeGraph([x, Node.make("other:scatter", [IMAGE], IMAGE)], [(), (0,)])
+    assert moves.others == ("scatter",) and not moves.uncounted and moves.macs == 0
+    with pytest.warns(UnknownCostWarning):
+        assert ComputeGraph(graph.nodes[:4], graph.inputs[:4]).flops == 0
 
 
 def test_the_order_of_nodes_plays_no_part() -> None:

@@ -75,7 +75,7 @@ def _scheme(graph: ComputeGraph) -> list[float]:
     skips = sum(n.op == "add" and len(graph.inputs[p]) > 1 for p, n in enumerate(graph.nodes))
     return [
         log(max(1, graph.parameters)),
-        log(max(1, graph.macs)),
+        log(max(1, graph.cost.macs)),
         len(layers),
         len({graph.levels[place] for place in layers}),
         widths[0],
