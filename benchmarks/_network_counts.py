@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -135,9 +136,19 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
 
 
 @contextlib.contextmanager
+def _without_mkldnn() -> Iterator[None]:
+    """Without the one kernel of the CPU that runs a whole recurrent layer."""
+    with warnings.catch_warnings():
+        # Setting a flag sets all, and warns of one that only some GPUs know.
+        warnings.filterwarnings("ignore", "TF32 acceleration")
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+@contextlib.contextmanager
 def _broken_up() -> Iterator[None]:
     """Attention and recurrent layers of the CPU, as products that are seen."""
-    with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+    with sdpa_kernel(SDPBackend.MATH), _without_mkldnn():
         before = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
