@@ -122,7 +122,9 @@ def read_files(name: str, how: str, is_trained: bool) -> list[Row]:
             path = export(model, example, how, Path(folder) / "exported.onnx")
         except Exception as err:  # noqa: BLE001 (what an exporter cannot write is a row)
             return [{**head, "state": "not made", "said": sentence(err)}]
-        rows.append(_read_file(head, path, module, counts, same=True, is_trained=is_trained))
+        # The optimising exporter writes equal tensors of an untrained network once, and no zeros.
+        same = is_trained or how != "dynamo"
+        rows.append(_read_file(head, path, module, counts, same=same, is_trained=is_trained))
         made = MADE if is_trained and "optimize" not in how else {}
         for kind, (package, make, same) in made.items():
             head = {**head, "kind": f"{kind} of {how}"}
@@ -158,8 +160,7 @@ def _read_file(
         "parameters": graph.parameters,
         "others": list(graph.others),
         "equal": graph.content_hash == module.content_hash,
-        # An untrained network's equal tensors may be written once, or not at all.
-        "same": same and is_trained,
+        "same": same,
         "module": {"macs": module.macs, "parameters": module.parameters, "nodes": len(module)},
     }
     if counts is not None:

@@ -60,9 +60,12 @@ class Reader:
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._pool is not None:
-            self._pool.close()
+            if kind is None:
+                self._pool.close()
+            else:
+                self._pool.terminate()
             self._pool.join()
 
     def ask(self, work: Callable[..., Any], *arguments: Any, seconds: float = PATIENCE) -> Any:
