@@ -169,16 +169,7 @@ def test_every_operation_of_the_table_has_an_example() -> None:
     assert len(set(UNKNOWN) - set(HANDLERS)) >= 60
 
 
-RECURRENT = pytest.mark.xfail(reason="the first states of recurrent layers", strict=False)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=RECURRENT if n in ("lstm", "gru", "rnn_tanh", "rnn_relu") else ())
-        for n in CALLED
-    ],
-)
+@pytest.mark.parametrize("name", CALLED)
 def test_what_an_output_depends_on_is_read(name: str) -> None:
     check(plain(name, ALL[name]), ALL[name])
 

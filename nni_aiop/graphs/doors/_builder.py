@@ -42,6 +42,8 @@ def _constant_of(
     op: str, inputs: Sequence[Value], shape: Shape, attributes: dict[str, Any]
 ) -> Value:
     """The result of an operation on constants; a slice of a learned tensor holds what it takes."""
+    if not inputs:
+        return constant(shape)
     x = inputs[0]
     learned = {key: n for v in inputs for key, n in v.learned.items()}
     number = x.number if op in _SAME_ENTRIES and len(inputs) == 1 else None
