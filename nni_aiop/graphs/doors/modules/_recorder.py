@@ -264,30 +264,19 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The result of an operation that depends on values, or has a shape that does."""
         name = schema_of(func).other
         if not known:
-            if name in ("local_scalar_dense", "item"):
-                name = "item"
+            name = "item" if name == "local_scalar_dense" else name
             raise DataDependentError(name, shape=torch.Tag.dynamic_output_shape in func.tags)
         given = tensors_in(args, kwargs)
-        result = self.known.compute(func, args, kwargs)
-        if not any(x.is_meta for x in given):
-            real, result = result, result
-        else:
-            real, result = (
-                result,
-                pytree.tree_map_only(
-                    Tensor,
-                    lambda x: torch.empty_strided(
-                        x.shape, x.stride(), dtype=x.dtype, device="meta"
-                    ),
-                    result,
-                ),
-            )
         values = [self.value(x) for x in given]
-        for out, twin in zip(pytree.tree_leaves(result), pytree.tree_leaves(real), strict=True):
-            if isinstance(out, Tensor):
-                self.register(out, self.apply(name, values, out.shape))
-                self.known.add(out, twin)
-        return result
+        real = self.known.compute(func, args, kwargs)
+
+        def shown(twin: Tensor) -> Tensor:
+            out = _like(twin) if any(x.is_meta for x in given) else twin
+            self.register(out, self.apply(name, values, out.shape))
+            self.known.add(out, twin)
+            return out
+
+        return pytree.tree_map_only(Tensor, shown, real)
 
     def _places(self, indices: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Indices, with masks of known values as the places where they are true."""
@@ -370,10 +359,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = {k: v for k, v in kwargs.items() if k not in schema.outs}
         sources = tensors_in(args, given)
         values = [self.value(x) for x in sources]
-        copies = {
-            id(x): torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
-            for x in tensors_in(args, kwargs)
-        }
+        copies = {id(x): _like(x) for x in tensors_in(args, kwargs)}
         swapped = pytree.tree_map_only(Tensor, lambda x: copies[id(x)], (args, kwargs))
         try:
             result = func(*swapped[0], **swapped[1])
@@ -440,9 +426,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._entry(tensor)  # kept alive there, so that its identity stays its own
             # PyTorch does not let a tensor made in inference mode show one made outside of it.
             with torch.inference_mode(tensor.is_inference()):
-                self._meta[id(tensor)] = torch.empty_strided(
-                    tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
-                )
+                self._meta[id(tensor)] = _like(tensor)
         return self._meta[id(tensor)]
 
     def _one_device(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -495,6 +479,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         live(values)
         ends = {id(v): v for v in values if v.uses == 0 and v.op not in ("constant", "input")}
         return list(ends.values())
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
 
 
 def _decomposed(rec: Recorder, func: Any, *args: Any, **kwargs: Any) -> Any:
