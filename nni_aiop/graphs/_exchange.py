@@ -204,7 +204,7 @@ def _fits_attention(node: Node) -> bool:
     return (
         constant in ("", "q", "k", "v", "qk", "qv", "kv")
         and ("k" not in constant or len(node.weight_shape or ()) > 1)
-        and len(data) > 0
+        and len(data) >= (3 - len(constant) if constant else 2)
         and all(len(shape) == 3 for shape in (*data, node.output_shape))
     )
 

@@ -11,7 +11,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "convolution": ("conv", "conv_transpose"),
     "linear": ("linear",),
     "product": ("matmul", "attention"),
-    "recurrent": ("lstm", "gru", "rnn", "cell_state", "embedding"),
+    "recurrent": ("lstm", "gru", "rnn", "embedding"),
     "pooling": ("max_pool", "avg_pool", "global_avg_pool", "global_max_pool", "reduce"),
     "normalisation": (
         "batch_norm",
@@ -23,7 +23,16 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "activation": ACTIVATIONS,
     "arithmetic": ("add", "mul", "elementwise"),
-    "layout": ("concat", "slice", "gather", "expand", "resize", "pad", "permute"),
+    "layout": (
+        "concat",
+        "slice",
+        "cell_state",
+        "gather",
+        "expand",
+        "resize",
+        "pad",
+        "permute",
+    ),
     "other": (),
 }
 """Family -> its operations; what is outside the vocabulary is "other"."""

@@ -223,17 +223,24 @@ def test_cells(kind: Any, file_door: Callable[..., ComputeGraph]) -> None:
 # --- operators of files --------------------------------------------------------------------------
 
 
-def model(kind: str, held: dict[str, Shape], data: dict[str, Shape], **options: Any) -> Any:
+def model(
+    kind: str,
+    held: dict[str, Shape],
+    data: dict[str, Shape],
+    lengths: list[int] | None = None,
+    **options: Any,
+) -> Any:
     """A recurrent operator; places: x, w, r, b, lengths, h, c, p."""
-    order = {"LSTM": ["x", "w", "r", "b", "", "h", "c", "p"]}.get(
-        kind, ["x", "w", "r", "b", "", "h"]
-    )
-    inputs = [name if name in {**held, **data} else "" for name in order]
+    order = ["x", "w", "r", "b", "lengths", "h", "c", "p"][: 8 if kind == "LSTM" else 6]
+    given = {*held, *data} | ({"lengths"} if lengths else set())
+    inputs = [name if name in given else "" for name in order]
     outputs = ["y", "yh", "yc"][: 3 if kind == "LSTM" else 2]
     node = helper.make_node(kind, inputs, outputs, hidden_size=16, **options)
     infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in data.items()]
     outs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs]
     tensors = [numpy_helper.from_array(np.full(s, 0.5, np.float32), n) for n, s in held.items()]
+    if lengths:
+        tensors.append(numpy_helper.from_array(np.array(lengths, np.int32), "lengths"))
     graph = helper.make_graph([node], "net", infos, outs, tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
@@ -259,6 +266,27 @@ def test_operators_read_their_states(kind: str, directions: int, layout: int) ->
     assert sorted(ends) == sorted([whole, *[start] * (len(data) - 1)])
     if kind == "LSTM":
         assert graph.operations["cell_state"] == 1
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    held = {"w": (1, 64, 5), "r": (1, 64, 4)}
+    with pytest.raises(GraphError, match="a row for each gate and hidden unit"):
+        from_onnx(model("LSTM", held, {"x": (7, 3, 5)}))
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_sequences_that_end_early(kind: str, layout: int) -> None:
+    rows = GATES[kind] * 16
+    held = {"w": (2, rows, 5), "r": (2, rows, 16)}
+    x = {"x": (3, 7, 5) if layout else (7, 3, 5)}
+    options = {"direction": "bidirectional", "layout": layout}
+    whole = from_onnx(model(kind, held, x, **options))
+    assert from_onnx(model(kind, held, x, lengths=[7, 7, 7], **options)) == whole
+    ended = from_onnx(model(kind, held, x, lengths=[7, 5, 3], **options))
+    assert ended.macs == 15 * 2 * rows * 21
+    shapes = [[n.output_shape for n in g.nodes if n.op == "output"] for g in (whole, ended)]
+    assert sorted(shapes[0]) == sorted(shapes[1])
 
 
 def test_peepholes_are_parameters() -> None:

@@ -185,6 +185,36 @@ class Builder:
         shape = (*x.shape[:2], directions * (projection or hidden))
         return self.apply(op, [x, *weights, *given], shape, name=name, **options)
 
+    def packed(self, value: Value, lengths: Sequence[int], *, name: str = "") -> Value:
+        """The rows (total, ...) of (length, batch, ...) that lie within their sequences."""
+        steps, batch, *rest = value.shape
+        flat = self.apply("reshape", [value], (steps * batch, *rest), name=name)
+        rows = self.constant((sum(lengths),))
+        shape = (*rows.shape, *rest)
+        if shape == flat.shape:
+            return flat
+        return self.apply("gather", [flat, rows], shape, name=name, axis=0)
+
+    def unpacked(
+        self, rows: Value, steps: int, batch: int, number: float = 0.0, *, name: str = ""
+    ) -> Value:
+        """Packed rows as (length, batch, ...), a further row of a number where there is none."""
+        total, *rest = rows.shape
+        if total != steps * batch:
+            padding = ((0, 0, 1),)
+            rows = self.apply(
+                "pad", [rows], (total + 1, *rest), name=name, padding=padding, mode="constant",
+                number=number,
+            )  # fmt: skip
+            index = self.constant((steps * batch,))
+            rows = self.apply("gather", [rows, index], (*index.shape, *rest), name=name, axis=0)
+        return self.apply("reshape", [rows], (steps, batch, *rest), name=name)
+
+    def last_rows(self, rows: Value, batch: int, *, name: str = "") -> Value:
+        """The last row of each packed sequence."""
+        index = self.constant((batch,))
+        return self.apply("gather", [rows, index], (batch, *rows.shape[1:]), name=name, axis=0)
+
     def output(self, value: Value, name: str = "output") -> None:
         """Makes a tensor an output of the network; a constant is not one."""
         if not value.is_constant:

@@ -51,9 +51,7 @@ def _recurrent(rec: Recorder, func: Any, x: Tensor, *args: Any) -> Any:
             name=rec.scope[-1],
         )
         if packed:
-            ends = rec.apply(
-                "gather", [value, rec.builder.constant((batch,))], (batch, *value.shape[1:]), axis=0
-            )
+            ends = rec.builder.last_rows(value, batch, name=rec.scope[-1])
         else:
             ends = _rows(rec, value, value.shape[0] - 1, 1)
         last[0].append(rec.apply("reshape", [ends], (directions, batch, projected)))
@@ -90,14 +88,10 @@ def _pack(rec: Recorder, func: Any, x: Tensor, lengths: Tensor, batch_first: boo
     if batch_first:
         order = (1, 0, *range(2, x.ndim))
         value = rec.apply("transpose", [value], (steps, batch, *rest), order=order)
-    value = rec.apply("reshape", [value], (steps * batch, *rest))
     known = [int(n) for n in lengths]
-    shape = (sum(known), *rest)
-    if shape[0] != steps * batch:
-        rows = rec.builder.constant(shape[:1])
-        value = rec.apply("gather", [value, rows], shape, axis=0)
+    value = rec.builder.packed(value, known, name=rec.scope[-1])
     counts = [sum(n > step for n in known) for step in range(max(known))]
-    return rec.emit("identity", [value], shape, x), torch.tensor(counts)
+    return rec.emit("identity", [value], value.shape, x), torch.tensor(counts)
 
 
 @handles("_pad_packed_sequence")
@@ -113,15 +107,7 @@ def _unpack(
     """The rows in their sequences, a further row of padding where there is none."""
     known = [int(n) for n in counts]
     steps, batch, rest = max(len(known), total), known[0], tuple(x.shape[1:])
-    shape = (steps * batch, *rest)
-    value = rec.value(x)
-    if x.shape[0] != shape[0]:
-        longer = (x.shape[0] + 1, *rest)
-        value = rec.apply(
-            "pad", [value], longer, padding=((0, 0, 1),), mode="constant", number=float(number)
-        )
-        value = rec.apply("gather", [value, rec.builder.constant(shape[:1])], shape, axis=0)
-    value = rec.apply("reshape", [value], (steps, batch, *rest))
+    value = rec.builder.unpacked(rec.value(x), steps, batch, float(number), name=rec.scope[-1])
     lengths = torch.tensor([sum(n > place for n in known) for place in range(batch)])
     if not batch_first:
         return rec.emit("identity", [value], value.shape, x), lengths

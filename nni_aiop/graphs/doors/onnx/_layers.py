@@ -224,7 +224,10 @@ def _pool(call: Call) -> list[Value]:
 
 @handles("LSTM", "GRU", "RNN")
 def _recurrent(call: Call) -> list[Value]:
-    """One layer; the last hidden states are slices of what it puts out."""
+    """One layer; the last hidden states are slices of what it puts out.
+
+    Steps behind the end of a sequence are left out where `sequence_lens` is known.
+    """
     op = call.node.op_type.lower()
     places = [place for place in (1, 2, 3, 7) if call.given(place)]
     weights = [call.value(place) for place in places]
@@ -232,10 +235,28 @@ def _recurrent(call: Call) -> list[Value]:
         return handle_other(call)
     states = [call.value(place) for place in (5, 6) if call.given(place)]
     x, directions, hidden = call.x, weights[0].shape[0], weights[1].shape[-1]
+    rows = {"lstm": 4, "gru": 3, "rnn": 1}[op] * hidden
+    call.demand(
+        weights[0].shape == (directions, rows, call.x.shape[-1])
+        and weights[1].shape == (directions, rows, hidden),
+        "weights must have a row for each gate and hidden unit",
+        f"W of {weights[0].shape} and R of {weights[1].shape}",
+    )
     batch_first = call.option("layout", 0) == 1
     if batch_first:
         x, *states = (_batch_second(call, v) for v in (x, *states))
     length, batch, _ = x.shape
+    ends = call.data(4) if call.given(4) else None
+    lengths = [length] * batch if ends is None else [int(n) for n in ends.reshape(-1)]
+    call.demand(
+        len(lengths) == batch and all(0 <= n <= length for n in lengths),
+        f"sequence_lens must be {batch} lengths of at most {length}",
+        lengths[:8],
+    )
+    cut_short = sum(lengths) < length * batch
+    if cut_short:
+        rows_of_x = call.builder.packed(x, lengths, name=call.name)
+        x = call.apply("reshape", [rows_of_x], (sum(lengths), 1, x.shape[2]))
     value = call.builder.recurrent(
         op,
         x,
@@ -247,14 +268,20 @@ def _recurrent(call: Call) -> list[Value]:
         bias=call.given(3),
         name=call.name,
     )
+    layer, ends_shape = value, (directions, batch, hidden)
+    if cut_short:
+        last = [call.builder.last_rows(value, batch, name=call.name)]
+        value = call.apply("reshape", [value], (sum(lengths), directions * hidden))
+        value = call.builder.unpacked(value, length, batch, name=call.name)
+    else:
+        last = [cut(call, value, 0, length - 1, length)]
+    last = [call.apply("reshape", last, ends_shape)]
+    if len(call.shapes) > 2:
+        last.append(call.apply("cell_state", [layer], ends_shape))
     apart = call.apply("reshape", [value], (length, batch, directions, hidden))
     order = (1, 0, 2, 3) if batch_first else (0, 2, 1, 3)
     shape = tuple(apart.shape[axis] for axis in order)
     results = [call.apply("transpose", [apart], shape, order=order)]
-    shape = (directions, batch, hidden)
-    last = [call.apply("reshape", [cut(call, value, 0, length - 1, length)], shape)]
-    if len(call.shapes) > 2:
-        last.append(call.apply("cell_state", [value], shape))
     if batch_first:
         last = [_batch_second(call, v) for v in last]
     return [*results, *last]
