@@ -211,7 +211,7 @@ def orders(x: Tensor) -> list[Tensor]:
 KERNELS = {
     # The CPU's kernels and the meta kernels disagree, or the layout is the kernel's own affair.
     "scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu", "cudnn_batch_norm",
-    "_reshape_alias", "log_sigmoid", "log_sigmoid_forward",
+    "_reshape_alias", "bilinear", "cdist", "log_sigmoid", "log_sigmoid_forward",
 }  # fmt: skip
 
 
