@@ -39,6 +39,7 @@ from nni_aiop.graphs.doors.onnx._model import (
     input_shape,
     listed,
     read_model,
+    static_shape,
 )
 from nni_aiop.graphs.doors.onnx._reading import Known
 from nni_aiop.graphs.doors.onnx._rewrites import rewritten
@@ -181,7 +182,8 @@ class _Door:
 
     def _state(self, graph: GraphProto) -> None:
         """Learns the initializers of a graph or body, and what it states."""
-        self._stated |= {v.name: v for v in (*graph.value_info, *graph.output)}
+        stated = (v for v in (*graph.output, *graph.value_info) if static_shape(v.type) is not None)
+        self._stated |= {v.name: v for v in stated}
         for tensor in graph.initializer:
             key = self._owner + tensor.name
             self.learn(tensor.name, self._tensors.initializer(tensor, key))

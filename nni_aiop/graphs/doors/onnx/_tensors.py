@@ -47,10 +47,10 @@ FLOATING = frozenset(
 
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 
-_FORMULA = re.compile(r"(^|/)Constant(_\d+)?_output_0$")
+_FORMULA = re.compile(r"^(/.*)?/?Constant(_\d+)?_output_0$")
 """What PyTorch's older exporter calls the numbers of a formula."""
 
-_COUNTED = re.compile(r"^(val_)?\d+$")
+_COUNTED = re.compile(r"^(val_|onnx::\w+_)?\d+$")
 """Names without a meaning, which PyTorch's exporters give to what they make themselves."""
 
 _MOST_COMPARED = 2**24
@@ -98,7 +98,8 @@ class Tensors:
                 return self.constant(shape, kind, data)
             return Operand(self._builder.constant(shape), kind, read)
         if self._by_pytorch:
-            may_be_number = self._says_kinds and prod(shape) <= MOST_KNOWN
+            single = prod(shape) == 1 and bool(_COUNTED.search(name))
+            may_be_number = single or (self._says_kinds and prod(shape) <= MOST_KNOWN)
         else:
             may_be_number = prod(shape) == 1 and not (shape and name in self._places.floats)
         if said is None and may_be_number and read and same_number(data := read()) is not None:
@@ -146,12 +147,14 @@ class Tensors:
         if kind not in FLOATING:
             return name in places.integers and (several or name in places.floats) and bool(shape)
         said = self._kinds.get(name)
-        if said is not None or self._says_kinds:
-            return said == "PARAMETER"
+        if said is not None:
+            return bool(said == "PARAMETER")
         stands = (bool(shape) and name in places.floats) or (several and name in places.sums)
         if self._by_pytorch:
             if self._has_initializers or _FORMULA.search(name):
                 return False
+            if self._says_kinds:
+                return stands and (read is None or same_number(read()) is None)
             if _COUNTED.search(name):
                 return stands
         if stands or not several:
