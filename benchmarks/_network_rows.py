@@ -98,7 +98,7 @@ def read_module(chosen: str, name: str) -> Row:
 
 
 def _published(graph: Any, counts: Counts, published: dict[str, float]) -> str | None:
-    """In what a graph differs from published figures, which count constants and unread weights."""
+    """In what a graph differs from published figures, constants and unread weights apart."""
     if not published:
         return None
     parts = []
@@ -106,9 +106,9 @@ def _published(graph: Any, counts: Counts, published: dict[str, float]) -> str |
     gmacs = (graph.macs + constants) / 1e9
     if "gmacs" in published and not digits_agree(gmacs, published["gmacs"]):
         parts.append(f"{gmacs:.3f} G, published {published['gmacs']} G")
-    parameters = graph.parameters + counts.unread
-    if parameters != published["parameters"]:
-        parts.append(f"{parameters} parameters, published {published['parameters']}")
+    parameters = graph.parameters, graph.parameters + counts.unread
+    if published["parameters"] not in parameters:
+        parts.append(f"{parameters[1]} parameters, published {published['parameters']}")
     return "; ".join(parts)
 
 
