@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from _network_counts import Counts, count, unlike
 from _network_files import MADE, export, learned_entries, network, quiet, trained
 from _networks import build
@@ -47,11 +48,15 @@ def digits_agree(value: float, published: float) -> bool:
     return abs(value - published) <= 0.5005e-3
 
 
-def counted(model: nn.Module, args: tuple[Any, ...], kwargs: Row) -> tuple[Counts | None, str]:
-    """The independent count, and why there is none."""
+def counted(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Row, *devices: str
+) -> tuple[Counts | None, str]:
+    """The independent count on the first device that can run the network, and why on no other."""
     why = ""
-    few = sum(p.numel() for p in model.parameters()) <= ON_CPU
-    for device in ("meta", "cpu") if few else ("meta",):
+    torch.set_flush_denormal(True)  # weights that nobody filled
+    for device in devices:
+        if device == "cpu" and sum(p.numel() for p in model.parameters()) > ON_CPU:
+            continue
         try:
             return count(model, args, kwargs, device), why
         except Exception as err:  # noqa: BLE001 (a network that does not run has no count)
@@ -70,8 +75,8 @@ def read_module(chosen: str, name: str) -> Row:
     try:
         graph = from_module(net.module, net.args, kwargs=net.kwargs)
     except Exception as err:  # noqa: BLE001 (any exception but a refusal is a finding)
-        counts, why = counted(net.module, net.args, net.kwargs)
-        runs = counts is not None and counts.device == "meta"
+        counts, why = counted(net.module, net.args, net.kwargs, "meta")
+        runs = counts is not None
         true = one_sentence(err) and not runs
         said = sentence(err) + (" [untrue: it runs on the meta device]" if runs else "")
         said += "" if true or runs else f" [{len(str(err))} characters]"
@@ -84,7 +89,7 @@ def read_module(chosen: str, name: str) -> Row:
         "parameters": graph.parameters,
         "others": list(graph.others),
     }
-    counts, row["reference"] = counted(net.module, net.args, net.kwargs)
+    counts, row["reference"] = counted(net.module, net.args, net.kwargs, "meta", "cpu")
     if counts is not None:
         row["counts"] = counts.plain()
         row["unlike"] = unlike(graph.macs, graph.parameters, counts)
@@ -93,7 +98,7 @@ def read_module(chosen: str, name: str) -> Row:
 
 
 def _published(graph: Any, counts: Counts, published: dict[str, float]) -> str | None:
-    """In what a graph differs from published figures, which count constants and unread weights."""
+    """In what a graph differs from published figures, constants and unread weights apart."""
     if not published:
         return None
     parts = []
@@ -101,9 +106,9 @@ def _published(graph: Any, counts: Counts, published: dict[str, float]) -> str |
     gmacs = (graph.macs + constants) / 1e9
     if "gmacs" in published and not digits_agree(gmacs, published["gmacs"]):
         parts.append(f"{gmacs:.3f} G, published {published['gmacs']} G")
-    parameters = graph.parameters + counts.unread
-    if parameters != published["parameters"]:
-        parts.append(f"{parameters} parameters, published {published['parameters']}")
+    parameters = graph.parameters, graph.parameters + counts.unread
+    if published["parameters"] not in parameters:
+        parts.append(f"{parameters[1]} parameters, published {published['parameters']}")
     return "; ".join(parts)
 
 
@@ -115,7 +120,7 @@ def read_files(name: str, how: str, is_trained: bool) -> list[Row]:
     state = "trained" if is_trained else "untrained"
     head: Row = {"set": FILES, "name": name, "kind": f"{how}, {state}"}
     module = from_module(model, example)
-    counts = counted(model, (example,), {})[0]
+    counts = counted(model, (example,), {}, "meta")[0]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -264,29 +264,25 @@ def _torchvision(name: str) -> Network:
         options["weights_backbone"] = None
     if name.startswith(("fcn", "deeplab")):
         options["aux_loss"] = True  # published figures count it
-    side = (
-        max(presets.get("crop_size", presets.get("resize_size", 224)), 1)
-        if kind not in ("video", "segmentation", "detection", "optical_flow")
-        else 0
-    )
-    if name.startswith("vit_") and side != 224:
+    side = presets.get("crop_size", 224)
+    if name.startswith("vit_"):
         options["image_size"] = side
     module = models.get_model(name, **options)
     published = {"gmacs": chosen.meta["_ops"], "parameters": chosen.meta["num_params"]}
-    args: tuple[Any, ...] = (torch.zeros(1, 3, side, side),)
+    args: tuple[Any, ...]
     if kind == "segmentation":
         args = (torch.zeros(1, 3, 520, 520),)
     elif kind == "video":
-        crop = presets["crop_size"]
-        height, width = (crop, crop) if isinstance(crop, int) else crop
-        frames = 16 if height == 112 or name.startswith("mvit") else 32
-        args = (torch.zeros(1, 3, frames, height, width),)
+        height, width = (side, side) if isinstance(side, int) else side
+        args = (torch.zeros(1, 3, 16, height, width),)  # the frames of the published figures
     elif kind == "optical_flow":
         args = (torch.zeros(1, 3, 520, 960),) * 2
         published = {"parameters": published["parameters"]}
     elif kind == "detection":
         # What is published depends on the boxes found in real images.
         args, published = ([torch.zeros(3, 320, 320)],), {}
+    else:
+        args = (torch.zeros(1, 3, side, side),)
     return Network(module, args, published=published)
 
 
@@ -312,10 +308,10 @@ def _transformers(name: str) -> Network:
     if importlib.util.find_spec("torchvision") is not None:
         torchvision()
     package = "transformers"
-    package_ = importlib.import_module(package)
+    transformers = importlib.import_module(package)
     options = {**TEXT, **SEQUENCES, **IMAGES, **SOUNDS}[name]
-    config = getattr(package_, name)(**options)
-    module = package_.AutoModel.from_config(config)
+    config = getattr(transformers, name)(**options)
+    module = transformers.AutoModel.from_config(config)
     tokens = torch.ones(1, 64, dtype=torch.long)
     kwargs: dict[str, Any]
     if name in TEXT:
