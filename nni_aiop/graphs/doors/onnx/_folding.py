@@ -48,7 +48,8 @@ def folded(
             return [np.asarray(prod(of), np.int64)]
         part = {a.name: a.i for a in node.attribute}
         return [np.asarray(of[slice(part.get("start", 0), part.get("end"))], np.int64)]
-    if any(x is not None and (not x.value.is_constant or x.value.learned) for x in inputs):
+    read = inputs[:1] if node.op_type == "CastLike" else inputs  # of the other it takes the type
+    if any(x is not None and (not x.value.is_constant or x.value.learned) for x in read):
         return None
     return _run(node, inputs, types, opsets)
 
@@ -83,7 +84,8 @@ def _run(
         if node.op_type != "NonZero" and (shape is None or prod(shape) > MOST_KNOWN):
             return None
     feeds = {}
-    for name, operand in zip(node.input, inputs, strict=True):
+    count = 1 if node.op_type == "CastLike" else len(inputs)
+    for name, operand in zip(node.input[:count], inputs[:count], strict=True):
         if operand is None:
             continue
         if operand.value.size > MOST_KNOWN or operand.data is None:

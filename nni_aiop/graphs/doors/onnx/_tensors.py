@@ -135,7 +135,8 @@ class Tensors:
 
     def filled(self, name: str, key: str, shape: Shape, kind: int) -> Operand | None:
         """What ConstantOfShape makes where it is a weight, else None."""
-        if self._is_weight(name, shape, kind, None):
+        # PyTorch's exporters fill the zeros that stand for no bias.
+        if not self._by_pytorch and self._is_weight(name, shape, kind, None):
             return self._learned(shape, kind, key, None)
         return None
 
@@ -154,7 +155,7 @@ class Tensors:
             if self._has_initializers or _FORMULA.search(name):
                 return False
             if self._says_kinds:
-                return stands and (read is None or same_number(read()) is None)
+                return stands and read is not None and same_number(read()) is None
             if _COUNTED.search(name):
                 return stands
         if stands or not several:
