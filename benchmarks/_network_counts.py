@@ -27,9 +27,14 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-__all__ = ["Counts", "Dependence", "count", "unlike"]
+__all__ = ["Counts", "Dependence", "asks_for_values", "count", "unlike"]
 
 aten = torch.ops.aten
+_VALUES = {
+    *(aten._local_scalar_dense, aten.equal, aten.is_nonzero, aten.masked_select),
+    *(aten.nonzero, aten._unique2, aten.unique_consecutive, aten.unique_dim),
+}
+"""What gives out values, or shapes that depend on them."""
 _RECURRENT = {aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu}
 
 
@@ -58,6 +63,8 @@ class Counts:
 class Dependence(TorchDispatchMode):
     """Counts products that do not depend on the inputs, and knows which tensors were read.
 
+    `asked` says whether the values of a tensor that depends on the inputs were asked for.
+
     Args:
         inputs: Tensors on which something depends.
     """
@@ -65,7 +72,7 @@ class Dependence(TorchDispatchMode):
     def __init__(self, inputs: list[Tensor]) -> None:
         super().__init__()
         self.constants = 0
-        self.total = 0
+        self.asked = False
         self._marked: dict[int, StorageWeakRef] = {}
         self._read: dict[int, StorageWeakRef] = {}
         for tensor in inputs:
@@ -94,6 +101,10 @@ class Dependence(TorchDispatchMode):
             self._read[key.cdata] = key
         depends = any(self.depends(tensor) for tensor in read)
         packet = func._overloadpacket
+        self.asked |= depends and packet in _VALUES
+        if packet is aten.index:
+            # The shape of what a mask picks depends on its values.
+            self.asked |= any(self.depends(i) for i in _tensors(args[1]) if i.dtype is torch.bool)
         if depends and packet in _RECURRENT:
             # A layer is whole: its first step counts, though it begins from a constant state.
             for tensor in _tensors(args[2 if func._overloadname == "data" else 1]):
@@ -106,7 +117,6 @@ class Dependence(TorchDispatchMode):
         out = func(*args, **kwargs)
         if packet in flop_registry:
             products = flop_registry[packet](*args, **kwargs, out_val=out) // 2
-            self.total += products
             self.constants += 0 if depends else products
         if depends and not func.is_view:
             for tensor in [*_tensors(out), *_written(func, args, kwargs)]:
@@ -189,6 +199,17 @@ def count(
         unread=sum(p.numel() for p in twin.parameters()) - read,
         device=device,
     )
+
+
+def asks_for_values(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a network, run on the CPU, asks for values that depend on its input, or raises."""
+    dependence = Dependence(_tensors((args, kwargs)))
+    try:
+        with torch.inference_mode(), dependence:
+            _twin(network, "cpu")(*args, **kwargs)
+    except Exception:  # noqa: BLE001 (it does not run)
+        return True
+    return dependence.asked
 
 
 def _twin(network: nn.Module, device: str) -> nn.Module:

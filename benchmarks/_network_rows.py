@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 import torch
-from _network_counts import Counts, count, unlike
+from _network_counts import Counts, asks_for_values, count, unlike
 from _network_files import MADE, export, learned_entries, network, quiet, trained
 from _networks import build
 from torch import nn
@@ -27,7 +27,7 @@ LONGEST = 400
 """Characters of one sentence."""
 
 ON_CPU = 1e8
-"""Most parameters of a network that is counted on the CPU where it cannot be on the meta device."""
+"""Most parameters of a network that is run on the CPU where it cannot be on the meta device."""
 
 Row = dict[str, Any]
 
@@ -55,13 +55,17 @@ def counted(
     why = ""
     torch.set_flush_denormal(True)  # weights that nobody filled
     for device in devices:
-        if device == "cpu" and sum(p.numel() for p in model.parameters()) > ON_CPU:
+        if device == "cpu" and not _little(model):
             continue
         try:
             return count(model, args, kwargs, device), why
         except Exception as err:  # noqa: BLE001 (a network that does not run has no count)
             why = why or sentence(err)[:LONGEST]
     return None, why
+
+
+def _little(model: nn.Module) -> bool:
+    return sum(p.numel() for p in model.parameters()) <= ON_CPU
 
 
 def read_module(chosen: str, name: str) -> Row:
@@ -76,10 +80,18 @@ def read_module(chosen: str, name: str) -> Row:
         graph = from_module(net.module, net.args, kwargs=net.kwargs)
     except Exception as err:  # noqa: BLE001 (any exception but a refusal is a finding)
         counts, why = counted(net.module, net.args, net.kwargs, "meta")
-        runs = counts is not None
-        true = one_sentence(err) and not runs
-        said = sentence(err) + (" [untrue: it runs on the meta device]" if runs else "")
-        said += "" if true or runs else f" [{len(str(err))} characters]"
+        untrue = ""
+        if counts is not None:
+            untrue = " [untrue: it runs on the meta device]"
+        elif (
+            "values of its data" in str(err)
+            and _little(net.module)
+            and not asks_for_values(net.module, net.args, net.kwargs)
+        ):
+            untrue = " [untrue: it asks for no value that depends on its input]"
+        true = one_sentence(err) and not untrue
+        said = sentence(err) + untrue
+        said += "" if one_sentence(err) else f" [{len(str(err))} characters]"
         return {**row, "state": "refused" if true else "failed", "said": said, "reference": why}
     row |= {
         "state": "read",

@@ -132,7 +132,7 @@ IMAGES = {
     "RegNetConfig": {},
     "MobileNetV2Config": {},
     "MobileViTConfig": {},
-    "EfficientNetConfig": {"width_coefficient": 1.0, "depth_coefficient": 1.0},
+    "EfficientNetConfig": {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280},
     "PoolFormerConfig": {},
     "PvtV2Config": {},
     "SegformerConfig": {},

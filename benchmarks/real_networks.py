@@ -8,7 +8,8 @@ with default options, trained and untrained, then optimised, quantised and of ha
 package that is not installed is named and its set left out; none of these is required.
 
 A network is read, or refused in one true sentence: a GraphError of one line, of a module that does
-not run on the meta device either (where it does, the refusal is untrue). Multiply-adds are compared
+not run on the meta device either and, where values are said to be asked for, asks for some that
+depend on its input. Multiply-adds are compared
 with half of what PyTorch's `FlopCounterMode` counts, less what does not depend on the input, and
 parameters with those that the forward pass reads; torchvision's published figures to their digits.
 Of a file, learned entries are compared with the module's or with those that the file itself holds

@@ -92,6 +92,31 @@ def test_products_that_depend_on_the_input_are_told_from_others(
     assert not any(p.is_meta for p in network.parameters())
 
 
+class Asking(nn.Module):
+    """Looks at numbers that it makes itself, or at its data."""
+
+    def __init__(self, *, data: bool) -> None:
+        super().__init__()
+        self.data = data
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers = x > 0 if self.data else torch.ones(x.shape[0], device=x.device) > 0
+        return x if bool(numbers.all()) else 2 * x
+
+
+class Masked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0]
+
+
+@pytest.mark.parametrize("data", [True, False])
+def test_values_of_the_data_are_told_from_a_network_s_own(load: Any, data: bool) -> None:
+    asks = load("_network_counts").asks_for_values
+    assert asks(Asking(data=data), (torch.ones(2, 3),), {}) is data
+    assert asks(Masked(), (torch.ones(2, 3),), {})
+    assert asks(nn.Linear(3, 2), (torch.ones(2, 4),), {})  # it does not run
+
+
 def test_a_graph_is_unlike_the_count_in_what_differs(load: Any) -> None:
     module = load("_network_counts")
     counts = module.Counts(macs=100, constants=10, parameters=7, unread=0, device="meta")
