@@ -92,10 +92,26 @@ def _volume() -> nn.Module:
     )
 
 
+class Strided(nn.Module):
+    """A view by strides, which the newer exporter writes as a look-up of all entries in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.norm = nn.LayerNorm(6)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).mean((2, 3), keepdim=True)
+        x = F.layer_norm(x.permute(0, 2, 3, 1), (6,), self.norm.weight, self.norm.bias)
+        return self.head(x.permute(0, 3, 1, 2).flatten(1))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "residual": (Residual, (1, 3, 16, 16)),
     "scaled": (Scaled, (1, 3, 12, 12)),
     "attention": (Attention, (2, 5, 16)),
+    "strided": (Strided, (1, 3, 12, 12)),
     "mlp": (_mlp, (4, 6)),
     "volume": (_volume, (1, 2, 6, 6, 6)),
     "signal": (

@@ -159,6 +159,10 @@ def _gather(call: Call) -> Value:
         return call.apply("reshape", [cut(call, x, axis, at, at + 1)])
     if x.is_constant and len(x.shape) == 2 and axis == 0 and index.shape:
         return call.apply("embedding", [index, x])  # a table, of which all rows are learned
+    entries = call.data(1) if index.is_constant and index.size == x.shape[axis] > 1 else None
+    if entries is not None and entries.reshape(-1).tolist() == list(range(index.size)):
+        # All in their order, as PyTorch's newer exporter writes `as_strided`.
+        return call.apply("reshape", [x])
     return call.apply("gather", [x, index], axis=axis)
 
 
