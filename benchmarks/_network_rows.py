@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import onnx
 import torch
 from _network_counts import Counts, asks_for_values, count, unlike
 from _network_files import MADE, export, learned_entries, network, quiet, trained
-from _networks import build
+from _networks import Network, build
 from torch import nn
 
 from nni_aiop.errors import GraphError
@@ -92,6 +93,8 @@ def read_module(chosen: str, name: str) -> Row:
         true = one_sentence(err) and not untrue
         said = sentence(err) + untrue
         said += "" if one_sentence(err) else f" [{len(str(err))} characters]"
+        if true and "partial=True" in str(err):
+            row["part"] = _read_in_part(net)
         return {**row, "state": "refused" if true else "failed", "said": said, "reference": why}
     row |= {
         "state": "read",
@@ -107,6 +110,23 @@ def read_module(chosen: str, name: str) -> Row:
         row["unlike"] = unlike(graph.macs, graph.parameters, counts)
         row["published"] = _published(graph, counts, net.published)
     return row
+
+
+def _read_in_part(net: Network) -> Row | None:
+    """The graph of a network up to where it asks for values of its data, and where that is."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            graph = from_module(net.module, net.args, kwargs=net.kwargs, partial=True)
+        except GraphError:
+            return None
+    where = next((str(w.message) for w in caught if "ends early" in str(w.message)), "")
+    return {
+        "nodes": len(graph),
+        "macs": graph.cost.macs,
+        "outputs": len(graph.output_shapes),
+        "where": where,
+    }
 
 
 def _published(graph: Any, counts: Counts, published: dict[str, float]) -> str | None:

@@ -208,7 +208,7 @@ HEADS = [
 COLUMNS = [
     *("set", "name", "kind", "what", "macs", "expected_macs", "constants"),
     *("parameters", "expected_parameters", "held_parameters", "nodes", "module_nodes"),
-    *("others", "said"),
+    *("others", "part_macs", "said"),
 ]
 
 
@@ -236,6 +236,7 @@ def differences(rows: list[Row]) -> list[Row]:
             "held_parameters": counts.get("held"),
             "module_nodes": module.get("nodes"),
             "others": " ".join(row.get("others", [])),
+            "part_macs": (row.get("part") or {}).get("macs"),
             "said": said,
         }
         found.append({column: known.get(column, row.get(column)) for column in COLUMNS})
@@ -270,6 +271,9 @@ def add_figures(figures: Figures, title: str, rows: list[Row]) -> None:
     figures.add(f"{title}: % read or truly refused", share(heard), at_least=100.0)
     if exact(tried):
         figures.add(f"{title}: % exact where read", share(exact(tried)), at_least=100.0)
+    parts = [row["part"] is not None and row["part"]["macs"] > 0 for row in tried if "part" in row]
+    if parts:
+        figures.add(f"{title}: % read in part of those that ask for values", share(parts))
     published = [row["published"] == "" for row in tried if row.get("published") is not None]
     if published:
         figures.add(f"{title}: % as published", share(published))
@@ -322,6 +326,7 @@ def _line(row: Row) -> str:
     if row["module_nodes"] is not None and row["nodes"] != row["module_nodes"]:
         text += f"; {row['nodes']} nodes, the module {row['module_nodes']}"
     text += f"; {row['others']}" if row["others"] else ""
+    text += f"; in part {row['part_macs']} MACs" if row["part_macs"] else ""
     return f"{text}; {row['said']}" if row["said"] else text
 
 
