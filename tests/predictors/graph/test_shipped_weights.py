@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from torch import nn
 from benchmarks._timm import create
 from nni_aiop import weights
 from nni_aiop.errors import FileFormatError
-from nni_aiop.graphs import FEATURES_VERSION, ComputeGraph, from_module
+from nni_aiop.graphs import FEATURES_VERSION, ComputeGraph, from_module, from_onnx
 from nni_aiop.predictors.graph import (
     GraphSet,
     TaskPredictor,
@@ -72,6 +75,18 @@ def test_real_networks_are_ranked(known: TaskPredictor, networks: list[ComputeGr
     assert (known.distance(networks) < 1).all()
     assert (np.diff(found.mean[:, 0]) > 0).all()
     assert found.mean[:, 0] == pytest.approx(list(CREATED.values()), abs=7)
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["legacy", "dynamo"])
+def test_a_file_exported_by_default_is_predicted_as_its_module(
+    known: TaskPredictor, dynamo: bool, tmp_path: Path
+) -> None:
+    network, path = create("mobilenetv3_small_050"), tmp_path / "network.onnx"
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, (torch.zeros(1, 3, 224, 224),), path, dynamo=dynamo)
+    module, file = known.predict([from_module(network, (1, 3, 224, 224)), from_onnx(path)]).mean
+    assert file == module
 
 
 def test_a_family_that_it_never_saw(known: TaskPredictor) -> None:
