@@ -580,3 +580,25 @@ def test_operators_of_later_opsets_are_read_as_onnxruntime_runs_them() -> None:
     constants = [held("g", values(8)), held("b", values(8))]
     graph = from_onnx(model(nodes, constants, opset=12))
     assert graph.operations["layer_norm"] == 1 and graph.parameters == 16
+
+
+def test_small_tensors_beside_the_file_are_read(tmp_path: Path) -> None:
+    """Sizes and indices are needed; of weights the shapes are enough."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
+    ]
+    held = [
+        numpy_helper.from_array(np.array([2, 8]), "shape"),
+        numpy_helper.from_array(np.random.rand(8, 1024).astype(np.float32), "w"),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in
+            (("x", (4, 4)), ("y", (2, 1024)))]  # fmt: skip
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], held))
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="net.data", size_threshold=0)
+    graph = from_onnx(path)
+    assert (graph.macs, graph.parameters) == (2 * 8 * 1024, 8 * 1024)
+    (tmp_path / "net.data").unlink()
+    with pytest.raises(GraphError, match=r"must be known|must not depend on the values"):
+        from_onnx(path)

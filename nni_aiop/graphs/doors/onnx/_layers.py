@@ -222,6 +222,13 @@ def _pool(call: Call) -> list[Value]:
     return [value, *(call.apply("max_pool_indices", [call.x], s) for s in call.shapes[1:])]
 
 
+def _state(call: Call, place: int) -> Value:
+    """An initial state; one of zeros is what a layer begins with anyway, and not learned."""
+    state, entries = call.value(place), call.data(place)
+    begins_anyway = state.is_constant and entries is not None and not entries.any()
+    return call.builder.constant(state.shape, 0.0) if begins_anyway else state
+
+
 @handles("LSTM", "GRU", "RNN")
 def _recurrent(call: Call) -> list[Value]:
     """One layer; the last hidden states are slices of what it puts out.
@@ -233,7 +240,7 @@ def _recurrent(call: Call) -> list[Value]:
     weights = [call.value(place) for place in places]
     if not all(w.is_constant for w in weights):
         return handle_other(call)
-    states = [call.value(place) for place in (5, 6) if call.given(place)]
+    states = [_state(call, place) for place in (5, 6) if call.given(place)]
     x, directions, hidden = call.x, weights[0].shape[0], weights[1].shape[-1]
     rows = {"lstm": 4, "gru": 3, "rnn": 1}[op] * hidden
     call.demand(

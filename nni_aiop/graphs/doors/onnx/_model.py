@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,19 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import ArrayLike, NDArray
-from onnx import ModelProto, NodeProto, TypeProto, ValueInfoProto
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    external_data_helper,
+)
 
 from nni_aiop.errors import FileFormatError, GraphError
 from nni_aiop.graphs._types import Shape
+from nni_aiop.graphs.doors.onnx._folding import MOST_KNOWN
 
 __all__ = [
     "called",
@@ -52,6 +62,8 @@ def read_model(model: str | Path | bytes | ModelProto) -> ModelProto:
             proto = ModelProto.FromString(content)
         except DecodeError as err:
             raise FileFormatError(f"{what} must be an ONNX model, but is not: {err}.") from err
+        if not isinstance(model, bytes):
+            _load_small_tensors(proto, Path(model).parent)
     missing = [name for name in ("ir_version", "graph") if not proto.HasField(name)]
     if not proto.opset_import:
         missing.append("opset_import")
@@ -59,6 +71,34 @@ def read_model(model: str | Path | bytes | ModelProto) -> ModelProto:
         # An empty or foreign file may well parse, as a model that has nothing in it.
         raise FileFormatError(f"{what} must be an ONNX model, but lacks {' and '.join(missing)}.")
     return proto
+
+
+def _load_small_tensors(model: ModelProto, folder: Path) -> None:
+    """Reads the small tensors that lie in files beside the model, such as sizes and indices.
+
+    Of large ones only the shapes are looked at. Where the file is not there, or not one beside the
+    model, a tensor stays unknown.
+    """
+    for tensor in _tensors_in(model.graph):
+        if external_data_helper.uses_external_data(tensor) and prod(tensor.dims) <= MOST_KNOWN:
+            try:
+                external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+            except (OSError, ValueError, onnx.checker.ValidationError):
+                continue
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+
+
+def _tensors_in(graph: GraphProto) -> Iterator[TensorProto]:
+    """The initializers and constants of a graph and of the graphs inside it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _tensors_in(inner)
 
 
 def converted(model: ModelProto) -> ModelProto:
