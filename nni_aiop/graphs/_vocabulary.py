@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "ACTIVATIONS",
     "COMMUTATIVE",
+    "ENTRYWISE",
     "MOVING",
     "OPERATIONS",
     "OTHER",
@@ -54,6 +55,9 @@ ACTIVATIONS: tuple[str, ...] = (
     "log_softmax",
 )
 """Non-linear functions of one tensor. `softmax` and `log_softmax` carry the attribute `axis`."""
+
+ENTRYWISE = frozenset(ACTIVATIONS) - {"softmax", "log_softmax", "prelu"} | {"elementwise"}
+"""Functions that, of one tensor, give each entry by that entry alone."""
 
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "input": (),

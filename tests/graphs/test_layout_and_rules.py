@@ -196,17 +196,23 @@ def test_a_gate_of_another_tensor_stays_a_product() -> None:
         (erf_gelu, "gelu"),
     ],
 )
-def test_a_function_of_what_a_linear_layer_gives_sees_its_axes(
+def test_a_function_of_what_a_linear_layer_gives_is_over_rows(
     written_out: Callable[[Builder, Value], Value], op: str
 ) -> None:
-    """Though the layer itself is over rows."""
+    """As the layer is: whatever leading axes the rows are seen with, the network is the same."""
 
     def linear(b: Builder, x: Value) -> Value:
         return b.apply("linear", [x, b.parameter((8, 8), "w")], TOKENS)
 
     graph = read(lambda b, x: written_out(b, linear(b, x)), TOKENS)
     assert graph == read(lambda b, x: b.apply(op, [linear(b, x)], TOKENS), TOKENS)
-    assert graph.nodes[2].input_shapes == (TOKENS,)
+    assert graph.nodes[2].input_shapes == (graph.nodes[1].output_shape,) == ((6, 8),)
+
+    def flat(b: Builder, x: Value) -> Value:
+        rows = b.apply("reshape", [linear(b, x)], (6, 8))
+        return b.apply("reshape", [b.apply(op, [rows], (6, 8))], TOKENS)
+
+    assert graph == read(flat, TOKENS)
 
 
 def test_a_product_with_zero_says_so() -> None:

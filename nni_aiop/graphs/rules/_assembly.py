@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from math import prod
 
 from nni_aiop.graphs._graph import ComputeGraph
 from nni_aiop.graphs._node import Node
 from nni_aiop.graphs._types import Shape
-from nni_aiop.graphs._vocabulary import OTHER
+from nni_aiop.graphs._vocabulary import ENTRYWISE, OTHER
 from nni_aiop.graphs.rules._regions import count, gathered, tensor_of
 from nni_aiop.graphs.rules._values import Value
 
@@ -30,6 +31,10 @@ _WEIGHT_PLACE = {
     "gru": 1,
     "rnn": 1,
 }
+
+
+_ROWS = ENTRYWISE | {"linear"}
+"""Operations whose shape a function of single entries takes over."""
 
 
 def _weight_shape(value: Value) -> Shape | None:
@@ -71,11 +76,18 @@ def assemble(order: Sequence[Value]) -> ComputeGraph:
                 held.update(v.learned)
         held = gathered(held)
         place[id(value)] = len(nodes)
+        shapes, shape = [shape for _, shape in sources], value.shape
+        if value.op in ENTRYWISE and len(value.inputs) == len(sources) == 1:
+            # The rows of a linear layer may be seen with any leading axes: what reads them does not
+            # tell, since reshapes are no operations.
+            read = nodes[place[id(sources[0][0])]]
+            if read.op in _ROWS and prod(read.output_shape) == prod(shape) == prod(shapes[0]):
+                shapes, shape = [read.output_shape], read.output_shape
         nodes.append(
             Node.make(
                 value.op,
-                [shape for _, shape in sources],
-                value.shape,
+                shapes,
+                shape,
                 weight_shape=_weight_shape(value),
                 parameters=count(held),
                 **value.attributes,

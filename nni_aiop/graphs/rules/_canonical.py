@@ -26,7 +26,9 @@ inputs are already in canonical form, so that a pattern is recognised at its las
    transposed is the transpose of a cut; rows of a constant table are an `embedding`.
 9. What scales or shifts the channels right behind a convolution or linear layer by constants, batch
    normalisation above all, is part of that layer, as in files made for inference (`_folding`).
-10. Reshapes vanish, and chains of transposes are one `permute` or nothing (`_layout`).
+10. Reshapes vanish, and chains of transposes are one `permute` or nothing (`_layout`). A function
+   of single entries of a linear layer is therefore one of rows, whatever axes they are
+   (`_assembly`).
 
 Constants behind weights: an operation reads its weights after its data, in the order that its
 PyTorch function has them: convolution weight, bias; `linear` weight (out, in), bias; norms scale,

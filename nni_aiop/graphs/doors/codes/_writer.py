@@ -19,6 +19,7 @@ from nni_aiop.errors import GraphError
 from nni_aiop.graphs._graph import ComputeGraph
 from nni_aiop.graphs._node import Node
 from nni_aiop.graphs._types import Shape
+from nni_aiop.graphs._vocabulary import ENTRYWISE
 
 __all__ = ["GraphWriter", "Handle"]
 
@@ -186,11 +187,17 @@ class GraphWriter:
 
     def activation(self, x: Handle, op: str) -> Handle:
         """A function entry by entry that the vocabulary names, such as "hard_swish"."""
-        return self._write(_plain(op, x[1]), x)
+        return self._write(_plain(op, self._seen(op, x)), x, shape=x[1])
 
     def relu(self, x: Handle) -> Handle:
         """max(x, 0)."""
-        return self._write(_plain("relu", x[1]), x)
+        return self._write(_plain("relu", self._seen("relu", x)), x, shape=x[1])
+
+    def _seen(self, op: str, x: Handle) -> Shape:
+        """The shape in which an operation reads x: functions of a linear layer's entries, rows."""
+        node = self._nodes[x[0]]
+        rows = op in ENTRYWISE and (node.op == "linear" or node.op in ENTRYWISE)
+        return node.output_shape if rows else x[1]
 
     def add(self, *terms: Handle) -> Handle:
         """The sum of tensors, broadcast, one after the other; one tensor is its own sum."""

@@ -117,8 +117,8 @@ def _embedding_norm(parts: Parts) -> Sequence[str]:
     if parts.given(8):
         places = parts.add("Gather", parts.input(3), parts.input(8))
     else:
-        zero, one = parts.numbers([0]), parts.numbers([length])
-        places = parts.add("Slice", parts.input(3), zero, one, zero)
+        # A look-up, as networks have it: all rows of a table are learned.
+        places = parts.add("Gather", parts.input(3), parts.numbers(range(length)))
     total = parts.add("Add", total, places)
     if parts.given(1) and parts.given(4):
         total = parts.add("Add", total, parts.add("Gather", parts.input(4), parts.input(1)))
