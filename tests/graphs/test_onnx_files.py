@@ -602,3 +602,17 @@ def test_small_tensors_beside_the_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "net.data").unlink()
     with pytest.raises(GraphError, match=r"must be known|must not depend on the values"):
         from_onnx(path)
+
+
+@pytest.mark.parametrize("name", ["val_7", "scalar_tensor_default", "scalar_tensor_default_2"])
+def test_numbers_of_a_formula_keep_the_names_that_pytorch_gives_them(name: str) -> None:
+    """Though a tool made initializers of them and dropped what PyTorch said of each."""
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (2, 4)) for n in "xy")
+    half = numpy_helper.from_array(np.float32(2.0).reshape(()), name)
+    graph = helper.make_graph(
+        [helper.make_node("Div", ["x", name], ["y"])],
+        "g",
+        *map(list, ([ends[0]], [ends[1]])),
+        [half],
+    )
+    assert from_onnx(helper.make_model(graph, producer_name="pytorch")).parameters == 0

@@ -50,7 +50,7 @@ _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _FORMULA = re.compile(r"^(/.*)?/?Constant(_\d+)?_output_0$")
 """What PyTorch's older exporter calls the numbers of a formula."""
 
-_COUNTED = re.compile(r"^(val_|onnx::\w+_)?\d+$")
+_COUNTED = re.compile(r"^((val_|onnx::\w+_)?\d+|scalar_tensor_default(_\d+)?)$")
 """Names without a meaning, which PyTorch's exporters give to what they make themselves."""
 
 _MOST_COMPARED = 2**24
