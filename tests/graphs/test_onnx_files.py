@@ -612,7 +612,8 @@ def test_numbers_of_a_formula_keep_the_names_that_pytorch_gives_them(name: str) 
     graph = helper.make_graph(
         [helper.make_node("Div", ["x", name], ["y"])],
         "g",
-        *map(list, ([ends[0]], [ends[1]])),
+        [x],
+        [y],
         [half],
     )
     assert from_onnx(helper.make_model(graph, producer_name="pytorch")).parameters == 0
