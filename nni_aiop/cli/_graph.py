@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -16,6 +16,21 @@ from nni_aiop.errors import GraphError
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
+
+InputShapes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input", help="An input, as 1x3x224x224 or NAME=1x3x224x224; repeatable, in order."
+    ),
+]
+InputValues: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--value",
+        help="The value of an input of an ONNX file that says what the network does, as "
+        "NAME=16000 or NAME=1,3,64,64; repeatable.",
+    ),
+]
 
 
 def graph(
@@ -26,20 +41,8 @@ def graph(
             "returns a PyTorch module or a compute graph."
         ),
     ],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input", help="An input, as 1x3x224x224 or NAME=1x3x224x224; repeatable, in order."
-        ),
-    ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--value",
-            help="The value of an input of an ONNX file that says what the network does, as "
-            "NAME=16000 or NAME=1,3,64,64; repeatable.",
-        ),
-    ] = None,
+    inputs: InputShapes = None,
+    values: InputValues = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/graph"),
 ) -> None:
     """Print a network's stages with their exact costs; write graph.json and graph.png.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nni_aiop.cli._app import BadInput, bad_input, sentence, table
+from nni_aiop.cli._graph import InputShapes, InputValues, notes, read_graph, uncounted
 from nni_aiop.errors import AiopError
 from nni_aiop.weights import shipped_tasks
 
@@ -39,20 +40,8 @@ def predict(
             "weights that come with the package."
         ),
     ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input", help="An input, as 1x3x224x224 or NAME=1x3x224x224; repeatable, in order."
-        ),
-    ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--value",
-            help="The value of an input of an ONNX file that says what the network does, as "
-            "NAME=16000 or NAME=1,3,64,64; repeatable.",
-        ),
-    ] = None,
+    inputs: InputShapes = None,
+    values: InputValues = None,
 ) -> None:
     """Predict a metric of a network, or rank several by it, with 80 % intervals.
 
@@ -66,7 +55,6 @@ def predict(
       nni-aiop predict my_module:make_network --input 1x3x224x224 --task imagenet-top1
       nni-aiop predict detector.onnx --task accuracy --predictor out/tasks
     """
-    from nni_aiop.cli._graph import read_graph
     from nni_aiop.predictors.graph import load_shipped_task, load_task
 
     try:
@@ -95,7 +83,6 @@ def _tell(
     known: TaskPredictor, task: str, read: Sequence[tuple[str, ComputeGraph]], *, several: bool
 ) -> None:
     """Prints the metric of each network, or that it is unlike those known."""
-    from nni_aiop.cli._graph import notes, uncounted
     from nni_aiop.predictors.graph import GraphSet
 
     graphs = GraphSet([graph for _, graph in read])
