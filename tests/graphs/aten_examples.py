@@ -168,6 +168,7 @@ KNOWN: dict[str, Example] = {
     **_of("linear", X, F((4, 3)), C4),
     **_of("matmul mm", X, F((3, 4))),
     **_of("bmm", F((2, 3, 4)), F((2, 4, 3))),
+    **_of("_grouped_mm", F((2, 4, 4)), F((2, 4, 4))),
     **_of("mv", X, F((3,))),
     **_of("dot", C4, C4),
     **_of("addmm", F((2, 4)), X, F((3, 4))),

@@ -361,6 +361,21 @@ def test_functions_that_hide_products(name: str) -> None:
         assert macs == counted(net, *shapes)
 
 
+def test_every_row_is_multiplied_by_the_weights_of_its_expert() -> None:
+    """A mixture of experts: 6 x 16 x 3 of the router, 6 x 16 x 8 of whichever experts."""
+
+    def experts(router: Tensor, weights: Tensor, x: Tensor) -> Tensor:
+        best = F.linear(x, router).argmax(-1)
+        ends = (best[:, None] == torch.arange(3)).sum(0).cumsum(0)
+        return F.grouped_mm(x[best], weights, offs=ends.to(torch.int32))
+
+    graph = from_module(Net(experts, router=(3, 16), weights=(3, 16, 8)), (6, 16))
+    assert graph.others == ("cumsum",)
+    assert (graph.macs, graph.parameters) == (6 * 16 * 3 + 6 * 16 * 8, 3 * 16 + 3 * 16 * 8)
+    of_each = read(Net(lambda w, x: F.grouped_mm(x, w), weights=(3, 16, 8)), (3, 5, 16))
+    assert (of_each.macs, of_each.parameters) == (3 * 5 * 16 * 8, 3 * 16 * 8)
+
+
 @pytest.mark.parametrize("name", ["addmm", "tensordot crossed", "baddbmm", "mv"])
 def test_products_are_the_same_from_a_file(
     name: str, file_door: Callable[..., ComputeGraph]

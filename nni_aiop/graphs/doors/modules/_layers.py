@@ -166,6 +166,36 @@ def _matmul(rec: Recorder, func: Any, a: Tensor, b: Tensor) -> Any:
     )
 
 
+@handles("_grouped_mm")
+def _grouped(
+    rec: Recorder,
+    func: Any,
+    x: Tensor,
+    weights: Tensor,
+    offs: Tensor | None = None,
+    bias: Tensor | None = None,
+    out_dtype: Any = None,
+) -> Any:
+    """Rows (M, K), sorted by expert, each times one of the weights (G, K, N): M * K * N products.
+
+    Its shape is told here, since PyTorch's meta kernel takes bfloat16 only (2.13.0).
+    """
+    pair = (rec.value(x), rec.value(weights))
+    if offs is None and x.ndim == weights.ndim == 3:
+        value = rec.apply("matmul", pair, (*x.shape[:-1], weights.shape[-1]))
+    elif offs is not None and x.ndim == 2 and weights.ndim == 3:
+        rows, width = x.shape[0], weights.shape[-1]
+        left = rec.apply("reshape", pair[:1], (rows, 1, x.shape[1]))
+        right = rec.apply("gather", (pair[1], rec.value(offs)), (rows, *weights.shape[1:]), axis=0)
+        value = rec.apply("matmul", (left, right), (rows, 1, width))
+        value = rec.apply("reshape", (value,), (rows, width))
+    else:
+        return rec.unknown(func, (x, weights, offs, bias, out_dtype), {})
+    if bias is not None:
+        value = rec.apply("binary", [value, rec.value(bias)], value.shape, function="add")
+    return rec.emit("identity", [value], value.shape, x)
+
+
 @handles("addmm", "addbmm", "baddbmm", "addmv", "addr")
 def _addmm(
     rec: Recorder, func: Any, base: Tensor, a: Tensor, b: Tensor, *, beta: Any = 1, alpha: Any = 1
