@@ -944,6 +944,20 @@ MODULES: dict[str, tuple[Any, ...]] = {
         ),
         TOKENS,
     ),
+    "boolmask": (
+        f(lambda m, x, mask: F.scaled_dot_product_attention(x, x + 1, x, attn_mask=mask)),
+        [(2, 2, 6, 8), (6, 6)],
+        torch.float32,
+        torch.bool,
+    ),
+    "causalmask": (
+        f(
+            lambda m, x: F.scaled_dot_product_attention(
+                x, x + 1, x, attn_mask=torch.ones(6, 6, dtype=torch.bool).tril()
+            )
+        ),
+        (2, 2, 6, 8),
+    ),
     "swinmask": (
         f(lambda m, x: (x @ x.mT + torch.ones(6, 6).triu(1) * -100).softmax(-1) @ x),
         TOKENS,

@@ -245,6 +245,19 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
 
+@pytest.mark.parametrize(
+    ("place", "shape", "told"), [("b", (1, 96), "(1, 96)"), ("c", (1, 3, 24), "[16, 24]")]
+)
+def test_a_layer_whose_parts_do_not_fit_is_refused(place: str, shape: Shape, told: str) -> None:
+    """Such as the newer exporter makes of an LSTM with projections, whose weights it leaves out."""
+    held = {"w": (1, 64, 5), "r": (1, 64, 16), "b": (1, 128)}
+    data = {"x": (7, 3, 5), "h": (1, 3, 16), "c": (1, 3, 16)}
+    (held if place == "b" else data)[place] = shape
+    with pytest.raises(GraphError, match=r"must fit 16 hidden units") as caught:
+        from_onnx(model("LSTM", held, data))
+    assert told in str(caught.value)
+
+
 @pytest.mark.parametrize("layout", [0, 1])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])

@@ -40,6 +40,10 @@ def unary(value: Value) -> Value:
         condition, x, curve = value.inputs
         if curve.op == "softplus" and curve.inputs[0] is x and condition.op == "elementwise":
             return curve  # which is all but x where x is large
+        guards = is_function(condition, "isnan") and condition.inputs[0] is curve
+        if guards and curve.op == "softmax" and x.number == 0:
+            curve.uses -= condition.uses == 1
+            return curve  # exporters put zeros where a mask leaves nothing of a row
     if function == "logical_not" and root.op == "elementwise" and root.uses == 1:
         inverse = _INVERSE.get(root.attributes["function"])
         if inverse is not None:

@@ -59,6 +59,7 @@ def _attention_of(value: Value) -> Value | None:
     scores = _scores(weights.inputs[0], masks)
     if scores is None:
         return None
+    masks = [_choice(mask) for mask in masks]
     q, k = scores.inputs
     rank = len(scores.attributes["k_shape"])
     order = (*range(rank - 2), rank - 1, rank - 2)
@@ -85,6 +86,15 @@ def _attention_of(value: Value) -> Value | None:
         ],
     )
     return attention(fused)
+
+
+def _choice(mask: Value) -> Value:
+    """The condition of a mask that is one number or another, as PyTorch takes it."""
+    if is_function(mask, "where") and len(mask.inputs) == 3:
+        condition, *numbers = mask.inputs
+        if condition.shape == mask.shape and all(x.is_constant and x.size == 1 for x in numbers):
+            return condition
+    return mask
 
 
 def _scores(value: Value, masks: list[Value]) -> Value | None:

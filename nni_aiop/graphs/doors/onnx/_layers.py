@@ -249,6 +249,13 @@ def _recurrent(call: Call) -> list[Value]:
         "weights must have a row for each gate and hidden unit",
         f"W of {weights[0].shape} and R of {weights[1].shape}",
     )
+    # PyTorch 2.13 writes an LSTM with projections so, without the weights of its projection.
+    widths = {state.shape[-1] for state in states} | {call.option("hidden_size", hidden)}
+    call.demand(
+        widths == {hidden} and (not call.given(3) or weights[2].shape == (directions, 2 * rows)),
+        f"hidden_size, biases and states must fit {hidden} hidden units",
+        f"widths {sorted(widths)} and biases {weights[2].shape if call.given(3) else 'none'}",
+    )
     batch_first = call.option("layout", 0) == 1
     if batch_first:
         x, *states = (_batch_second(call, v) for v in (x, *states))
