@@ -44,6 +44,7 @@ class Known:
         self._twins: dict[int, Tensor] = {}
         self._originals: dict[int, Tensor] = {}
         self._forgotten: dict[int, Any] = {}
+        self._shown: dict[int, Any] = {}
 
     def add(self, tensor: Tensor, twin: Tensor) -> None:
         """Says what the values of a tensor are."""
@@ -53,6 +54,11 @@ class Known:
         """Says where the values of a tensor stand, which must not be written there."""
         if not original.is_floating_point() and not original.is_complex():
             self._originals[id(tensor)] = original
+
+    def show(self, twin: Tensor) -> Tensor:
+        """The twin, whose storage an array outside of PyTorch is going to share."""
+        self._shown[_storage(twin)] = twin.untyped_storage()  # kept, so that no other has it
+        return twin
 
     def twin(self, tensor: Tensor) -> Tensor | None:
         """The tensor with its values, None where they are not known."""
@@ -77,6 +83,8 @@ class Known:
         if twin is None:
             self._twins.pop(id(tensor), None)
             return
+        if _storage(twin) in self._shown:
+            raise DataDependentError("numpy")  # of which the array would show the old ones
         self._forgotten[_storage(twin)] = twin.untyped_storage()  # kept, so that no other has it
         if twin.is_floating_point():
             twin.detach().fill_(float("nan"))  # what a tensor made on the CPU shows outside torch

@@ -52,7 +52,8 @@ def _shown(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> An
     twin = rec.known.twin(x)
     if twin is None:
         raise DataDependentError(getattr(func, "__name__", "tolist"))
-    return func(twin.clone() if x.is_meta else twin, *args, **kwargs)
+    shared = func is not Tensor.tolist
+    return func(rec.known.show(twin) if shared else twin, *args, **kwargs)
 
 
 def _set(rec: Recorder, func: Any, x: Tensor, data: Tensor) -> None:
