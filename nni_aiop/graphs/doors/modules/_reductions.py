@@ -140,6 +140,19 @@ def _reduced(x: Tensor, axes: Sequence[int], keepdim: bool) -> tuple[int, ...]:
     )
 
 
+def _registered(
+    rec: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], **attributes: Any
+) -> Any:
+    """What PyTorch returns, as a reduction of its first argument."""
+    return registered(
+        rec,
+        func,
+        args,
+        kwargs,
+        lambda out: rec.apply("reduce", [rec.value(args[0])], out.shape, **attributes),
+    )
+
+
 @handles(*_REDUCE)
 def _reduce(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     kind = _REDUCE[func._overloadpacket.__name__]
@@ -149,15 +162,7 @@ def _reduce(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> A
     if kind == "mean" and "dtype" not in kwargs and x.is_contiguous():
         shape = _reduced(x, axes, keepdim)
         return rec.emit("reduce", [rec.value(x)], shape, x, kind=kind, axes=axes, keep=keepdim)
-    return registered(
-        rec,
-        func,
-        (x, *args),
-        kwargs,
-        lambda out: rec.apply(
-            "reduce", [rec.value(x)], out.shape, kind=kind, axes=axes, keep=keepdim
-        ),
-    )
+    return _registered(rec, func, (x, *args), kwargs, kind=kind, axes=axes, keep=keepdim)
 
 
 def extreme(
@@ -187,15 +192,7 @@ def _vector_norm(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any)
     keepdim = given.get("keepdim", kwargs.get("keepdim", False))
     kind = {1: "l1", 2: "l2", None: "l2", "fro": "l2"}.get(p, "norm")
     axes = _axes(x, dim)
-    return registered(
-        rec,
-        func,
-        (x, *args),
-        kwargs,
-        lambda out: rec.apply(
-            "reduce", [rec.value(x)], out.shape, kind=kind, axes=axes, keep=keepdim
-        ),
-    )
+    return _registered(rec, func, (x, *args), kwargs, kind=kind, axes=axes, keep=keepdim)
 
 
 def _variance(
