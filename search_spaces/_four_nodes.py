@@ -8,7 +8,14 @@ from typing import Any
 from nni_aiop.errors import SpaceError
 from nni_aiop.graphs import GraphWriter, Handle
 
-__all__ = ["EDGES", "LABELS", "chosen_operations", "relu_conv_norm", "write_cell"]
+__all__ = [
+    "EDGES",
+    "LABELS",
+    "chosen_operations",
+    "expression",
+    "relu_conv_norm",
+    "write_cell",
+]
 
 EDGES: tuple[tuple[int, int], ...] = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """(from, to) of each edge in the order of `LABELS`: node 0 is the input, node 3 the output."""
@@ -35,6 +42,34 @@ def chosen_operations(sample: Mapping[str, Any], operations: Sequence[str]) -> t
                 f"an operation must be one of {', '.join(operations)}, but got {operation!r}."
             )
     return chosen
+
+
+def expression(
+    chosen: Sequence[str],
+    letters: Mapping[str, str | None],
+    *,
+    entering: Mapping[str, str | None] | None = None,
+) -> str:
+    """What a cell computes, as a text that isomorphic cells share.
+
+    Zeroised edges and what hangs on them vanish, identities pass on the sum behind them, and the
+    terms of a sum are sorted: `(0)3` is the operation 3 on the cell's input.
+
+    Args:
+        chosen: The operation on each of `EDGES`.
+        letters: Of each operation; empty for an identity, None for one that gives zeros.
+        entering: The same for the edges that leave the cell's input, where they differ.
+    """
+    terms: list[tuple[str, ...]] = [("0",)]
+    for target in (1, 2, 3):
+        collected: list[str] = []
+        for (source, to), operation in zip(EDGES, chosen, strict=True):
+            letter = (letters if source or entering is None else entering)[operation]
+            if to != target or letter is None or not terms[source]:
+                continue
+            collected += [f"({'+'.join(terms[source])}){letter}"] if letter else terms[source]
+        terms.append(tuple(sorted(collected)))
+    return "+".join(terms[3])
 
 
 def write_cell(

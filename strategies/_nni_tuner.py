@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nni_aiop.engines._nni import importing_nni, numbers
+from nni_aiop.engines._results import settled
 from nni_aiop.engines._state import read_state, write_state
 from nni_aiop.engines.nni_json import code_space_from_json, nest, unnest
 from nni_aiop.errors import SpaceError
@@ -131,7 +132,7 @@ class SearchTuner(Tuner):  # type: ignore[misc]
 
     def _tell(self, sample: Sample, metrics: dict[str, float] | None) -> None:
         try:
-            self.search_.tell(sample, metrics)
+            self.search_.tell(sample, settled(metrics))
         except SpaceError as err:
             _logger.warning("a result of another search space is left out: %s", err)
 

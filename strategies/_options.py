@@ -27,6 +27,8 @@ class NCPOptions(TypedDict, total=False):
             evaluated.
         exploration: How many predicted standard deviations a candidate's merit gains.
         predictor: From a space and a seed to an unfitted predictor.
+        repeat_networks: Whether samples of one network, as the space's `key` tells, are all
+            evaluated.
         starts: Number of starts of each round.
         steps: Iterations of propagation.
         lr: Learning rate in the standardised code.
@@ -40,6 +42,7 @@ class NCPOptions(TypedDict, total=False):
     limits: Mapping[str, float] | None
     exploration: float
     predictor: Callable[[CodeSpace, int], CodePredictor] | None
+    repeat_networks: bool
     starts: int
     steps: int
     lr: float
@@ -61,6 +64,8 @@ class PNAGOptions(TypedDict, total=False):
             evaluated.
         exploration: How many predicted standard deviations a candidate's merit gains.
         predictor: From a space and a seed to an unfitted predictor.
+        repeat_networks: Whether samples of one network, as the space's `key` tells, are all
+            evaluated.
         levels: Number of budgets of the generator.
         pool: Architectures that the predictor labels in each round.
         drawn: Architectures that are generated in each round.
@@ -76,6 +81,7 @@ class PNAGOptions(TypedDict, total=False):
     limits: Mapping[str, float] | None
     exploration: float
     predictor: Callable[[CodeSpace, int], CodePredictor] | None
+    repeat_networks: bool
     levels: int
     pool: int
     drawn: int

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import random
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nni_aiop.engines._optuna_learner import SpaceLearner
 from nni_aiop.engines._optuna_parameters import Parameter, parameters_of
+from nni_aiop.engines._results import settled
 from nni_aiop.errors import InfeasibleError
 from nni_aiop.search import Objective, Search
 from nni_aiop.spaces import CodeSpace, Sample, meets_limits
@@ -123,7 +125,11 @@ class Session:
         if sample is not None:
             self._passed.pop(self.space.key(sample), None)
             if self.space.violation(sample) is None:  # an enqueued trial may break a constraint
-                self.search.tell(sample, self._metrics_of(trial))
+                try:
+                    self.search.tell(sample, settled(self._metrics_of(trial)))
+                except ValueError as err:  # raised here it would end every later study, too
+                    warnings.warn(f"trial {trial.number} counts as failed: {err}", stacklevel=2)
+                    self.search.tell(sample, None)
         self._told.add(trial.number)
 
     def _metrics_of(self, trial: FrozenTrial) -> dict[str, float] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nni_aiop.spaces import Sample
 
-__all__ = ["Result", "recorded"]
+__all__ = ["Result", "recorded", "settled"]
 
 #: A sample (every label) and its metrics; None where the evaluation failed.
 Result = tuple[Sample, dict[str, float] | None]
@@ -31,3 +32,10 @@ def recorded(search: Any, results: Sequence[Result]) -> list[Result]:
         if (own := key(sample)) in wanted:
             kept[own] = metrics
     return [(s, kept.get(k, m)) for k, (s, m) in zip(keys, results, strict=True)]
+
+
+def settled(metrics: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Metrics with NaN for infinity: a loss that diverged is a failed evaluation, not a fault."""
+    if metrics is None:
+        return None
+    return {name: math.nan if math.isinf(v) else v for name, v in metrics.items()}

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_aiop.engines._nni import importing_nni, numbers
-from nni_aiop.engines._results import Result, recorded
+from nni_aiop.engines._results import Result, recorded, settled
 from nni_aiop.engines._state import read_state, write_state
 from nni_aiop.engines.nni_space import code_space_from_nni
 from nni_aiop.errors import AiopError, FileFormatError
@@ -54,7 +54,8 @@ _GONE = ("DONE", "STOPPED", "ERROR")  # states of NNI's manager in which no tria
 class SearchStrategy(Strategy):  # type: ignore[misc]
     """A strategy that evaluates what a search asks for and tells it the results.
 
-    Trials that fail, report nothing, or whose metrics lack an objective count as failed. With a
+    Trials that fail, report nothing, or whose objective is NaN or infinite count as failed; metrics
+    that lack an objective end the run with an error that names both. With a
     `state` file the search can be killed at any moment and started again in the same way: results
     that were told are kept, and what was under way is evaluated first.
 
@@ -324,7 +325,7 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
         with self._changed:
             if key is not None:
                 self._unsettled.pop(key, None)
-            self.search_.tell(sample, metrics)
+            self.search_.tell(sample, settled(metrics))
             self._results.append((sample, metrics))
             (result,) = recorded(self.search_, [(sample, metrics)])
             self._save()

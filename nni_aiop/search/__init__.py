@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nni_aiop._lazy import lazy_names
 from nni_aiop.search._base import BaseSearch, Objective, Search
-from nni_aiop.search._baselines import RandomSearch, RegularizedEvolution
+from nni_aiop.search._baselines import LocalSearch, RandomSearch, RegularizedEvolution
 from nni_aiop.search._pnag import PNAGSearch
 from nni_aiop.search._predictor_based import (
     NCPSearch,
@@ -32,6 +32,7 @@ _LAZY = {
 
 __all__ = [
     "BaseSearch",
+    "LocalSearch",
     "NCPSearch",
     "Objective",
     "PNAGSearch",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
 from nni_aiop.spaces import LISTED, CodeSpace, Sample, check_limits, meets_limits, repair
+
+CONSTRAINT = "constraint:"
+"""How the names of metrics begin that a feasible result has at 0 or below."""
 
 _FORMAT = 1
 _TRIES = 20  # rounds of rejection before a small space is listed, or a large one called exhausted
@@ -55,7 +59,7 @@ class Search(Protocol):
     def ask(self, n: int = 1) -> list[Sample]:
         """`n` new, distinct, valid samples (every label); fewer when the space is exhausted."""
 
-    def tell(self, sample: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
+    def tell(self, sample: Mapping[str, Any], metrics: Mapping[str, float] | float | None) -> None:
         """Record the result of a sample; None says that the evaluation failed."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,6 +67,21 @@ class Search(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume exactly where `state_dict` was taken."""
+
+
+def violation(metrics: Mapping[str, float]) -> float:
+    """The sum of what a result's constraints are above 0; 0 for a feasible one."""
+    return sum(max(v, 0.0) for name, v in metrics.items() if name.startswith(CONSTRAINT))
+
+
+def _number(value: Any) -> float | None:
+    """A number, also a NumPy or PyTorch one, as a float; None for anything else."""
+    if not isinstance(value, Number) and not hasattr(value, "item"):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
 
 
 class BaseSearch(ABC):
@@ -73,6 +92,8 @@ class BaseSearch(ABC):
         objectives: What to improve; names stand for metrics to maximise.
         limits: Hard upper limits on the space's exact costs; no sample above one is ever asked.
         seed: Of every random choice.
+        repeat_networks: Whether samples of one network, as the space's `key` tells, are all asked
+            for; each sample is asked for once, in any case.
 
     Raises:
         SpaceError: A limit names a cost that the space does not have.
@@ -85,6 +106,7 @@ class BaseSearch(ABC):
         objectives: Sequence[Objective | str] = ("default",),
         limits: Mapping[str, float] | None = None,
         seed: int = 0,
+        repeat_networks: bool = False,
     ) -> None:
         self.space = space
         self.objectives = tuple(Objective.of(o) for o in objectives)
@@ -93,13 +115,13 @@ class BaseSearch(ABC):
             raise ValueError(f"a search must have objectives that differ, but got {names}.")
         self.limits = check_limits(space, limits or {})
         self.seed = seed
+        self.repeat_networks = repeat_networks
         self._rng = np.random.default_rng(seed)
         self._pending: dict[str, Sample] = {}
         self._history: list[tuple[Sample, dict[str, float] | None]] = []
         self._records: dict[str, int] = {}
         self._seen: set[str] = set()
         self._exhausted = False
-        self._warned = False
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -147,61 +169,87 @@ class BaseSearch(ABC):
             proposed = self._propose(n - len(out))
             self._exhausted = not proposed
             for sample in proposed:
-                key = self.space.key(sample)
-                self._seen.add(key)
-                self._pending[key] = sample
+                self._seen.add(self._network(sample))
+                self._pending[self.space.key(sample)] = sample
                 out.append(sample)
         return out
 
-    def tell(self, sample: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Record a sample's result, asked here or not; None, or NaN in an objective, is a failure.
+    def tell(self, sample: Mapping[str, Any], metrics: Mapping[str, float] | float | None) -> None:
+        """Record a sample's result, asked here or not.
 
         A sample that is told again keeps one record: a result replaces a failure and an older
         result.
 
+        Args:
+            sample: Of the space; it may lack inactive labels.
+            metrics: Numbers by name, or a number where there is one objective. None, or NaN in an
+                objective, says that the evaluation failed. Further finite numbers are kept; one
+                whose name begins with `constraint:` is violated where it is above 0.
+
         Raises:
             SpaceError: The sample is not one of the space.
+            ValueError: An objective, or a cost that the search learns, is not among the metrics or
+                is no finite number.
         """
         problem = self.space.violation(sample)
         if problem is not None:
             raise SpaceError(problem)
+        kept = self._checked(metrics)
         key = self.space.key(sample)
-        kept = self._finite(metrics)
-        if kept is None and metrics and not self._warned:
-            self._warn_of_missing(metrics)
-        self._seen.add(key)
         full = self._pending.pop(key, None) or self.space.settled(sample)
+        self._seen.add(self._network(full))
         if key not in self._records:
             self._records[key] = len(self._history)
             self._history.append((full, kept))
         elif kept is not None:
             self._history[self._records[key]] = (full, kept)
 
-    def _finite(self, metrics: Mapping[str, float] | None) -> dict[str, float] | None:
-        """The finite numbers of `metrics`, or None where an objective is not among them."""
-        kept = {}
-        for name, value in (metrics or {}).items():
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
-                continue
-            if math.isfinite(number):
-                kept[str(name)] = number
-        return kept if all(name in kept for name in self._needed()) else None
-
-    def _warn_of_missing(self, metrics: Mapping[str, float]) -> None:
-        """Tell once of a cost that all results may lack, which spends a search on nothing."""
-        objectives = {o.metric for o in self.objectives}
-        missing = [n for n in self.needed if n not in metrics and n not in objectives]
-        told = dict.fromkeys(missing, 0.0) | dict(metrics)
-        if missing and self._finite(told) is not None:  # nothing else is wrong with it
-            self._warned = True
-            warnings.warn(
-                f"a result must have {', '.join(self.needed)}, but one lacks "
-                f"{', '.join(missing)} (it has {', '.join(map(str, metrics))}): it counts as "
-                "failed, and so will every other that does.",
-                stacklevel=3,
+    def _checked(self, metrics: Mapping[str, float] | float | None) -> dict[str, float] | None:
+        """The finite numbers of `metrics`; None for a failed evaluation."""
+        if metrics is None:
+            return None
+        needed = self._needed()
+        if not isinstance(metrics, Mapping):
+            if len(needed) > 1:
+                raise ValueError(
+                    f"a result must be numbers by the names {', '.join(needed)}, "
+                    f"but got {metrics!r:.80}."
+                )
+            metrics = {needed[0]: metrics}
+        missing = [name for name in needed if name not in metrics]
+        if missing:
+            given = ", ".join(map(str, metrics)) or "nothing"
+            hint = (
+                "; `default` is the objective where a search is given no `objectives`"
+                if "default" in missing
+                else ""
             )
+            raise ValueError(
+                f"a result must have {', '.join(needed)}, but lacks {', '.join(missing)}: "
+                f"it has {given}{hint}."
+            )
+        kept, failed = {}, False
+        for name, value in metrics.items():
+            number = _number(value)
+            if number is not None and math.isfinite(number):
+                kept[str(name)] = number
+            elif name in needed and number is not None and math.isnan(number):
+                failed = True
+            elif name in needed:
+                raise ValueError(
+                    f"{name} of a result must be a finite number, or NaN where the evaluation "
+                    f"failed, but got {value!r:.80}; the result has {', '.join(map(str, metrics))}."
+                )
+        return None if failed else kept
+
+    def _network(self, sample: Mapping[str, Any]) -> str:
+        """The text that samples share which are not both asked for."""
+        (key,) = self._networks(self.space.points([sample]))
+        return key
+
+    def _networks(self, points: NDArray[np.float64]) -> list[str]:
+        """The same for each of (n, d) points."""
+        return self.space.keys(points) if self.repeat_networks else self.space.network_keys(points)
 
     def _needed(self) -> list[str]:
         """Metrics without which a result counts as failed."""
@@ -209,7 +257,7 @@ class BaseSearch(ABC):
 
     @abstractmethod
     def _propose(self, n: int) -> list[Sample]:
-        """Up to `n` samples whose keys are not in `_seen`; none when there are no more."""
+        """Up to `n` samples whose networks are not in `_seen`; none when there are no more."""
 
     def _results(self) -> tuple[list[Sample], list[dict[str, float]]]:
         """The samples and metrics of the evaluations that did not fail."""
@@ -223,12 +271,16 @@ class BaseSearch(ABC):
     def best(self) -> tuple[Sample, dict[str, float]] | None:
         """The best result told so far by the weighted sum of the objectives; None without any.
 
-        Where a search has targets, results that keep them go before those that do not.
+        Results that violate no constraint go before those that do, and where a search has targets,
+        results that keep them before those that do not.
         """
         found = list(zip(*self._results(), strict=True))
         if not found:
             return None
-        return max(found, key=lambda one: (self.keeps_bounds(*one), self._merit(one[1])))
+        return max(
+            found,
+            key=lambda one: (-violation(one[1]), self.keeps_bounds(*one), self._merit(one[1])),
+        )
 
     def _admit(self, samples: Sequence[Sample], n: int, taken: set[str]) -> list[Sample]:
         """The first `n` of the samples that are new, valid and within the limits; `taken` grows."""
@@ -242,7 +294,7 @@ class BaseSearch(ABC):
                 break
             if not ok or self.space.violation(sample) is not None:
                 continue
-            key = self.space.keys(row[None])[0]
+            key = self._networks(row[None])[0]
             if key not in self._seen and key not in taken:
                 taken.add(key)
                 out.append(self.space.settled(sample))
@@ -357,4 +409,5 @@ class BaseSearch(ABC):
         self._history, self._rng, self.seed, self._exhausted = history, rng, seed, exhausted
         self._pending = {self.space.key(s): s for s in pending}
         self._records = {self.space.key(s): i for i, (s, _) in enumerate(history)}
-        self._seen = set(self._pending) | set(self._records)
+        everything = [*self._pending.values(), *(s for s, _ in history)]
+        self._seen = set(self._networks(self.space.points(everything))) if everything else set()

@@ -1,11 +1,13 @@
-"""Searches without a predictor: random search and regularized evolution."""
+"""Searches without a predictor: random search, regularized evolution, local search."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nni_aiop.search._base import BaseSearch, Objective
+import numpy as np
+
+from nni_aiop.search._base import BaseSearch, Objective, violation
 from nni_aiop.spaces import CodeSpace, Sample
 
 _MUTATIONS = 50  # tries to find an unseen child before a random newcomer takes its place
@@ -29,6 +31,7 @@ class RegularizedEvolution(BaseSearch):
         objectives: What to improve, by weighted sum.
         limits: Hard upper limits on exact costs.
         seed: Of every random choice.
+        repeat_networks: See `BaseSearch`.
         population: Number of the youngest results that are alive.
         tournament: How many of them compete to be the parent.
     """
@@ -40,10 +43,17 @@ class RegularizedEvolution(BaseSearch):
         objectives: Sequence[Objective | str] = ("default",),
         limits: Mapping[str, float] | None = None,
         seed: int = 0,
+        repeat_networks: bool = False,
         population: int = 30,
         tournament: int = 10,
     ) -> None:
-        super().__init__(space, objectives=objectives, limits=limits, seed=seed)
+        super().__init__(
+            space,
+            objectives=objectives,
+            limits=limits,
+            seed=seed,
+            repeat_networks=repeat_networks,
+        )
         if not 1 <= tournament <= population:
             raise ValueError(
                 f"1 <= tournament <= population must hold, but got {tournament}, {population}."
@@ -73,3 +83,109 @@ class RegularizedEvolution(BaseSearch):
     def _load_state(self, state: Mapping[str, Any]) -> None:
         self.population = int(state["population"])
         self.tournament = int(state["tournament"])
+
+
+class LocalSearch(BaseSearch):
+    """Hill climbing with restarts: all neighbours of the best, then of the better one among them.
+
+    Random samples come first. The best result is the incumbent, and all its neighbours (one active
+    dimension changed) are asked for in a random order; the best of the results is the incumbent
+    from then on. Where no neighbour is better it is a local optimum, and the search begins anew
+    from a random sample.
+
+    Source: White et al., "Exploring the Loss Landscape in Neural Architecture Search", UAI 2021.
+
+    Args:
+        space: Where to search.
+        objectives: What to improve, by weighted sum.
+        limits: Hard upper limits on exact costs.
+        seed: Of every random choice.
+        repeat_networks: See `BaseSearch`.
+        initial: Number of random samples before each climb; the best of them is where it begins.
+        greedy: Whether a better neighbour is the incumbent at once, before the others are asked
+            for.
+    """
+
+    def __init__(
+        self,
+        space: CodeSpace,
+        *,
+        objectives: Sequence[Objective | str] = ("default",),
+        limits: Mapping[str, float] | None = None,
+        seed: int = 0,
+        repeat_networks: bool = False,
+        initial: int = 10,
+        greedy: bool = False,
+    ) -> None:
+        super().__init__(
+            space,
+            objectives=objectives,
+            limits=limits,
+            seed=seed,
+            repeat_networks=repeat_networks,
+        )
+        self.initial = initial
+        self.greedy = greedy
+        self._check_options()
+        self._since = 0  # results before this climb
+        self._drawn = 0  # random samples of this climb
+        self._centre: str | None = None  # key of the incumbent whose neighbours are queued
+        self._queue: list[Sample] = []
+
+    def _check_options(self) -> None:
+        if not (isinstance(self.initial, (int, np.integer)) and self.initial >= 1):
+            raise ValueError(f"initial must be at least 1, but got {self.initial!r}.")
+
+    def _propose(self, n: int) -> list[Sample]:
+        while True:
+            if self._drawn < self.initial:
+                found = self._random_new(min(n, self.initial - self._drawn))
+                self._drawn += len(found)
+                return found
+            incumbent = self._incumbent()
+            if incumbent is None:  # nothing was told of this climb yet, or all of it failed
+                return self._random_new(1)
+            key = self.space.key(incumbent)
+            if key != self._centre and (self.greedy or not self._queue):
+                near = self.space.neighbours(incumbent)
+                self._queue = [near[i] for i in self._rng.permutation(len(near))]
+                self._centre = key
+            while self._queue:
+                if found := self._admit([self._queue.pop(0)], 1, set()):
+                    return found
+            if self._pending:  # one of them may be better yet
+                return self._random_new(1)
+            if self._centre == key:  # a local optimum
+                self._since, self._drawn, self._centre = len(self._history), 0, None
+
+    def _incumbent(self) -> Sample | None:
+        """The best result of this climb."""
+        good = [(s, m) for s, m in self._history[self._since :] if m is not None]
+        if not good:
+            return None
+        return max(good, key=lambda one: (-violation(one[1]), self._merit(one[1])))[0]
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "initial": self.initial,
+            "greedy": self.greedy,
+            "since": self._since,
+            "drawn": self._drawn,
+            "centre": self._centre,
+            "queue": [self.space.to_json(s) for s in self._queue],
+        }
+
+    def _load_state(self, state: Mapping[str, Any]) -> None:
+        queue = [self.space.from_json(s) for s in state["queue"]]
+        before = self.initial
+        self.initial = state["initial"]
+        try:
+            self._check_options()
+        except ValueError:
+            self.initial = before  # a state that is refused changes nothing
+            raise
+        self.greedy = bool(state["greedy"])
+        self._since, self._drawn = int(state["since"]), int(state["drawn"])
+        centre = state["centre"]
+        self._centre = None if centre is None else str(centre)
+        self._queue = queue

@@ -77,6 +77,7 @@ class PredictorSearch(BaseSearch):
         pareto: Spread proposals over the Pareto front: each one is ranked by a random weighting of
             the objectives instead of their fixed weights.
         seed: Of every random choice.
+        repeat_networks: See `BaseSearch`.
         predictor: From a space and a seed to an unfitted predictor; `default_predictor` by default.
     """
 
@@ -94,9 +95,16 @@ class PredictorSearch(BaseSearch):
         exploration: float = 0.5,
         pareto: bool = False,
         seed: int = 0,
+        repeat_networks: bool = False,
         predictor: PredictorFactory | None = None,
     ) -> None:
-        super().__init__(space, objectives=objectives, limits=limits, seed=seed)
+        super().__init__(
+            space,
+            objectives=objectives,
+            limits=limits,
+            seed=seed,
+            repeat_networks=repeat_networks,
+        )
         self.budget = budget
         self.warmup = warmup
         self.rounds = rounds
@@ -138,7 +146,7 @@ class PredictorSearch(BaseSearch):
 
     def _propose(self, n: int) -> list[Sample]:
         # A result that was told without being asked may have come for a queued sample.
-        self._queue = [s for s in self._queue if self.space.key(s) not in self._seen]
+        self._queue = [s for s in self._queue if self._network(s) not in self._seen]
         if not self._queue:
             self._queue = self._next_round()
         out, self._queue = self._queue[:n], self._queue[n:]

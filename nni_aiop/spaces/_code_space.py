@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _MAX_VISITS = 20_000  # grid points looked at for the nearest one that keeps the constraints
 _MAX_TOKENS = 1_000  # values of an ordinal dimension that are a token each
+_MAX_CACHE = 100_000  # architectures whose activity or network is remembered
 _MAX_TRIES = 2_000  # rejections in a row before a space is called empty
 
 
@@ -69,6 +70,9 @@ class CodeSpace(Coding):
         features: What a predictor should see beside the code, torch (n, width) -> (n, f),
             differentiable.
         graph: The compute graph of a sample's network, which may lack inactive labels.
+        key: A text (or another value with a `repr` of its own) that two samples share exactly when
+            they are the same network, where that is more than equal active labels: isomorphic
+            cells. `"graph"` takes the content hash of `graph`.
 
     Raises:
         SpaceError: Labels repeat, or a condition names an unknown or later parent or an illegal
@@ -93,8 +97,13 @@ class CodeSpace(Coding):
         costs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         features: Callable[[Tensor], Tensor] | None = None,
         graph: Callable[[Mapping[str, Value]], ComputeGraph] | None = None,
+        key: Callable[[Sample], object] | Literal["graph"] | None = None,
     ) -> None:
         super().__init__(dimensions, name=name)
+        if key == "graph" and graph is None:
+            raise SpaceError("a space whose key is its graph must be given graph, but got none.")
+        self.network = key
+        self._network_cache: dict[str, str] = {}
         self.activity = activity
         self.constraints = tuple(constraints)
         self.costs = dict(costs or {})
@@ -220,7 +229,7 @@ class CodeSpace(Coding):
             if known is None:
                 labels = self.activity(self.from_points(row[None])[0])
                 known = np.array([label in labels for label in self.labels])
-                if len(self._activity_cache) >= 100_000:
+                if len(self._activity_cache) >= _MAX_CACHE:
                     self._activity_cache.clear()
                 self._activity_cache[key] = known
             out[i] = known
@@ -280,6 +289,32 @@ class CodeSpace(Coding):
         encoded and decoded; a user's own value of more digits has another key until it is decoded.
         """
         return self.keys(self.points([sample]))[0]
+
+    def network_keys(self, points: Array) -> list[str]:
+        """The network of each of (n, d) points: equal where `key` was given and says so."""
+        keys = self.keys(points)
+        if self.network is None:
+            return keys
+        known = self._network_cache
+        for i, key in enumerate(keys):
+            if key not in known:
+                (sample,) = self.from_points(points[i : i + 1])
+                if len(known) >= _MAX_CACHE:
+                    known.clear()
+                known[key] = self._network_of(self.canonical(sample))
+            keys[i] = known[key]
+        return keys
+
+    def network_key(self, sample: Mapping[str, Value]) -> str:
+        """A text that two samples share exactly when they are the same network."""
+        return self.network_keys(self.points([sample]))[0]
+
+    def _network_of(self, sample: Sample) -> str:
+        if self.network == "graph":
+            assert self.graph is not None
+            return self.graph(sample).content_hash
+        assert callable(self.network)
+        return repr(self.network(sample))
 
     def _broken(self, sample: Sample) -> str | None:
         for constraint in self.constraints:

@@ -18,7 +18,11 @@ from nni_aiop.search_spaces.nasbench101._cells import (
 )
 from nni_aiop.search_spaces.nasbench101._costs import flops, params
 from nni_aiop.search_spaces.nasbench101._graphs import graph
-from nni_aiop.search_spaces.nasbench101._matrices import from_matrix, to_matrix
+from nni_aiop.search_spaces.nasbench101._matrices import (
+    canonical_string,
+    from_matrix,
+    to_matrix,
+)
 from nni_aiop.search_spaces.nasbench101._space import code_space
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ __all__ = [
     "MAX_EDGES",
     "N_VERTICES",
     "OPERATIONS",
+    "canonical_string",
     "code_space",
     "flops",
     "from_matrix",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from nni_aiop.search_spaces.nasbench101._cells import (
 )
 from nni_aiop.spaces import CodeSpace
 
-__all__ = ["from_matrix", "to_matrix", "vertex_channels"]
+__all__ = ["canonical_string", "from_matrix", "to_matrix", "vertex_channels"]
 
 _CELLS = CodeSpace(
     dimensions(), name="nasbench101", activity=active_labels, constraints=constraints()
@@ -109,6 +109,35 @@ def to_matrix(sample: Mapping[str, Any]) -> tuple[tuple[tuple[int, ...], ...], t
         tuple(chosen[f"edge_{i}{j}"] if i < j else 0 for j in vertices) for i in vertices
     )
     return matrix, tuple(chosen[f"op_{vertex}"] for vertex in vertices[1:-1])
+
+
+def canonical_string(sample: Mapping[str, Any]) -> str:
+    """A text that isomorphic cells share: the pruned cell in the least of its vertex orders.
+
+    The benchmark trained isomorphic cells once.
+
+    Args:
+        sample: A valid sample; inactive labels may be missing.
+
+    Raises:
+        SpaceError: A label is missing or has an unknown value, or the sample breaks a rule.
+
+    Example:
+        >>> one = from_matrix([[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]],
+        ...                   ["maxpool3x3", "conv1x1-bn-relu"])
+        >>> other = from_matrix([[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]],
+        ...                     ["conv1x1-bn-relu", "maxpool3x3"])
+        >>> canonical_string(one) == canonical_string(other)
+        True
+    """
+    matrix, operations = to_matrix(sample)
+    n = len(matrix)
+    orders = np.array([[0, *inner, n - 1] for inner in permutations(range(1, n - 1))])
+    turned = np.array(matrix, dtype=np.uint8)[orders[:, :, None], orders[:, None, :]]
+    named = np.array([0, *(1 + OPERATIONS.index(name) for name in operations), 0], dtype=np.uint8)
+    forwards = ~np.tril(turned).any(axis=(1, 2))
+    rows = np.concatenate([named[orders], turned.reshape(len(turned), -1)], axis=1)[forwards]
+    return min(bytes(row) for row in rows).hex()
 
 
 def vertex_channels(matrix: Sequence[Sequence[int]], width: int) -> list[int]:

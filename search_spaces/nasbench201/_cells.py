@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 
 from nni_aiop.errors import SpaceError
-from nni_aiop.search_spaces._four_nodes import EDGES, LABELS, chosen_operations
+from nni_aiop.search_spaces._four_nodes import EDGES, LABELS, chosen_operations, expression
 from nni_aiop.spaces import Nominal
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
 
 OPERATIONS = ("avg_pool_3x3", "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
 """Values of each edge, in the order in which NCP's file writes them one-hot."""
+
+_LETTERS = dict(zip(OPERATIONS, ("p", None, "", "1", "3"), strict=True))
 
 N_CELLS = len(OPERATIONS) ** len(LABELS)
 """15,625."""
@@ -110,21 +112,7 @@ def canonical_string(sample: Sample) -> str:
     nothing uses, and in whether a term that occurs twice is computed twice or once with its
     weights shared; so their published accuracies are close but their costs may differ.
     """
-    operations = dict(zip(EDGES, operations_of(sample), strict=True))
-    letters = dict(zip(OPERATIONS, ("p", "", "", "1", "3"), strict=True))
-    terms: list[tuple[str, ...]] = [("0",)]
-    for target in (1, 2, 3):
-        collected: list[str] = []
-        for source in range(target):
-            operation = operations[source, target]
-            if operation == "none" or not terms[source]:
-                continue
-            if operation == "skip_connect":
-                collected += terms[source]
-            else:
-                collected.append(f"({'+'.join(terms[source])}){letters[operation]}")
-        terms.append(tuple(sorted(collected)))
-    return "+".join(terms[3])
+    return expression(operations_of(sample), _LETTERS)
 
 
 def all_cells() -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nni_aiop.search_spaces.nasbench201._cells import dimensions
+from nni_aiop.search_spaces.nasbench201._cells import canonical_string, dimensions
 from nni_aiop.search_spaces.nasbench201._costs import dataset, flops, params
 from nni_aiop.search_spaces.nasbench201._features import features
 from nni_aiop.search_spaces.nasbench201._graphs import graph
@@ -22,7 +22,8 @@ __all__ = ["code_space"]
 def code_space(*, data: str = "cifar100") -> CodeSpace:
     """The cells as six nominal dimensions, 30 code columns, with costs, features and graphs.
 
-    Its costs are `params` (a number) and `flops` (multiply-adds), unused edges included.
+    Its costs are `params` (a number) and `flops` (multiply-adds), unused edges included. Isomorphic
+    cells (see `canonical_string`) are one network: 4,930 of the 15,625 differ.
 
     Args:
         data: The data set whose network is costed, a key of `DATASETS`. The default is the one
@@ -53,4 +54,5 @@ def code_space(*, data: str = "cifar100") -> CodeSpace:
         costs={"params": count_params, "flops": count_flops},
         features=features,
         graph=draw,
+        key=canonical_string,
     )

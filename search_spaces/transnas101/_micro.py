@@ -9,7 +9,7 @@ import numpy as np
 
 from nni_aiop.errors import SpaceError
 from nni_aiop.graphs import ComputeGraph
-from nni_aiop.search_spaces._four_nodes import LABELS, chosen_operations
+from nni_aiop.search_spaces._four_nodes import LABELS, chosen_operations, expression
 from nni_aiop.search_spaces.transnas101._body import (
     BASE,
     EDGES,
@@ -38,6 +38,7 @@ __all__ = [
     "OPERATIONS",
     "SKELETON",
     "arch_string",
+    "canonical_string",
     "code_space",
     "from_arch_string",
     "graph",
@@ -88,6 +89,17 @@ def from_arch_string(text: str) -> dict[str, str]:
     raise SpaceError(f"a cell must read as '{_PREFIX}1_02_333', but got {text!r}.")
 
 
+def canonical_string(sample: Sample) -> str:
+    """A text that isomorphic cells share: the expression that the cell computes.
+
+    As that of NAS-Bench-201, but for a skip connection from the cell's input, which is an operation
+    (`s`): in cells that change the shape it has weights.
+    """
+    letters = dict(zip(OPERATIONS, (None, "", "1", "3"), strict=True))
+    entering = letters | {"skip_connect": "s"}
+    return expression(operations_of(sample), letters, entering=entering)
+
+
 _PREFIX = f"{BASE}-{''.join(map(str, SKELETON))}-"
 
 
@@ -95,7 +107,7 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
     """The cells as six nominal dimensions, 24 code columns, with costs and graphs.
 
     Its costs are `params` (a number) and `flops` (multiply-adds of a sample), unused edges
-    included; both are linear in the code.
+    included; both are linear in the code. Isomorphic cells are one network (`canonical_string`).
 
     Args:
         task: The task whose network is costed, a key of `TASKS`.
@@ -135,6 +147,7 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
         name="transnas101_micro",
         costs={"params": params, "flops": flops},
         graph=draw,
+        key=canonical_string,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
 from nni_aiop.predictors import make_predictor
 from nni_aiop.search import (
+    LocalSearch,
     NCPSearch,
     Objective,
     PNAGSearch,
@@ -61,6 +62,8 @@ SMALL_PNAG = {
 SEARCHES = {
     "random": lambda space, **o: RandomSearch(space, **o),
     "evolution": lambda space, **o: RegularizedEvolution(space, population=8, tournament=3, **o),
+    "local": lambda space, **o: LocalSearch(space, initial=3, **o),
+    "local-greedy": lambda space, **o: LocalSearch(space, initial=3, greedy=True, **o),
     "top-k": lambda space, **o: PredictorTopK(space, budget=BUDGET, pool=300, **o),
     "ncp": lambda space, **o: NCPSearch(space, budget=BUDGET, rounds=3, starts=16, steps=5, **o),
     "ncp-pareto": lambda space, **o: NCPSearch(
@@ -223,6 +226,49 @@ class TestContract:
         search.tell(sample, None)
         assert search.history == [(sample, evaluate(sample))]
 
+    def test_metrics_without_the_objective_are_told_and_cost_nothing(self, make):
+        search = make(space(), seed=0)
+        (sample,) = search.ask(1)
+        wanted = "default, latency" if "latency" in search.needed else "default"
+        with pytest.raises(ValueError, match=f"must have {wanted}, but lacks .*: it has accuracy"):
+            search.tell(sample, {"accuracy": 0.9})
+        for value in ("high", "0.9", math.inf, -math.inf, 1 + 0j, None, [0.9], 10**400):
+            with pytest.raises(ValueError, match="default of a result must be a finite number"):
+                search.tell(sample, {**evaluate(sample), "default": value, "note": 1.0})
+        assert search.history == []
+        assert search.pending() == [sample]
+        search.tell(sample, {**evaluate(sample), "size": np.float32(0.5), "note": "good"})
+        assert search.history == [(sample, {**evaluate(sample), "size": 0.5})]
+
+    def test_a_number_alone_is_the_one_objective(self, make):
+        search = make(space(), seed=0)
+        (sample,) = search.ask(1)
+        if len(search.needed) == 1:
+            search.tell(sample, np.float64(0.5))
+            assert search.history == [(sample, {"default": 0.5})]
+        else:
+            with pytest.raises(ValueError, match="numbers by the names default, latency"):
+                search.tell(sample, 0.5)
+
+    def test_a_network_is_asked_for_once_unless_told_to(self, make):
+        s = space(key=lambda x: (x["depth"], x["op"]))
+        search = make(s, seed=0)
+        asked = run(search, 12)
+        assert len({(x["depth"], x["op"]) for x in asked}) == len(asked) == 9
+        assert search.exhausted
+        resumed = make(s, seed=0)
+        resumed.load_state_dict(json.loads(json.dumps(search.state_dict())))
+        assert resumed.ask(1) == []
+        assert len(run(make(s, seed=0, repeat_networks=True), 12)) == 12
+
+    def test_a_feasible_result_is_the_best(self, make):
+        search = make(space(), seed=0)
+        a, b, c = search.ask(3)
+        search.tell(a, {"default": 3.0, "latency": 1.0, "constraint:size": 0.2})
+        search.tell(b, {"default": 1.0, "latency": 1.0, "constraint:size": 0.0})
+        search.tell(c, {"default": 2.0, "latency": 1.0, "constraint:size": -1.0})
+        assert search.best()[0] == c
+
     def test_a_sample_of_another_space_is_refused(self, make):
         with pytest.raises(SpaceError):
             make(space()).tell({"a": 1}, {"default": 1.0})
@@ -246,7 +292,8 @@ class TestContract:
 
 
 @pytest.mark.parametrize(
-    "kind", [RandomSearch, RegularizedEvolution, PredictorTopK, NCPSearch, PNAGSearch]
+    "kind",
+    [RandomSearch, RegularizedEvolution, LocalSearch, PredictorTopK, NCPSearch, PNAGSearch],
 )
 def test_a_small_space_is_exhausted_without_an_error(kind):
     s = CodeSpace([Ordinal("a", (1, 2, 3)), Nominal("b", ("x", "y"))])
@@ -284,7 +331,25 @@ def test_objectives_must_differ():
         RandomSearch(space(), objectives=("a", "a"))
 
 
-@pytest.mark.parametrize("kind", ["evolution", "ncp"])
+def test_local_search_climbs_to_the_optimum_and_begins_anew():
+    s = CodeSpace([Ordinal("a", range(9)), Ordinal("b", range(9))])
+    search = LocalSearch(s, seed=0, initial=1)
+    asked = run(search, 30, lambda x: {"default": -abs(x["a"] - 4) - abs(x["b"] - 4)})
+    merits = [m["default"] for _, m in search.history]
+    first = merits.index(0)
+    # From the first sample on, each one is a neighbour of the best before it.
+    for i in range(1, first + 1):
+        steps = [abs(asked[i]["a"] - x["a"]) + abs(asked[i]["b"] - x["b"]) for x in asked[:i]]
+        assert min(steps) == 1
+    # The four neighbours of the optimum follow; then comes a random sample far from it.
+    around = [x for x in asked if abs(x["a"] - 4) + abs(x["b"] - 4) == 1]
+    assert len(around) == 4
+    # What is asked next begins a new climb.
+    last = max(asked.index(x) for x in around)
+    assert abs(asked[last + 1]["a"] - 4) + abs(asked[last + 1]["b"] - 4) > 1
+
+
+@pytest.mark.parametrize("kind", ["evolution", "ncp", "local"])
 def test_it_finds_better_than_random(kind):
     def best(make, seed):
         search = make(space(), seed=seed)

@@ -14,12 +14,14 @@ from nni_aiop.benchmarks import NASBench101, load_nas_bench_101
 from nni_aiop.benchmarks import nas_bench_101 as published_names
 from nni_aiop.errors import SpaceError
 from nni_aiop.graphs import from_module
+from nni_aiop.search import RandomSearch
 from nni_aiop.search_spaces.nasbench101 import (
     EDGES,
     LABELS,
     MAX_EDGES,
     OPERATIONS,
     NASBench101Net,
+    canonical_string,
     code_space,
     flops,
     from_matrix,
@@ -280,3 +282,26 @@ def test_equal_pruned_cells_have_equal_graphs() -> None:
         assert graph(space.canonical(sample)) == graph(from_matrix(*to_matrix(sample)))
     with pytest.raises(SpaceError, match="lacks"):
         graph({})
+
+
+def test_isomorphic_cells_are_one_network(data_dir: Path) -> None:
+    # 0 -> 1 -> 3, 0 -> 2 -> 3, 1 -> 2 with its inner vertices renamed where edges allow it.
+    chain = [[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
+    one = from_matrix(chain, [OPERATIONS[0], OPERATIONS[2]])
+    other = from_matrix(chain, [OPERATIONS[2], OPERATIONS[0]])
+    third = from_matrix(chain, [OPERATIONS[2], OPERATIONS[2]])
+    space = code_space()
+    assert space.key(one) != space.key(other)
+    assert space.network_key(one) == space.network_key(other) != space.network_key(third)
+    # The table has each network once.
+    table = load_nas_bench_101(data_dir / "nas_bench_101" / "nb101_30k.csv.gz")
+    cells = list(zip(table.adjacency, table.operations, strict=True))[:2_000]
+    assert len({canonical_string(from_matrix(*cell)) for cell in cells}) == len(cells)
+
+
+def test_random_search_never_asks_for_a_network_twice() -> None:
+    space = code_space()
+    asked = RandomSearch(space, seed=0).ask(150)
+    assert len({canonical_string(sample) for sample in asked}) == 150
+    again = RandomSearch(space, seed=0, repeat_networks=True).ask(150)
+    assert len({canonical_string(sample) for sample in again}) < 120

@@ -229,3 +229,19 @@ def test_graphs_of_no_samples_are_refused(kind: str) -> None:
         SPACES[kind].graph({})
     with pytest.raises(ValueError, match="but got 'depth'"):
         SPACES[kind].graph(chosen(kind)[0], task="depth")
+
+
+def test_isomorphic_cells_are_one_network() -> None:
+    space = micro.code_space()
+
+    def cell(*operations: str) -> dict[str, str]:
+        return dict(zip(micro.LABELS, operations, strict=True))
+
+    skip, conv, none = "skip_connect", "conv_3x3", "none"
+    # conv then identity, by way of node 1 or of node 2, or straight to the output.
+    assert micro.canonical_string(cell(conv, none, none, none, skip, none)) == "(0)3"
+    assert micro.canonical_string(cell(none, conv, none, none, none, skip)) == "(0)3"
+    assert micro.canonical_string(cell(none, none, none, conv, none, none)) == "(0)3"
+    # A skip connection from the cell's input may change the shape, and then has weights.
+    assert micro.canonical_string(cell(skip, none, none, none, conv, none)) == "((0)s)3"
+    assert len(set(space.network_keys(space.enumerate_points()))) == 1229

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nni_aiop.errors import InfeasibleError, SpaceError
+from nni_aiop.graphs import GraphWriter
 from nni_aiop.search_spaces import SPACES, get_space
 from nni_aiop.spaces import (
     CodeSpace,
@@ -244,3 +245,26 @@ def test_ten_thousand_samples_of_subsets_and_quantiles_survive_a_batched_round_t
 def test_from_json_refuses_what_to_json_never_wrote(data):
     with pytest.raises(SpaceError):
         mixed().from_json(data)
+
+
+def test_the_key_of_a_network_may_be_given_or_its_graph():
+    def graph(sample):
+        w = GraphWriter()
+        x = w.input((1, 3, 8, 8))
+        for _ in range(sample["a"] + sample["b"]):
+            x = w.conv(x, 3, 3)
+        w.output(x)
+        return w.graph()
+
+    dimensions = [Ordinal("a", (1, 2)), Ordinal("b", (1, 2))]
+    by_graph = CodeSpace(dimensions, graph=graph, key="graph")
+    by_sum = CodeSpace(dimensions, key=lambda s: s["a"] + s["b"])
+    plain = CodeSpace(dimensions)
+    for space, distinct in ((by_graph, 3), (by_sum, 3), (plain, 4)):
+        points = space.enumerate_points()
+        assert len(set(space.network_keys(points))) == distinct
+        assert [space.network_key(s) for s in space.from_points(points)] == space.network_keys(
+            points
+        )
+    with pytest.raises(SpaceError, match="must be given graph"):
+        CodeSpace(dimensions, key="graph")
