@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nni_aiop.strategies._nni import (
         NCP,
         PNAG,
+        LocalSearch,
         PredictorTopK,
         RandomSearch,
         RegularizedEvolution,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "EarlyStoppingAssessor": "nni_aiop.engines.nni_assessor",
     "EarlyStoppingPruner": "nni_aiop.engines.optuna_pruner",
+    "LocalSearch": "nni_aiop.strategies._nni",
     "NCP": "nni_aiop.strategies._nni",
     "NCPSampler": "nni_aiop.strategies._optuna",
     "NCPTuner": "nni_aiop.strategies._nni_tuner",
@@ -45,6 +47,7 @@ __all__ = [
     "PNAG",
     "EarlyStoppingAssessor",
     "EarlyStoppingPruner",
+    "LocalSearch",
     "NCPSampler",
     "NCPTuner",
     "PNAGSampler",

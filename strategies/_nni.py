@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NCP",
     "PNAG",
+    "LocalSearch",
     "PredictorTopK",
     "RandomSearch",
     "RegularizedEvolution",
@@ -111,6 +112,12 @@ class PNAG(_Strategy):
 
     def __init__(self, **options: Unpack[_PNAGArguments]) -> None:
         super().__init__(**options)
+
+
+class LocalSearch(_Strategy):
+    """`nni_aiop.search.LocalSearch` as NNI's strategy; takes its arguments."""
+
+    _search = search.LocalSearch
 
 
 class RandomSearch(_Strategy):

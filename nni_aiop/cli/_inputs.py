@@ -13,6 +13,7 @@ from nni_aiop.cli._app import BadInput, bad_input
 from nni_aiop.engines.nni_space import as_code_space
 from nni_aiop.search import (
     BaseSearch,
+    LocalSearch,
     NCPSearch,
     Objective,
     PNAGSearch,
@@ -32,6 +33,7 @@ SEARCHES: dict[str, type[BaseSearch]] = {
     "ncp": NCPSearch,
     "random": RandomSearch,
     "evolution": RegularizedEvolution,
+    "local": LocalSearch,
     "topk": PredictorTopK,
     "pnag": PNAGSearch,
 }

@@ -14,12 +14,13 @@ r^2 = 5 sum_j (x_j - x'_j)^2 / l_j^2, with a length scale l_j for every input.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
@@ -49,17 +50,29 @@ class CodeGP(CodePredictor):
         space: Whose codes it reads.
         rows: At most so many rows choose the hyperparameters; all refine them.
         steps: At most so many evaluations of the posterior density choose, a third as many refine.
+        noise: Expected share of noise in the variance of a metric.
+        doubt: Standard deviation of the prior of the logarithms of length scales: how far a metric
+            may be from depending on everything alike.
         seed: Of the choice of rows.
     """
 
-    _options = ("rows", "steps", "seed")
+    _options = ("rows", "steps", "noise", "doubt", "seed")
 
     def __init__(
-        self, space: CodeSpace, *, rows: int = 1000, steps: int = 60, seed: int = 0
+        self,
+        space: CodeSpace,
+        *,
+        rows: int = 1000,
+        steps: int = 60,
+        noise: float = 0.1,
+        doubt: float = 0.5,
+        seed: int = 0,
     ) -> None:
         super().__init__(space, seed=seed)
         self.rows = rows
         self.steps = steps
+        self.noise = noise
+        self.doubt = doubt
 
     def _inputs(self, codes: Tensor) -> Tensor:
         """(n, p) the code and its features, not standardised."""
@@ -75,9 +88,10 @@ class CodeGP(CodePredictor):
         self._spread = np.where(spread > 1e-9, spread, 1.0)
         x = (x - torch.as_tensor(self._center)) / torch.as_tensor(self._spread)
         rows = np.random.default_rng(self.seed).permutation(len(x))[: self.rows]
-        expected = self._expected_scales()
+        mean = np.array([0.0, *self._expected_scales(), np.log(self.noise)])
+        prior = mean, np.array([2.0, *[self.doubt] * x.shape[1], 2.0])
         fits = [
-            _fit_one(x, torch.as_tensor(column.copy()), rows, self.steps, expected)
+            _fit_one(x, torch.as_tensor(column.copy()), rows, self.steps, prior)
             for column in targets.T
         ]
         self._x = x.numpy()
@@ -85,6 +99,41 @@ class CodeGP(CodePredictor):
             np.stack(part) for part in zip(*fits, strict=True)
         )
         self._prepare()
+
+    def believing(self, codes: ArrayLike) -> CodeGP:
+        """A copy that was told its own mean at codes (n, width): it predicts the same, more surely.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            SpaceError: The codes have another width.
+        """
+        self._require_fit()
+        with torch.no_grad():
+            x = self._inputs(torch.as_tensor(self._checked(codes))).numpy()
+        told = copy.copy(self)
+        told._x = np.concatenate([self._x, (x - self._center) / self._spread])
+        m, n = len(self._alpha), len(x)
+        # K^-1 y does not change where y is what was predicted: the new rows pull at nothing.
+        told._alpha = np.concatenate([self._alpha, np.zeros((m, n))], axis=1)
+        told._weights = np.concatenate([self._weights, np.ones((m, n))], axis=1)
+        told._prepare()
+        return told
+
+    @property
+    def noise_std_(self) -> Array:
+        """(m,) the part of the predicted standard deviations that is noise of a measurement."""
+        noise = np.exp(self._theta[:, -1]) + _JITTER
+        return np.asarray(self._inflation * np.sqrt(noise) * self.scale_)
+
+    def leave_one_out_log_density(self) -> Array:
+        """(n, m) log density of each row's standardised target, predicted from the other rows."""
+        x, columns = torch.as_tensor(self._x), []
+        for theta, alpha, weights in zip(self._theta, self._alpha, self._weights, strict=True):
+            inverse, noise = _inverse(theta, x, torch.as_tensor(weights))
+            variance = 1 / inverse.diagonal() - noise + float(np.exp(theta[-1])) + _JITTER
+            error = torch.as_tensor(alpha) / inverse.diagonal()
+            columns.append(-0.5 * (error.square() / variance + (2 * np.pi * variance).log()))
+        return torch.stack(columns, dim=1).numpy()
 
     def _expected_scales(self) -> Array:
         """(p,) the logarithms of the length scales that the prior expects.
@@ -198,7 +247,7 @@ class _Mean(Function):
 
 
 def _fit_one(
-    x: Tensor, y: Tensor, rows: NDArray[np.int64], steps: int, expected: Array
+    x: Tensor, y: Tensor, rows: NDArray[np.int64], steps: int, prior: tuple[Array, Array]
 ) -> tuple[Array, Array, Array, Array]:
     """Hyperparameters theta = (log v, log l_1..p, log s2), a, w and the inflation of the std.
 
@@ -207,10 +256,10 @@ def _fit_one(
         y: (n,) standardised targets.
         rows: Indices of those that choose the hyperparameters.
         steps: Evaluations of the posterior density.
+        prior: (p + 2,) mean and standard deviation of theta.
     """
     n, p = x.shape
-    prior = np.array([0.0, *expected, np.log(0.1)])
-    theta = prior
+    theta = prior[0]
     weights = torch.ones_like(y)
     if not y.any():
         return theta, np.zeros(n), weights.numpy(), np.ones(())
@@ -236,12 +285,16 @@ def _fit_one(
 
 
 def _maximise(
-    theta: Array, x: Tensor, y: Tensor, weights: Tensor, steps: int, expected: Array
+    theta: Array,
+    x: Tensor,
+    y: Tensor,
+    weights: Tensor,
+    steps: int,
+    prior: tuple[Array, Array],
 ) -> Array:
     """The theta of the highest posterior density that L-BFGS finds from a given one."""
     p = x.shape[1]
-    prior_mean = torch.as_tensor(expected)
-    prior_std = torch.tensor([2.0, *[0.5] * p, 2.0], dtype=x.dtype)
+    prior_mean, prior_std = torch.as_tensor(prior[0]), torch.as_tensor(prior[1])
 
     def negative_log_density(values: Array) -> tuple[float, Array]:
         t = torch.tensor(values, requires_grad=True)
@@ -255,10 +308,10 @@ def _maximise(
             fit = 0.5 * y @ alpha + factor.diagonal().log().sum()
             # dL/dK; a product with it has the gradient of the likelihood (Eq. 5.9).
             slope = 0.5 * (inverse - torch.outer(alpha, alpha))
-        prior = 0.5 * ((t - prior_mean) / prior_std).square().sum()
-        surrogate = (slope * k).sum() + slope.diagonal() @ noise + prior
+        unlikely = 0.5 * ((t - prior_mean) / prior_std).square().sum()
+        surrogate = (slope * k).sum() + slope.diagonal() @ noise + unlikely
         (gradient,) = torch.autograd.grad(surrogate, t)
-        return float(fit + prior.detach()), gradient.numpy()
+        return float(fit + unlikely.detach()), gradient.numpy()
 
     bounds = [(-6.0, 6.0), *[(-4.0, 9.0)] * p, (-9.0, 3.0)]
     found = minimize(
@@ -274,11 +327,16 @@ def _maximise(
 
 def _leave_one_out(theta: Array, x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """a, and each row's leave-one-out error in standard deviations of an ordinary row."""
+    inverse, noise = _inverse(theta, x, weights)
+    alpha = inverse @ y
+    spread = 1 / inverse.diagonal() - noise + float(np.exp(theta[-1])) + _JITTER
+    return alpha, alpha / inverse.diagonal() / spread.sqrt()
+
+
+def _inverse(theta: Array, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """K^-1 (n, n), and the noise variance of each row (n,)."""
     t = torch.as_tensor(theta)
     scaled = x * torch.exp(-t[1:-1])
     noise = t[-1].exp() * weights + _JITTER
     k = t[0].exp() * _correlation(_square_distance(scaled, scaled))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(k + torch.diag(noise)))
-    alpha = inverse @ y
-    spread = 1 / inverse.diagonal() - noise + t[-1].exp() + _JITTER
-    return alpha, alpha / inverse.diagonal() / spread.sqrt()
+    return torch.cholesky_inverse(torch.linalg.cholesky(k + torch.diag(noise))), noise

@@ -69,7 +69,7 @@ class RegularizedEvolution(BaseSearch):
         for _ in range(_MUTATIONS):
             size = min(self.tournament, len(alive))
             entrants = self._rng.choice(alive, size=size, replace=False).tolist()
-            parent = max(entrants, key=lambda i: self._merit(metrics[i]))
+            parent = max(entrants, key=lambda i: (-violation(metrics[i]), self._merit(metrics[i])))
             children = self.space.neighbours(samples[parent])
             if children:
                 child = children[int(self._rng.integers(len(children)))]

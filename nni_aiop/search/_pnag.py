@@ -218,14 +218,18 @@ class PNAGSearch(PredictorSearch):
         if len(proposed) == 0:
             return []
         codes = self.space.encode_points(proposed)
-        merits = self._merits(predictor, codes, self.exploration)
+        merits = self._merits(predictor, codes, self.exploration or 0.0)
+        broken = np.zeros(len(codes), dtype=np.bool_)
+        for constraint in self._constraints(samples, metrics):
+            broken |= constraint.predict(codes).mean[:, 0] > 0
         spent = [space.cost(name, codes) for name in self.budgeted]
         orders = []
         for budget in budgets:
             kept = np.ones(len(codes), dtype=np.bool_)
             for cost, bound in zip(spent, budget, strict=True):
                 kept &= cost <= bound
-            order = np.lexsort((-merits, ~kept))
+            kept &= ~broken
+            order = np.lexsort((-merits, broken, ~kept))
             orders.append(proposed[order[: max(1, int(kept.sum()))]])
         return self._in_turn(orders)
 
@@ -234,10 +238,10 @@ class PNAGSearch(PredictorSearch):
         taken: set[str] = set()
         out: list[Sample] = []
         places = [0] * len(orders)
-        while len(out) < self._batch:
+        while len(out) < self._wanted:
             before = len(out)
             for i, order in enumerate(orders):
-                while places[i] < len(order) and len(out) < self._batch:
+                while places[i] < len(order) and len(out) < self._wanted:
                     point = order[places[i]][None]
                     places[i] += 1
                     found = self._admit(self.space.from_points(point), 1, taken)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_aiop.search._base import BaseSearch, Objective
+from nni_aiop.search._acquisition import Acquisition, fine_dimensions, perturbed, too_near
+from nni_aiop.search._base import CONSTRAINT, BaseSearch, Objective, violation
 from nni_aiop.spaces import CodeSpace, Sample, meets_limits
 
 if TYPE_CHECKING:
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 PredictorFactory = Callable[[CodeSpace, int], "CodePredictor"]
 
+_ELITE = 8  # best results whose neighbours NCP looks at
+_FRESH = 1_000  # random architectures that it looks at
+_MOVES = 10  # moves in the fine dimensions of each of the best and of their neighbours
 _FEWEST = 3  # results below which a predictor is not fitted and proposals stay random
+_SLACKS = (0.0, 1.0, 0.1)  # what `log_regret` is tried with; 0 is for targets as they are
+_ENOUGH = 25  # results from which on the last of them is tried, too
+_AT_ONCE = 16  # ranked candidates that are looked at together
+_APART = 0.05  # of a fine range, by which proposals of one network differ that are under way
+_APART_BY_MERIT = 0.25  # the same where they are chosen by a merit, not by its improvement
+_APART_FROM_KNOWN = 0.01  # the same from what was evaluated, where a merit does not see to it
+_REFINED = (0.1, 0.03, 0.01, 0.003)  # scales at which the best candidates are moved on
 
 
 @dataclass(frozen=True)
@@ -47,16 +58,20 @@ class RandomWarmup:
         return max(1, min(wanted, budget))
 
 
-def log_regret(values: Array) -> Array:
+def log_regret(values: Array, slack: float = 0.1) -> Array:
     """-log(regret to the best + slack), an increasing function of `values` (n,).
 
     A search lives among the best, where metrics differ by little, while the failures at the other
-    end rule the variance that a predictor explains. The logarithm turns that round. The slack is a
-    tenth of the standard deviation of the upper half.
+    end rule the variance that a predictor explains. The logarithm turns that round. It is the
+    logarithm of its own slope, too.
+
+    Args:
+        values: More is better.
+        slack: In standard deviations of the upper half.
     """
     upper = np.sort(values)[len(values) // 2 :]
-    slack = 0.1 * float(upper.std()) or 1.0
-    return np.asarray(-np.log(values.max() - values + slack))
+    added = slack * float(upper.std()) or 1.0
+    return np.asarray(-np.log(values.max() - values + added))
 
 
 class PredictorSearch(BaseSearch):
@@ -73,7 +88,8 @@ class PredictorSearch(BaseSearch):
         cost: A cost to hold down: an exact one of the space, or else a metric that is told.
         lam: Weight of the standardised cost (lambda of Ding et al. 2022, Eq. 3).
         limits: Hard upper limits on exact costs.
-        exploration: How many predicted standard deviations a candidate's merit gains.
+        exploration: How many predicted standard deviations a candidate's merit gains; None for the
+            expected improvement instead.
         pareto: Spread proposals over the Pareto front: each one is ranked by a random weighting of
             the objectives instead of their fixed weights.
         seed: Of every random choice.
@@ -92,7 +108,7 @@ class PredictorSearch(BaseSearch):
         cost: str | None = None,
         lam: float = 0.5,
         limits: Mapping[str, float] | None = None,
-        exploration: float = 0.5,
+        exploration: float | None = 0.5,
         pareto: bool = False,
         seed: int = 0,
         repeat_networks: bool = False,
@@ -116,6 +132,9 @@ class PredictorSearch(BaseSearch):
         self.predictor_: CodePredictor | None = None
         self._queue: list[Sample] = []
         self._round = 0
+        self._wanted = 1  # proposals of the round under way
+        self._slack: float | None = None  # of `log_regret` of the targets, 0 for none
+        self._decided_at = 0  # number of results when that was chosen
         PredictorSearch._check_options(self)
 
     def _check_options(self) -> None:
@@ -129,7 +148,7 @@ class PredictorSearch(BaseSearch):
             )
         if not (math.isfinite(self.lam) and self.lam >= 0):
             raise ValueError(f"lam must not be negative, but got {self.lam}.")
-        if not math.isfinite(self.exploration):
+        if self.exploration is not None and not math.isfinite(self.exploration):
             raise ValueError(f"exploration must be a finite number, but got {self.exploration}.")
         if not (self.cost is None or isinstance(self.cost, str)):
             raise ValueError(f"a cost must be a name, but got {self.cost!r}.")
@@ -148,6 +167,7 @@ class PredictorSearch(BaseSearch):
         # A result that was told without being asked may have come for a queued sample.
         self._queue = [s for s in self._queue if self._network(s) not in self._seen]
         if not self._queue:
+            self._wanted = max(n, self._batch)
             self._queue = self._next_round()
         out, self._queue = self._queue[:n], self._queue[n:]
         return out
@@ -162,26 +182,70 @@ class PredictorSearch(BaseSearch):
         self._round += 1
         self.predictor_ = self._fit(samples, metrics)
         out = self._favoured(self.predictor_, samples, metrics)
-        return out or self._random_new(self._batch)
+        return out or self._random_new(self._wanted)
 
     @property
     def _warps(self) -> bool:
-        """Whether targets are stretched near their best: only where the best stays the best."""
+        """Whether targets may be stretched near their best: only where the best stays the best."""
         return False
 
-    def _fit(self, samples: list[Sample], metrics: list[dict[str, float]]) -> CodePredictor:
-        """A predictor of every needed metric, fitted on all results so far."""
+    def _made(self) -> CodePredictor:
+        """An unfitted predictor."""
         factory = self.predictor
         if factory is None:
             from nni_aiop.predictors import default_predictor
 
             factory = default_predictor
+        return factory(self.space, self.seed + self._round)
+
+    def _fit(self, samples: list[Sample], metrics: list[dict[str, float]]) -> CodePredictor:
+        """A predictor of every needed metric, fitted on all results so far.
+
+        Where targets may be stretched, how much is chosen by what makes the better half of the
+        results the likeliest.
+        """
         codes = self.space.encode(samples)
-        targets = {name: np.array([m[name] for m in metrics]) for name in self._needed()}
-        if self._warps:
-            for o in self.objectives:
-                targets[o.metric] = o.sign * log_regret(o.sign * targets[o.metric])
-        return factory(self.space, self.seed + self._round).fit(codes, targets)
+        plain = {name: np.array([m[name] for m in metrics]) for name in self._needed()}
+        if not self._warps:
+            return self._made().fit(codes, plain)
+        n = len(samples)
+        if self._slack is not None and n < 1.25 * self._decided_at:
+            return self._made().fit(codes, self._stretched(plain, self._slack))
+        slacks = _SLACKS if n >= _ENOUGH else _SLACKS[:2]
+        fits = [self._made().fit(codes, self._stretched(plain, slack)) for slack in slacks]
+        likely = [self._likelihood(fit, plain, s) for fit, s in zip(fits, slacks, strict=True)]
+        best = int(np.argmax(likely))
+        self._slack, self._decided_at = slacks[best], n
+        return fits[best]
+
+    def _stretched(self, targets: Mapping[str, Array], slack: float) -> dict[str, Array]:
+        """The targets, objectives by `log_regret`; a slack of 0 leaves them as they are."""
+        if slack == 0:
+            return dict(targets)
+        own = {o.metric: o.sign * log_regret(o.sign * targets[o.metric], slack)
+               for o in self.objectives}  # fmt: skip
+        return {**targets, **own}
+
+    def _likelihood(
+        self, predictor: CodePredictor, plain: Mapping[str, Array], slack: float
+    ) -> float:
+        """How likely the better half of the results is, each predicted from all others.
+
+        A density of stretched targets becomes one of the results by the slope of `log_regret`. Of
+        predictors that do not tell it, those of the most stretched targets are taken.
+        """
+        density = getattr(predictor, "leave_one_out_log_density", None)
+        if density is None:
+            return slack if slack == 0 else 1 / slack
+        log_density = density() - np.log(np.where(predictor.scale_ > 0, predictor.scale_, 1.0))
+        total = 0.0
+        for o in self.objectives:
+            values = o.sign * plain[o.metric]
+            log_slope = log_regret(values, slack) if slack else np.zeros(len(values))
+            upper = values >= np.median(values)
+            column = log_density[:, predictor.metrics_.index(o.metric)]
+            total += float((column + log_slope)[upper].sum())
+        return total
 
     @abstractmethod
     def _candidates(
@@ -195,46 +259,86 @@ class PredictorSearch(BaseSearch):
         """One round's proposals: the new candidates of the highest merit, one after the other."""
         points = self._candidates(predictor, samples, metrics)
         points = points[meets_limits(self.space, points, self.limits)]
-        if len(points) == 0:
-            return []
-        codes = self.space.encode_points(points)
-        prediction = predictor.predict(codes)
+        acquisition = self._acquisition(predictor, samples, metrics)
+        waiting = list(self._pending.values())
+        if waiting:
+            acquisition.believe(self.space.encode(waiting))
+        if self.exploration is not None or self.pareto:
+            known = self.space.points([*samples, *waiting])
+            points = points[~too_near(self.space, points, known, _APART_FROM_KNOWN)]
+        # Only a believing predictor's improvement tells near-copies apart by itself.
+        gap = _APART if self.exploration is None else _APART_BY_MERIT
         taken: set[str] = set()
         out: list[Sample] = []
-        orders = self._orders(codes, prediction)
-        while len(out) < self._batch:
-            order = next(orders)
+        while len(out) < self._wanted and len(points):
+            ranked = self._ranked(points, acquisition)
+            if waiting:
+                ranked = ranked[~too_near(self.space, ranked, self.space.points(waiting), gap)]
             found: list[Sample] = []
-            for start in range(0, len(order), 64):
-                chunk = self.space.from_points(points[order[start : start + 64]])
-                wanted = 1 if self.pareto else self._batch - len(out) - len(found)
-                found += self._admit(chunk, wanted, taken)
-                if len(found) >= wanted or (
-                    not self.pareto and len(out) + len(found) == self._batch
-                ):
+            for start in range(0, len(ranked), _AT_ONCE):
+                chunk = self.space.from_points(ranked[start : start + _AT_ONCE])
+                if found := self._admit(chunk, 1, taken):
                     break
             if not found:
                 break
             out += found
+            waiting += found
+            acquisition.believe(self.space.encode(found))
         return out
 
-    def _orders(self, codes: Array, prediction: Prediction) -> Any:
-        """Rankings of the candidates, best first: always the same, or by random weightings."""
-        gains, spreads = self._gains(codes, prediction)
+    def _acquisition(
+        self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
+    ) -> Acquisition:
+        """What the round's candidates are compared by."""
+        constraints = self._constraints(samples, metrics)
+        feasible = [s for s, m in zip(samples, metrics, strict=True) if violation(m) == 0]
+        known = samples if not constraints else feasible
         weights = np.array([o.weight for o in self.objectives])
-        has_cost = gains.shape[1] > len(self.objectives)
-        while True:
-            if not self.pareto:
-                w = np.append(weights, self.lam) if has_cost else weights
-                merit = gains @ w + self.exploration * np.sqrt((spreads**2) @ w**2)
-            else:
-                w = self._rng.dirichlet(np.ones(gains.shape[1]))
-                optimistic = gains + self.exploration * spreads
-                # Augmented Chebyshev: reaches the concave parts of a front, too (Knowles 2006,
-                # ParEGO).
-                below = w * (optimistic - optimistic.max(axis=0))
-                merit = below.min(axis=1) + 0.05 * below.sum(axis=1)
-            yield np.argsort(-merit, kind="stable")
+        if self.cost is not None:
+            weights = np.append(weights, self.lam)
+        return Acquisition(
+            predictor,
+            self._gains,
+            None if self.pareto else weights,
+            self.space.encode(known) if known else np.empty((0, self.space.width)),
+            exploration=self.exploration,
+            constraints=constraints,
+            rng=self._rng,
+        )
+
+    def _constraints(
+        self, samples: list[Sample], metrics: list[dict[str, float]]
+    ) -> list[CodePredictor]:
+        """A predictor of each constraint that a result violates."""
+        names = dict.fromkeys(n for m in metrics for n in m if n.startswith(CONSTRAINT))
+        found = []
+        for name in names:
+            rows = [i for i, m in enumerate(metrics) if name in m]
+            values = np.array([metrics[i][name] for i in rows])
+            if len(rows) >= _FEWEST and (values > 0).any():
+                codes = self.space.encode([samples[i] for i in rows])
+                found.append(self._made().fit(codes, {name: values}))
+        return found
+
+    #: Whether the best candidates are moved on in the fine dimensions before one is chosen.
+    _refines: ClassVar[bool] = False
+
+    def _ranked(self, points: Array, acquisition: Acquisition) -> Array:
+        """The (c, d) candidates, best first."""
+        worth = acquisition.values(self.space.encode_points(points))
+        order = np.argsort(-worth, kind="stable")
+        if not (self._refines and fine_dimensions(self.space)) or self.pareto:
+            return points[order]
+        top, worth_of_top = points[order[:5]], worth[order[:5]]
+        for scale in _REFINED:
+            moved = perturbed(self.space, top, 30, (scale, scale / 3), self._rng)
+            moved = moved[meets_limits(self.space, moved, self.limits)]
+            both = np.concatenate([top, moved])
+            worth_of_moved = acquisition.values(self.space.encode_points(moved))
+            worth = np.concatenate([worth_of_top, worth_of_moved])
+            best = np.argsort(-worth, kind="stable")[:5]
+            top, worth_of_top = both[best], worth[best]
+        return np.concatenate([top, points[order]])
 
     def _gains(self, codes: Array, prediction: Prediction) -> tuple[Array, Array]:
         """(c, k) standardised gain of each objective, then of the cost, and their deviations."""
@@ -265,12 +369,14 @@ class PredictorSearch(BaseSearch):
             "warmup": [self.warmup.fraction, self.warmup.count],
             "options": {name: getattr(self, name) for name in self._kept},
             "round": self._round,
+            "stretched": [self._slack, self._decided_at],
             "queue": [self.space.to_json(s) for s in self._queue],
         }
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
         queue = [self.space.from_json(s) for s in state["queue"]]
         place, warmup = int(state["round"]), RandomWarmup(*state["warmup"])
+        slack, decided = state.get("stretched", (None, 0))
         before = {name: getattr(self, name) for name in self._kept}
         self.__dict__.update({name: state["options"][name] for name in self._kept})
         try:
@@ -279,6 +385,8 @@ class PredictorSearch(BaseSearch):
             self.__dict__.update(before)  # a state that is refused changes nothing
             raise
         self._queue, self._round, self.warmup = queue, place, warmup
+        self._slack = None if slack is None else float(slack)
+        self._decided_at = int(decided)
 
 
 class NCPSearch(PredictorSearch):
@@ -305,12 +413,12 @@ class NCPSearch(PredictorSearch):
         self,
         space: CodeSpace,
         *,
-        starts: int = 128,
-        steps: int = 30,
+        starts: int = 64,
+        steps: int = 20,
         lr: float = 0.3,
         **options: Any,
     ) -> None:
-        super().__init__(space, **options)
+        super().__init__(space, **{"rounds": 36, "exploration": None, **options})
         self.starts = starts
         self.steps = steps
         self.lr = lr
@@ -324,6 +432,7 @@ class NCPSearch(PredictorSearch):
             )
 
     _kept = (*PredictorSearch._kept, "starts", "steps", "lr")
+    _refines = True
 
     @property
     def _warps(self) -> bool:
@@ -351,10 +460,13 @@ class NCPSearch(PredictorSearch):
             limits=self.limits,
         )
         points, _ = run.visited
-        beside = [n for s in elite[:8] for n in self.space.neighbours(s)]
-        if beside:
-            points = np.concatenate([points, self.space.normalise(self.space.points(beside))])
-        return np.unique(points, axis=0)
+        best = [samples[i] for i in order[:_ELITE]]
+        beside = [n for s in best for n in self.space.neighbours(s)]
+        more = self.space.points([*best, *beside])
+        fine = perturbed(self.space, more, _MOVES, (1.0, 0.2, 0.05, 0.01), self._rng)
+        drawn = self.space.points(self.space.sample(_FRESH, self._rng))
+        more = self.space.normalise(np.concatenate([more, fine, drawn]))
+        return np.unique(np.concatenate([points, more]), axis=0)
 
 
 class PredictorTopK(PredictorSearch):

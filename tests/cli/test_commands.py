@@ -120,7 +120,7 @@ def test_spaces_list_and_show() -> None:
 # --- search --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("search", ["ncp", "random", "evolution", "topk"])
+@pytest.mark.parametrize("search", ["ncp", "random", "evolution", "local", "topk"])
 def test_search_writes_its_results(own: Path, search: str) -> None:
     arguments = ["search", "own:space", "--evaluator", "own:measure", "--budget", 8]
     arguments += ["--search", search, "--limit", "flops=9", "--seed", 4]

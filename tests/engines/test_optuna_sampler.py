@@ -22,7 +22,7 @@ from nni_aiop.engines._optuna_session import METRICS
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import distributions_of, params_of, sample_of, suggest
 from nni_aiop.errors import InfeasibleError
-from nni_aiop.search import Objective, RandomSearch, RegularizedEvolution
+from nni_aiop.search import LocalSearch, Objective, RandomSearch, RegularizedEvolution
 from nni_aiop.spaces import CodeSpace, Condition, Constraint, Nominal, Ordinal, Sample
 
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
@@ -465,7 +465,11 @@ def make_learning() -> SearchSampler:
     return SearchSampler(partial(RegularizedEvolution, population=5, tournament=2), seed=5)
 
 
-MAKERS: list[Callable[[], SearchSampler]] = [make_given, make_instance, make_learning]
+def make_local() -> SearchSampler:
+    return SearchSampler(partial(LocalSearch, initial=3), SPACE, seed=5)
+
+
+MAKERS: list[Callable[[], SearchSampler]] = [make_given, make_instance, make_learning, make_local]
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from nni_aiop.engines.optuna_experiment import run_optuna
-from nni_aiop.search import BaseSearch, NCPSearch, RandomSearch, RegularizedEvolution
+from nni_aiop.search import BaseSearch, LocalSearch, NCPSearch, RandomSearch, RegularizedEvolution
 from nni_aiop.spaces import CodeSpace
 
 pytest.importorskip("nni", reason="NNI is not installed")
@@ -33,10 +33,11 @@ def searches(space: CodeSpace) -> list[BaseSearch]:
         RandomSearch(space, seed=4),
         RegularizedEvolution(space, seed=4, population=5, tournament=2),
         NCPSearch(space, seed=4, budget=10, rounds=2, starts=8, steps=3),
+        LocalSearch(space, seed=4, initial=3),
     ]
 
 
-@pytest.mark.parametrize("which", [0, 1, 2], ids=["random", "evolution", "ncp"])
+@pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["random", "evolution", "ncp", "local"])
 def test_both_engines_propose_the_same(
     which: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

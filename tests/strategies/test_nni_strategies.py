@@ -24,6 +24,7 @@ from nni_aiop.spaces import CodeSpace, Ordinal, Sample
 from nni_aiop.strategies import (
     NCP,
     PNAG,
+    LocalSearch,
     NCPSampler,
     NCPTuner,
     PredictorTopK,
@@ -106,6 +107,7 @@ class InTurn:
         SearchStrategy(InTurn),
         RandomSearch(seed=1),
         RegularizedEvolution(seed=1, population=4, tournament=2),
+        LocalSearch(seed=1, initial=2),
         NCP(budget=10, warmup=RandomWarmup(count=6), rounds=2, starts=4, steps=2),
         PredictorTopK(budget=10, warmup=RandomWarmup(count=6)),
         PNAG(
