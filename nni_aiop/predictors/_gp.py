@@ -284,6 +284,36 @@ def _fit_one(
     return theta, alpha.numpy(), weights.numpy(), np.asarray(inflation)
 
 
+def negative_log_density(
+    theta: Array, x: Tensor, y: Tensor, weights: Tensor, prior: tuple[Array, Array]
+) -> tuple[float, Array]:
+    """-log p(y | x, theta) p(theta) up to a constant, and its gradient in theta (p + 2,).
+
+    Args:
+        theta: (p + 2,) log v, log l_1..p, log s2.
+        x: (n, p) standardised inputs.
+        y: (n,) standardised targets.
+        weights: (n,) noise multipliers.
+        prior: (p + 2,) mean and standard deviation of theta, normal.
+    """
+    t = torch.tensor(theta, requires_grad=True)
+    scaled = x * torch.exp(-t[1:-1])
+    k = t[0].exp() * _correlation(_square_distance(scaled, scaled))
+    noise = t[-1].exp() * weights + _JITTER
+    with torch.no_grad():
+        factor = torch.linalg.cholesky(k + torch.diag(noise))
+        inverse = torch.cholesky_inverse(factor)
+        alpha = inverse @ y
+        fit = 0.5 * y @ alpha + factor.diagonal().log().sum()
+        # dL/dK; a product with it has the gradient of the likelihood (Eq. 5.9).
+        slope = 0.5 * (inverse - torch.outer(alpha, alpha))
+    mean, std = (torch.as_tensor(part) for part in prior)
+    unlikely = 0.5 * ((t - mean) / std).square().sum()
+    surrogate = (slope * k).sum() + slope.diagonal() @ noise + unlikely
+    (gradient,) = torch.autograd.grad(surrogate, t)
+    return float(fit + unlikely.detach()), gradient.numpy()
+
+
 def _maximise(
     theta: Array,
     x: Tensor,
@@ -293,29 +323,9 @@ def _maximise(
     prior: tuple[Array, Array],
 ) -> Array:
     """The theta of the highest posterior density that L-BFGS finds from a given one."""
-    p = x.shape[1]
-    prior_mean, prior_std = torch.as_tensor(prior[0]), torch.as_tensor(prior[1])
-
-    def negative_log_density(values: Array) -> tuple[float, Array]:
-        t = torch.tensor(values, requires_grad=True)
-        scaled = x * torch.exp(-t[1:-1])
-        k = t[0].exp() * _correlation(_square_distance(scaled, scaled))
-        noise = t[-1].exp() * weights + _JITTER
-        with torch.no_grad():
-            factor = torch.linalg.cholesky(k + torch.diag(noise))
-            inverse = torch.cholesky_inverse(factor)
-            alpha = inverse @ y
-            fit = 0.5 * y @ alpha + factor.diagonal().log().sum()
-            # dL/dK; a product with it has the gradient of the likelihood (Eq. 5.9).
-            slope = 0.5 * (inverse - torch.outer(alpha, alpha))
-        unlikely = 0.5 * ((t - prior_mean) / prior_std).square().sum()
-        surrogate = (slope * k).sum() + slope.diagonal() @ noise + unlikely
-        (gradient,) = torch.autograd.grad(surrogate, t)
-        return float(fit + unlikely.detach()), gradient.numpy()
-
-    bounds = [(-6.0, 6.0), *[(-4.0, 9.0)] * p, (-9.0, 3.0)]
+    bounds = [(-6.0, 6.0), *[(-4.0, 9.0)] * x.shape[1], (-9.0, 3.0)]
     found = minimize(
-        negative_log_density,
+        lambda values: negative_log_density(values, x, y, weights, prior),
         theta,
         jac=True,
         method="L-BFGS-B",

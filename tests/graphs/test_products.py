@@ -390,3 +390,15 @@ def test_a_gemm_costs_its_product() -> None:
         for held, data in (({"b": b}, {"a": a}), ({"a": a}, {"b": b}), ({}, {"a": a, "b": b})):
             graph = from_onnx(file("Gemm", held, data, alpha=1.0, **options))
             assert (graph.macs, graph.parameters) == (60, sum(map(prod, held.values())))
+
+
+def test_a_product_whose_inner_side_equals_one_outer_side() -> None:
+    # (1, 7, 5) x (1, 5, 5): n = 7, k = m = 5, and 7 * 5 * 5 multiply-adds.
+    for left, right, macs in (
+        ((1, 7, 5), (1, 5, 5), 175),
+        ((1, 5, 5), (1, 5, 7), 175),
+        ((1, 5, 7), (1, 7, 7), 245),
+        ((2, 3, 4), (2, 4, 5), 120),
+    ):
+        graph = from_module(Net(torch.bmm), [torch.zeros(left), torch.zeros(right)])
+        assert graph.macs == macs == prod(left) * right[-1]

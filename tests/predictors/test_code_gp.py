@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal, norm
 
 from nni_aiop.errors import FileFormatError
 from nni_aiop.predictors import NCPMLP, CodeGP, load_predictor
-from nni_aiop.predictors._gp import _correlation, _leave_one_out, _Mean, _square_distance
+from nni_aiop.predictors._gp import (
+    _JITTER,
+    _correlation,
+    _leave_one_out,
+    _Mean,
+    _square_distance,
+    negative_log_density,
+)
 from nni_aiop.predictors.metrics import coverage, mae
 from nni_aiop.spaces import CodeSpace, Continuous
 
@@ -170,3 +178,49 @@ def test_a_space_with_other_features_is_refused(tmp_path: Path) -> None:
     fit.save(tmp_path / "p")
     with pytest.raises(FileFormatError, match="must have 2 columns as at the fit"):
         load_predictor(tmp_path / "p", knowing(lambda codes: torch.cat([codes, codes.exp()], 1)))
+
+
+def test_the_density_that_is_maximised_is_likelihood_times_prior() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 2)), rng.normal(size=6)
+    weights = np.array([1.0, 1, 1, 1, 2, 1])
+    theta = np.array([0.4, 0.3, -0.2, -1.5])
+    mean, std = np.array([0.0, 1.0, 1.2, -2.3]), np.array([2.0, 0.5, 0.7, 1.5])
+
+    def exact(t: np.ndarray) -> float:
+        scaled = torch.as_tensor(x * np.exp(-t[1:-1]))
+        k = np.exp(t[0]) * _correlation(_square_distance(scaled, scaled)).numpy()
+        k += np.diag(np.exp(t[-1]) * weights + _JITTER)
+        likelihood = multivariate_normal(np.zeros(6), k).logpdf(y) + 3 * np.log(2 * np.pi)
+        prior = norm(mean, std).logpdf(t) + np.log(std) + 0.5 * np.log(2 * np.pi)
+        return float(-likelihood - prior.sum())
+
+    def found(t: np.ndarray) -> tuple[float, np.ndarray]:
+        tensors = (torch.as_tensor(part) for part in (x, y, weights))
+        return negative_log_density(t, *tensors, (mean, std))
+
+    value, gradient = found(theta)
+    assert value == pytest.approx(exact(theta), rel=1e-9)
+    # The prior of each of them (signal, lengths, noise) is part of the gradient.
+    for j in range(4):
+        step = np.zeros(4)
+        step[j] = 1e-5
+        slope = (exact(theta + step) - exact(theta - step)) / 2e-5
+        assert gradient[j] == pytest.approx(slope, rel=1e-5)
+
+
+def test_leave_one_out_density_is_that_of_the_other_rows() -> None:
+    space = CodeSpace([Continuous("a", 0.0, 1.0)])
+    codes = np.linspace(0, 1, 9)[:, None]
+    values = np.sin(5 * codes[:, 0])
+    gp = CodeGP(space).fit(codes, {"m": values})
+    theta, y = gp._theta[0], (values - gp.center_[0]) / gp.scale_[0]
+    scaled = torch.as_tensor(gp._x * np.exp(-theta[1:-1]))
+    k = np.exp(theta[0]) * _correlation(_square_distance(scaled, scaled)).numpy()
+    noise = np.exp(theta[-1]) * gp._weights[0] + _JITTER
+    for i, density in enumerate(gp.leave_one_out_log_density()[:, 0]):
+        rest = np.arange(9) != i
+        inverse = np.linalg.inv(k[np.ix_(rest, rest)] + np.diag(noise[rest]))
+        mean = k[i, rest] @ inverse @ y[rest]
+        variance = k[i, i] - k[i, rest] @ inverse @ k[i, rest] + np.exp(theta[-1]) + _JITTER
+        assert density == pytest.approx(norm(mean, np.sqrt(variance)).logpdf(y[i]), rel=1e-5)

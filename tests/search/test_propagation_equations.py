@@ -338,3 +338,30 @@ def test_every_visited_architecture_carries_its_exact_cost_and_prediction():
     np.testing.assert_allclose(
         run.predicted["accuracy"][:, 0], predictor.forward(rounded)[:, 0].numpy(), atol=1e-7
     )
+
+
+def test_winner_takes_all_reaches_the_top_of_the_domain_and_stays_there():
+    space = grid_space()
+    increase = np.array([[3.0, 1.0]])
+    gradients = np.array([[-3.0, -2.0]])
+    # b, one below its top of 4, rises to it; at the top a rises instead, and then nothing.
+    for point, after in (([2, 3], [2, 4]), ([2, 4], [3, 4]), ([4, 4], [4, 4])):
+        found = winner_takes_all(space, np.array([point], dtype=float), gradients, increase)
+        assert found.tolist() == [after]
+    # With steps of two ranks, a value one below the top may not rise past it.
+    wide = CodeSpace([Ordinal("a", range(5), step=2), Ordinal("b", range(5))])
+    for point, after in (([2, 4], [4, 4]), ([3, 4], [3, 4])):
+        found = winner_takes_all(wide, np.array([point], dtype=float), gradients, increase)
+        assert found.tolist() == [after]
+
+
+def test_rounding_after_every_step_visits_architectures_only():
+    space = CodeSpace([Nominal("op", "xyz"), Ordinal("a", range(5))])
+    task = Task(Linear([-0.2, 0.3, 0.1, 0.4]))
+    run = propagate(space, task, [{"op": "x", "a": 1}], steps=4, lr=9.0, rounding=1)
+    for step in run.codes:
+        assert (step == space.snap(step)).all()
+    assert run.codes[1, 0].tolist() != run.codes[0, 0].tolist()
+    for bad in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="rounding must be"):
+            propagate(space, task, rounding=bad)
