@@ -27,6 +27,7 @@ __all__ = [
     "dominance",
     "load_predictor",
     "make_predictor",
+    "search_predictor",
 ]
 
 PREDICTORS: dict[str, type[CodePredictor]] = {"gp": CodeGP, "ncp-mlp": NCPMLP}
@@ -47,6 +48,16 @@ def make_predictor(name: str, space: CodeSpace, seed: int = 0, **options: Any) -
 def default_predictor(space: CodeSpace, seed: int = 0) -> CodePredictor:
     """The predictor that cross-validation chose (`benchmarks/nas_bench_mr.py --select`)."""
     return make_predictor("gp", space, seed)
+
+
+def search_predictor(space: CodeSpace, seed: int = 0) -> CodePredictor:
+    """The predictor that searches learn with (chosen by the regret of searches).
+
+    Unlike one that is trained on a table, it must tell the best of a few dozen results apart: it
+    expects metrics to change within a shorter distance, to depend on some decisions much more than
+    on others, and to be measured with little noise.
+    """
+    return CodeGP(space, length=1.0, doubt=1.0, noise=0.01, seed=seed)
 
 
 def load_predictor(path: str | os.PathLike[str], space: CodeSpace) -> CodePredictor:

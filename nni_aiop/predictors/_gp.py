@@ -15,6 +15,7 @@ r^2 = 5 sum_j (x_j - x'_j)^2 / l_j^2, with a length scale l_j for every input.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _JITTER = 1e-6  # added to the noise variance, of standardised targets
 _OUTLIER = 3.0  # standard deviations beyond which a row's noise is taken to be larger
-_LONG = 1.5  # log of the expected length scale of a single standardised input
 _CODE_BESIDE_FEATURES = 1.5  # how much longer the log length scales of codes with features are
 _Z80 = 1.2815515655446004  # half width of the central 80 % of a standard normal
 
@@ -50,13 +50,15 @@ class CodeGP(CodePredictor):
         space: Whose codes it reads.
         rows: At most so many rows choose the hyperparameters; all refine them.
         steps: At most so many evaluations of the posterior density choose, a third as many refine.
-        noise: Expected share of noise in the variance of a metric.
+        length: Expected length scale, in standard deviations of an input, of a single input; of
+            several it grows with the square root of their number.
         doubt: Standard deviation of the prior of the logarithms of length scales: how far a metric
             may be from depending on everything alike.
+        noise: Expected share of noise in the variance of a metric.
         seed: Of the choice of rows.
     """
 
-    _options = ("rows", "steps", "noise", "doubt", "seed")
+    _options = ("rows", "steps", "length", "doubt", "noise", "seed")
 
     def __init__(
         self,
@@ -64,15 +66,21 @@ class CodeGP(CodePredictor):
         *,
         rows: int = 1000,
         steps: int = 60,
-        noise: float = 0.1,
+        length: float = 4.5,
         doubt: float = 0.5,
+        noise: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__(space, seed=seed)
         self.rows = rows
         self.steps = steps
-        self.noise = noise
+        self.length = length
         self.doubt = doubt
+        self.noise = noise
+        if not all(math.isfinite(n) and n > 0 for n in (length, doubt, noise)):
+            raise ValueError(
+                f"length, doubt and noise must be positive, but got {length}, {doubt}, {noise}."
+            )
 
     def _inputs(self, codes: Tensor) -> Tensor:
         """(n, p) the code and its features, not standardised."""
@@ -143,9 +151,10 @@ class CodeGP(CodePredictor):
         Features are chosen with knowledge of the space: beside them a raw code matters less.
         """
         p, width = len(self._center), self.space.width
+        long = math.log(self.length)
         if p == width:
-            return np.full(p, _LONG + np.log(p) / 2)
-        scales = np.full(p, _LONG + np.log(p - width) / 2)
+            return np.full(p, long + np.log(p) / 2)
+        scales = np.full(p, long + np.log(p - width) / 2)
         scales[:width] += _CODE_BESIDE_FEATURES
         return scales
 
@@ -296,22 +305,25 @@ def negative_log_density(
         weights: (n,) noise multipliers.
         prior: (p + 2,) mean and standard deviation of theta, normal.
     """
-    t = torch.tensor(theta, requires_grad=True)
-    scaled = x * torch.exp(-t[1:-1])
-    k = t[0].exp() * _correlation(_square_distance(scaled, scaled))
-    noise = t[-1].exp() * weights + _JITTER
-    with torch.no_grad():
-        factor = torch.linalg.cholesky(k + torch.diag(noise))
-        inverse = torch.cholesky_inverse(factor)
-        alpha = inverse @ y
-        fit = 0.5 * y @ alpha + factor.diagonal().log().sum()
-        # dL/dK; a product with it has the gradient of the likelihood (Eq. 5.9).
-        slope = 0.5 * (inverse - torch.outer(alpha, alpha))
+    t = torch.as_tensor(theta)
     mean, std = (torch.as_tensor(part) for part in prior)
+    scaled = x * torch.exp(-t[1:-1])
+    r = (5 * _square_distance(scaled, scaled) + 1e-12).sqrt()
+    decay = t[0].exp() * torch.exp(-r)
+    k = (1 + r + r.square() / 3) * decay
+    noise = t[-1].exp() * weights
+    factor = torch.linalg.cholesky(k + torch.diag(noise + _JITTER))
+    inverse = torch.cholesky_inverse(factor)
+    alpha = inverse @ y
+    fit = 0.5 * y @ alpha + factor.diagonal().log().sum()
     unlikely = 0.5 * ((t - mean) / std).square().sum()
-    surrogate = (slope * k).sum() + slope.diagonal() @ noise + unlikely
-    (gradient,) = torch.autograd.grad(surrogate, t)
-    return float(fit + unlikely.detach()), gradient.numpy()
+    # dL/dK, whose sum of products with dK/dtheta is the gradient of the likelihood (Eq. 5.9).
+    slope = 0.5 * (inverse - torch.outer(alpha, alpha))
+    # dK/dlog l_j = 5/3 v (1 + r) exp(-r) (x_j - x'_j)^2 / l_j^2
+    pull = slope * (5 / 3) * (1 + r) * decay
+    lengths = 2 * (scaled.square().T @ pull.sum(1) - (scaled * (pull @ scaled)).sum(0))
+    gradient = torch.cat([(slope * k).sum()[None], lengths, (slope.diagonal() @ noise)[None]])
+    return float(fit + unlikely), (gradient + (t - mean) / std.square()).numpy()
 
 
 def _maximise(

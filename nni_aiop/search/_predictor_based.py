@@ -94,7 +94,8 @@ class PredictorSearch(BaseSearch):
             the objectives instead of their fixed weights.
         seed: Of every random choice.
         repeat_networks: See `BaseSearch`.
-        predictor: From a space and a seed to an unfitted predictor; `default_predictor` by default.
+        predictor: From a space and a seed to an unfitted predictor; by default `search_predictor`
+            for NCP, which is fitted on its own proposals, else `default_predictor`.
     """
 
     def __init__(
@@ -193,9 +194,9 @@ class PredictorSearch(BaseSearch):
         """An unfitted predictor."""
         factory = self.predictor
         if factory is None:
-            from nni_aiop.predictors import default_predictor
+            from nni_aiop.predictors import default_predictor, search_predictor
 
-            factory = default_predictor
+            factory = search_predictor if self._refines else default_predictor
         return factory(self.space, self.seed + self._round)
 
     def _fit(self, samples: list[Sample], metrics: list[dict[str, float]]) -> CodePredictor:
@@ -320,7 +321,8 @@ class PredictorSearch(BaseSearch):
                 found.append(self._made().fit(codes, {name: values}))
         return found
 
-    #: Whether the best candidates are moved on in the fine dimensions before one is chosen.
+    #: Whether proposals are refined one by one: the best candidates are moved on in the fine
+    #: dimensions before one is chosen, by a predictor that is made for it.
     _refines: ClassVar[bool] = False
 
     def _ranked(self, points: Array, acquisition: Acquisition) -> Array:
