@@ -160,16 +160,16 @@ def conditions() -> Problem:
 PROBLEMS = {"floats": floats, "log floats": log_floats, "conditions": conditions}
 
 
-def by_ask_and_tell(problem: Problem, search: BaseSearch) -> list[float]:
+def by_ask_and_tell(problem: Problem, search: BaseSearch, budget: int) -> list[float]:
     found: list[float] = []
-    while len(found) < LOOKS[-1]:
+    while len(found) < budget:
         for sample in search.ask(1):
             found.append(problem.objective(sample))
             search.tell(sample, found[-1])
     return found
 
 
-def by_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler) -> list[float]:
+def by_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler, budget: int) -> list[float]:
     """A define-by-run study: the sampler sees what the objective asks for, and nothing else."""
 
     def run(trial: optuna.Trial) -> float:
@@ -181,7 +181,7 @@ def by_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler) -> list[fl
         return problem.objective(sample)
 
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    study.optimize(run, n_trials=LOOKS[-1])
+    study.optimize(run, n_trials=budget)
     return [trial.value for trial in study.trials]
 
 
@@ -196,12 +196,12 @@ def _suggest(trial: optuna.Trial, dimension: Any) -> Any:
     return trial.suggest_categorical(dimension.label, values)
 
 
-def run_one(name: str, method: str, seed: int) -> list[float]:
-    """Regret after each number of `LOOKS`."""
+def run_one(name: str, method: str, seed: int, looks: tuple[int, ...] = LOOKS) -> list[float]:
+    """Regret after each number of evaluations."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-    problem, budget = PROBLEMS[name](), LOOKS[-1]
+    problem, budget = PROBLEMS[name](), looks[-1]
     ours: dict[str, Callable[[], BaseSearch]] = {
         "NCP": lambda: NCPSearch(problem.space, budget=budget, seed=seed),
         "predictor top-k": lambda: PredictorTopK(problem.space, budget=budget, seed=seed),
@@ -217,10 +217,10 @@ def run_one(name: str, method: str, seed: int) -> list[float]:
         ),
     }
     if method in ours:
-        found = by_ask_and_tell(problem, ours[method]())
+        found = by_ask_and_tell(problem, ours[method](), budget)
     else:
-        found = by_optuna(problem, samplers[method]())
-    return [-max(found[:n]) for n in LOOKS]
+        found = by_optuna(problem, samplers[method](), budget)
+    return [-max(found[:n]) for n in looks]
 
 
 def draw(regrets: dict[tuple[str, str], np.ndarray], path: Path) -> None:
@@ -246,13 +246,14 @@ def main() -> None:
     options = parse_arguments(parser(__doc__.splitlines()[0], name="mixed_spaces", seeds=10))
     seeds = range(2 if options.quick else options.seeds)
     names = list(PROBLEMS)[:1] if options.quick else list(PROBLEMS)
+    looks = (10, 13) if options.quick else LOOKS
     say = progress()
     say(f"Optuna {optuna.__version__}")
     regrets: dict[tuple[str, str], np.ndarray] = {}
     with Parallel(n_jobs=2) as pool:
         for name in names:
             for method in METHODS:
-                rows = pool(delayed(run_one)(name, method, seed) for seed in seeds)
+                rows = pool(delayed(run_one)(name, method, seed, looks) for seed in seeds)
                 regrets[name, method] = np.array(rows)
                 say(f"{name:12s} {method:22s} {regrets[name, method].mean(axis=0).round(4)}")
 
@@ -261,21 +262,21 @@ def main() -> None:
     for method in METHODS:
         row: list[object] = [method]
         for name in names:
-            for place, looks in enumerate(LOOKS):
+            for place, n in enumerate(looks):
                 values = regrets[name, method][:, place]
                 best = min(
                     float(regrets[name, other][:, place].mean())
                     for other in ("Optuna TPE", "Optuna GPSampler")
                 )
                 figures.add(
-                    f"{name}: {method} after {looks}",
+                    f"{name}: {method} after {n}",
                     float(values.mean()),
                     at_most=best if method in OURS else None,
                     detail={"by seed": values.tolist()},
                 )
                 row.append(f"{values.mean():.4f} ± {values.std() / len(values) ** 0.5:.4f}")
         rows.append(row)
-    print(format_table(["method", *(f"{n} @{looks}" for n in names for looks in LOOKS)], rows))
+    print(format_table(["method", *(f"{name} @{n}" for name in names for n in looks)], rows))
     print(figures)
     figures.save(options.out / "results.json")
     if not options.quick:
