@@ -7,14 +7,15 @@ standard deviation without noise, best the highest predicted merit of what was e
 
 Its logarithm is what is compared, as EI itself underflows far from the best (Ament et al. 2023,
 "Unexpected improvements to expected improvement"). A constraint g(x) <= 0 that is learned with a
-mean m and a deviation s multiplies EI by Phi(-m / s) (Gardner et al. 2014). After a pick the
-predictor is told its own mean there (kriging believer, Ginsbourger et al. 2010), so that the next
-pick of the round is elsewhere.
+mean m and a deviation s multiplies EI by Phi(-m / s) (Gardner et al. 2014); what is not rather
+surely feasible goes behind all else. After a pick the predictor is told its own mean there (kriging
+believer, Ginsbourger et al. 2010), so that the next pick of the round is elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,7 @@ __all__ = [
 Array = NDArray[np.float64]
 Gains = Callable[[Array, "Prediction"], tuple[Array, Array]]
 
+_SURE = 0.8  # probability of being feasible below which a candidate goes behind all others
 _DRAWS = 32  # of the objectives of a candidate, where a weighting of several is not a sum
 
 _FINE = 20  # values of an ordinal dimension from which on it is searched like a real number
@@ -162,7 +164,7 @@ class Acquisition:
         believing = getattr(self.predictor, "believing", None)
         if believing is not None:
             self.predictor = believing(codes)
-        if len(self.known) or not self.constraints:
+        if len(self.known):
             self.known = np.concatenate([self.known, codes])
 
     def values(self, codes: Array) -> Array:
@@ -182,13 +184,7 @@ class Acquisition:
 
     def _latent(self, codes: Array) -> tuple[Array, Array]:
         """Gains and their deviations without the noise of a measurement."""
-        prediction = self.predictor.predict(codes)
-        noise = getattr(self.predictor, "noise_std_", None)
-        if noise is not None:
-            least = 1e-3 * prediction.std
-            latent = np.sqrt(np.maximum(prediction.std**2 - noise**2, least**2))
-            prediction = type(prediction)(prediction.mean, latent, prediction.metrics)
-        mean, std = self.gains(codes, prediction)
+        mean, std = self.gains(codes, _without_noise(self.predictor, codes))
         return mean, np.maximum(std, 1e-12)
 
     def _chebyshev(self, mean: Array, std: Array, known: Array) -> Array:
@@ -210,7 +206,7 @@ class Acquisition:
 
     def _constrained(self, worth: Array, codes: Array) -> Array:
         """The worth, times the probability that no constraint is violated."""
-        parts = [predictor.predict(codes) for predictor in self.constraints]
+        parts = [_without_noise(predictor, codes) for predictor in self.constraints]
         mean = np.concatenate([part.mean for part in parts], axis=1)
         std = np.concatenate([part.std for part in parts], axis=1)
         chance = log_feasible(mean, np.maximum(std, 1e-9 * (1.0 + np.abs(mean))))
@@ -218,5 +214,16 @@ class Acquisition:
         if len(self.known) == 0:  # nothing feasible yet: only that counts
             return chance + 1e-3 * np.argsort(np.argsort(worth)) / len(worth)
         if self.weights is not None and self.exploration is None:
-            return worth + chance  # both are logarithms
-        return np.where(chance >= np.log(0.5), worth, worth.min() - 1.0 + chance)
+            worth = worth + chance  # both are logarithms
+        # A great improvement that is hardly feasible is no match for a small one that is.
+        return np.where(chance >= np.log(_SURE), worth, worth.min() - 1.0 + chance)
+
+
+def _without_noise(predictor: CodePredictor, codes: Array) -> Prediction:
+    """What is predicted, its deviations without the noise of a measurement where that is known."""
+    prediction = predictor.predict(codes)
+    noise = getattr(predictor, "noise_std_", None)
+    if noise is None:
+        return prediction
+    latent = np.sqrt(np.maximum(prediction.std**2 - noise**2, (1e-3 * prediction.std) ** 2))
+    return replace(prediction, std=latent)

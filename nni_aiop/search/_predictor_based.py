@@ -27,6 +27,7 @@ _MOVES = 10  # moves in the fine dimensions of each of the best and of their nei
 _FEWEST = 3  # results below which a predictor is not fitted and proposals stay random
 _SLACKS = (0.0, 1.0, 0.1)  # what `log_regret` is tried with; 0 is for targets as they are
 _ENOUGH = 25  # results from which on the last of them is tried, too
+_FAILS = "fails"  # what is learned of failed evaluations, like a constraint
 _AT_ONCE = 16  # ranked candidates that are looked at together
 _APART = 0.05  # of a fine range, by which proposals of one network differ that are under way
 _APART_BY_MERIT = 0.25  # the same where they are chosen by a merit, not by its improvement
@@ -292,8 +293,7 @@ class PredictorSearch(BaseSearch):
     ) -> Acquisition:
         """What the round's candidates are compared by."""
         constraints = self._constraints(samples, metrics)
-        feasible = [s for s, m in zip(samples, metrics, strict=True) if violation(m) == 0]
-        known = samples if not constraints else feasible
+        known = [s for s, m in zip(samples, metrics, strict=True) if violation(m) == 0]
         weights = np.array([o.weight for o in self.objectives])
         if self.cost is not None:
             weights = np.append(weights, self.lam)
@@ -310,7 +310,10 @@ class PredictorSearch(BaseSearch):
     def _constraints(
         self, samples: list[Sample], metrics: list[dict[str, float]]
     ) -> list[CodePredictor]:
-        """A predictor of each constraint that a result violates."""
+        """A predictor of each constraint that a result violates, and of whether evaluations fail.
+
+        What failed is told as 1, what did not as -1.
+        """
         names = dict.fromkeys(n for m in metrics for n in m if n.startswith(CONSTRAINT))
         found = []
         for name in names:
@@ -319,6 +322,11 @@ class PredictorSearch(BaseSearch):
             if len(rows) >= _FEWEST and (values > 0).any():
                 codes = self.space.encode([samples[i] for i in rows])
                 found.append(self._made().fit(codes, {name: values}))
+        failed = [s for s, m in self._history if m is None]
+        if failed:
+            codes = self.space.encode([*samples, *failed])
+            values = np.repeat([-1.0, 1.0], [len(samples), len(failed)])
+            found.append(self._made().fit(codes, {_FAILS: values}))
         return found
 
     #: Whether proposals are refined one by one: the best candidates are moved on in the fine

@@ -194,3 +194,16 @@ def test_constraints_that_all_break_point_to_where_they_break_least():
         (sample,) = search.ask(1)
         search.tell(sample, {"default": -sample["x"], "constraint:c": 0.9 - sample["x"]})
     assert search.best()[1]["constraint:c"] <= 0
+
+
+def test_where_evaluations_fail_is_learned():
+    space = mixed()
+    search = NCPSearch(space, budget=40, seed=0)
+    failed = []
+    for i in range(40):
+        (sample,) = search.ask(1)
+        fails = sample["dropout"] > 0.25  # the best dropout is beyond
+        search.tell(sample, None if fails else merit(sample))
+        failed.append(fails and i >= 20)
+    assert sum(failed) <= 8
+    assert 0.2 < search.best()[0]["dropout"] <= 0.25
