@@ -6,7 +6,7 @@ import io
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nni_aiop.errors import FileFormatError, require
+from nni_aiop.spaces import Sample, SampleCost
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Latency", "measure_latency"]
+__all__ = ["Latency", "latency_cost", "measure_latency"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Latency:
     def median(self) -> float:
         """Median of the runs in milliseconds."""
         return float(np.median(self.runs))
+
+    def __float__(self) -> float:
+        return self.median
 
     @property
     def spread(self) -> float:
@@ -121,6 +125,45 @@ def measure_latency(
         session.run(None, feed)
         spent.append(1e3 * (time.perf_counter() - start))
     return Latency(tuple(spent[warmup:]))
+
+
+def latency_cost(
+    build: Callable[[Sample], nn.Module],
+    shape: Sequence[int] = (1, 3, 224, 224),
+    *,
+    warmup: int = 10,
+    runs: int = 50,
+    threads: int = 1,
+    initial: int = 32,
+) -> SampleCost:
+    """The median latency on this machine, in milliseconds, as a cost of a space.
+
+    Each network is measured once; searches measure those that they are about to ask for and some
+    that they learn from, and learn between (`SampleCost`). States of searches keep what was
+    measured. Measure where nothing else runs: the limit is kept by the measured numbers.
+
+    Args:
+        build: From a sample (every label) to its network; an NNI model space's `freeze` is one.
+        shape: Of the input, the batch first.
+        warmup: See `measure_latency`.
+        runs: See `measure_latency`.
+        threads: See `measure_latency`.
+        initial: Measurements of random networks before anything is learned.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+        SpaceError: `initial` is below 8.
+
+    Example:
+        >>> space = space.with_cost("ms", latency_cost(Net, (1, 3, 32, 32)))  # doctest: +SKIP
+        >>> NCPSearch(space, limits={"ms": 2.0})  # doctest: +SKIP
+    """
+    require("onnxruntime", "latency")
+
+    def measured(sample: Sample) -> Latency:
+        return measure_latency(build(sample), shape, warmup=warmup, runs=runs, threads=threads)
+
+    return SampleCost(measured, noisy=True, initial=initial)
 
 
 def _exported(network: nn.Module, shape: Sequence[int]) -> bytes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from nni_aiop import search
 from nni_aiop.engines.nni_strategy import SearchStrategy
-from nni_aiop.spaces import Sample
+from nni_aiop.spaces import Sample, SampleCost
 from nni_aiop.strategies._options import NCPOptions, PNAGOptions
 
 if TYPE_CHECKING:
@@ -37,10 +37,18 @@ class _Strategy(SearchStrategy):
         state: str | os.PathLike[str] | None = None,
         max_trials: int | None = None,
         on_result: Callable[[Sample, dict[str, float] | None], None] | None = None,
+        example: Any = None,
+        costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
         **options: Any,
     ) -> None:
-        make = partial(self._search, **options)
-        super().__init__(make, state=state, max_trials=max_trials, on_result=on_result)
+        super().__init__(
+            partial(self._search, **options),
+            state=state,
+            max_trials=max_trials,
+            on_result=on_result,
+            example=example,
+            costs=costs,
+        )
 
 
 class _Arguments(TypedDict, total=False):
@@ -49,6 +57,8 @@ class _Arguments(TypedDict, total=False):
     state: str | os.PathLike[str] | None
     max_trials: int | None
     on_result: Callable[[Sample, dict[str, float] | None], None] | None
+    example: Any
+    costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None
 
 
 class _NCPArguments(NCPOptions, _Arguments, total=False):
@@ -69,6 +79,8 @@ class NCP(_Strategy):
         state: See `SearchStrategy`.
         max_trials: See `SearchStrategy`.
         on_result: See `SearchStrategy`.
+        example: See `SearchStrategy`; it gives `limits` the exact costs of the networks.
+        costs: See `SearchStrategy`.
         options: Further arguments of `NCPSearch`, `budget` above all; see `NCPOptions`.
 
     Example:
@@ -100,6 +112,8 @@ class PNAG(_Strategy):
         state: See `SearchStrategy`.
         max_trials: See `SearchStrategy`.
         on_result: See `SearchStrategy`.
+        example: See `SearchStrategy`; it gives `limits` the exact costs of the networks.
+        costs: See `SearchStrategy`.
         options: Further arguments of `PNAGSearch`, `budget` above all; see `PNAGOptions`.
 
     Example:

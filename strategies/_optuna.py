@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.errors import SpaceError
 from nni_aiop.search import NCPSearch, Objective, PNAGSearch
-from nni_aiop.spaces import CodeSpace
+from nni_aiop.spaces import CodeSpace, Sample, SampleCost
 from nni_aiop.strategies._options import NCPOptions, PNAGOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["NCPSampler", "PNAGSampler", "SearchSampler"]
 
@@ -33,12 +35,15 @@ class NCPSampler(SearchSampler):
         pareto: Spread the proposals over the Pareto front; by default where there are several
             objectives and no weights.
         seed: Of every random choice; None for a fresh one.
+        graph: See `SearchSampler`; it gives `limits` the exact costs of the networks.
+        costs: See `SearchSampler`.
         options: Further arguments of `NCPSearch`, `budget` above all; see `NCPOptions`. A cost that
             the space does not have is a metric that the objective leaves in the user attribute
             `metrics` of its trial.
 
     Raises:
-        SpaceError: Limits are given without a space, or name a cost that it does not have.
+        SpaceError: Limits are given without a space, graph or costs that know them, or name a cost
+            that the space does not have.
 
     Example:
         >>> import optuna
@@ -56,16 +61,18 @@ class NCPSampler(SearchSampler):
         weights: Sequence[float] | None = None,
         pareto: bool | None = None,
         seed: int | None = None,
+        graph: Callable[[Mapping[str, Any]], ComputeGraph] | None = None,
+        costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
         **options: Unpack[NCPOptions],
     ) -> None:
-        _require_space(space, options.get("limits"))
         make: Callable[..., NCPSearch] = partial(
             _search,
             weights=None if weights is None else tuple(weights),
             pareto=pareto,
             **options,
         )
-        super().__init__(make, space, seed=seed)
+        super().__init__(make, space, seed=seed, graph=graph, costs=costs)
+        _require_known(space, options.get("limits"), self._costs)
         if self._space is not None:
             # Wrong arguments are told here, not in the first trial.
             names = [f"objective_{i}" for i in range(len(weights or (1.0,)))]
@@ -104,12 +111,15 @@ class PNAGSampler(SearchSampler):
     Args:
         space: A CodeSpace, an NNI ModelSpace, or None to learn it from completed trials.
         seed: Of every random choice; None for a fresh one.
+        graph: See `SearchSampler`; it gives `limits` and `targets` the exact costs of the networks.
+        costs: See `SearchSampler`.
         options: Further arguments of `PNAGSearch`, `budget` above all; see `PNAGOptions`. A cost
             that the space does not have is an objective of the study, or a metric that the
             objective leaves in the user attribute `metrics` of its trial.
 
     Raises:
-        SpaceError: Limits are given without a space, or name a cost that it does not have.
+        SpaceError: Limits are given without a space, graph or costs that know them, or name a cost
+            that the space does not have.
 
     Example:
         >>> import optuna
@@ -121,15 +131,27 @@ class PNAGSampler(SearchSampler):
     """
 
     def __init__(
-        self, space: Any = None, *, seed: int | None = None, **options: Unpack[PNAGOptions]
+        self,
+        space: Any = None,
+        *,
+        seed: int | None = None,
+        graph: Callable[[Mapping[str, Any]], ComputeGraph] | None = None,
+        costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
+        **options: Unpack[PNAGOptions],
     ) -> None:
-        _require_space(space, options.get("limits"))
         make: Callable[..., PNAGSearch] = partial(PNAGSearch, **options)
-        super().__init__(make, space, seed=seed)
+        super().__init__(make, space, seed=seed, graph=graph, costs=costs)
+        _require_known(space, options.get("limits"), self._costs)
         if self._space is not None:
             make(self._space, seed=0)  # wrong arguments are told here, not in the first trial
 
 
-def _require_space(space: Any, limits: Mapping[str, float] | None) -> None:
-    if space is None and limits:
-        raise SpaceError(f"limits need a space that knows its costs, but got {dict(limits)}.")
+def _require_known(
+    space: Any, limits: Mapping[str, float] | None, costs: Mapping[str, object]
+) -> None:
+    if space is None and limits and not limits.keys() <= costs.keys():
+        known = f", or one of {', '.join(costs)}" if costs else ""
+        raise SpaceError(
+            f"limits need a space that knows its costs (or graph=, costs=){known}, "
+            f"but got {dict(limits)}."
+        )

@@ -6,7 +6,9 @@ import pytest
 from torch import nn
 
 from nni_aiop.errors import FileFormatError
-from nni_aiop.latency import Latency, _exported, measure_latency
+from nni_aiop.latency import Latency, _exported, latency_cost, measure_latency
+from nni_aiop.search import NCPSearch, RandomSearch
+from nni_aiop.spaces import CodeSpace, Ordinal
 
 
 def test_median_and_spread_by_hand() -> None:
@@ -54,3 +56,41 @@ def test_what_does_not_take_such_an_image_is_refused(network) -> None:
 def test_numbers_below_their_least_are_refused() -> None:
     with pytest.raises(ValueError, match="runs and threads at least 1"):
         measure_latency(nn.Identity(), runs=0)
+
+
+SPACE = CodeSpace([Ordinal("width", range(1, 65)), Ordinal("kernel", (1, 3, 5))])
+
+
+def build(sample) -> nn.Module:
+    return nn.Conv2d(3, sample["width"], sample["kernel"])
+
+
+def test_latency_is_a_cost_that_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    measured = []
+
+    def measure(network, shape, **options) -> Latency:
+        measured.append((network.out_channels, network.kernel_size))
+        assert (shape, options) == ((1, 3, 8, 8), {"warmup": 1, "runs": 3, "threads": 2})
+        return Latency((0.0, milliseconds(network), 100.0))  # the median counts
+
+    def milliseconds(network) -> float:
+        return network.out_channels * network.kernel_size[0] ** 2 / 100
+
+    monkeypatch.setattr("nni_aiop.latency.measure_latency", measure)
+    cost = latency_cost(build, (1, 3, 8, 8), warmup=1, runs=3, threads=2, initial=16)
+    space = SPACE.with_cost("ms", cost)
+    search = NCPSearch(space, budget=12, rounds=2, starts=8, steps=3, limits={"ms": 0.5})
+    for _ in range(12):
+        (sample,) = search.ask()
+        assert milliseconds(build(sample)) <= 0.5
+        search.tell(sample, sample["width"])
+    assert len(measured) == len(set(measured)) < 100
+
+
+def test_a_network_really_is_measured_for_a_limit() -> None:
+    pytest.importorskip("onnxruntime")
+    space = SPACE.with_cost("ms", latency_cost(build, (1, 3, 8, 8), warmup=0, runs=1))
+    asked = RandomSearch(space, limits={"ms": 1e4}).ask(2)
+    assert (space.cost("ms", space.encode(asked)) > 0).all()
+    assert float(Latency((3.0, 1.0, 2.0))) == 2.0

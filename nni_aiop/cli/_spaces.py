@@ -31,7 +31,9 @@ def list_spaces() -> None:
         except MissingPackageError as err:
             rows.append([name, "", "", str(err)])
             continue
-        rows.append([name, len(space), f"{space.size:.3g}", ", ".join(space.costs) or "none"])
+        rows.append(
+            [name, len(space), f"{space.size:.3g}", ", ".join(space.shown_costs()) or "none"]
+        )
     typer.echo(table(["space", "dimensions", "points", "exact costs"], rows))
 
 
@@ -62,5 +64,5 @@ def show_space(
     typer.echo(f"\nAn example (the random architecture of seed {seed}):")
     shown = ", ".join(f"{k}={v!r}" for k, v in space.canonical(sample).items())
     typer.echo(f"  {shown}")
-    for cost in space.costs:
+    for cost in space.shown_costs() or space.costs:
         typer.echo(f"  {cost} = {space.cost(cost, space.encode([sample]))[0]:.6g}")

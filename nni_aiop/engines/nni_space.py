@@ -15,16 +15,19 @@ from nni_aiop.spaces import (
     CodeSpace,
     Constraint,
     Continuous,
+    CostFunction,
     Dimension,
     Nominal,
     Ordinal,
     Sample,
+    SampleCost,
     Subset,
     Value,
+    sample_costs,
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["as_code_space", "categorical", "code_space_from_nni", "numerical"]
 
@@ -62,7 +65,12 @@ def as_code_space(given: Any) -> CodeSpace:
     return found
 
 
-def code_space_from_nni(space: Any) -> CodeSpace:
+def code_space_from_nni(
+    space: Any,
+    *,
+    example: Any = None,
+    costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
+) -> CodeSpace:
     """The CodeSpace of an NNI space; its labels are those of `space.simplify()`, in that order.
 
     A `Categorical` is ordinal where its values are sorted numbers, but not where they number the
@@ -75,15 +83,50 @@ def code_space_from_nni(space: Any) -> CodeSpace:
     Args:
         space: A `nni.nas.nn.pytorch.ModelSpace`, or the `SimplifiedModelSpace` or
             `RawFormatModelSpace` that an experiment makes of it.
+        example: Input of the networks, a shape such as (1, 3, 32, 32) for one; see
+            `graphs.from_module`. The CodeSpace then has the exact costs of each sample's network:
+            `flops` (multiply-adds), `params`, `peak_memory` (`CodeSpace.graph`).
+        costs: Further costs by name: functions of a sample, or `SampleCost`s.
 
     Raises:
-        SpaceError: The space has a mutable of an unknown kind, or none at all.
+        SpaceError: The space has a mutable of an unknown kind, or none at all; or it draws graphs
+            by itself, and an example is given.
         MissingPackageError: NNI cannot be imported.
     """
+    model = _model_of(space)
+    found = _code_space_of(model, space)
+    if example is not None:
+        if found.graph is not None:
+            raise SpaceError(
+                f"{found.name} draws the graphs of its networks by itself: example must be left "
+                f"out, but got {example!r:.80}."
+            )
+        found = found.with_graph(_graph_of(model, example, found.labels))
+    for name, cost in sample_costs(costs or {}).items():
+        found = found.with_cost(name, cost)
+    return found
+
+
+def _graph_of(
+    model: Any, example: Any, labels: Sequence[str]
+) -> Callable[[Mapping[str, Value]], ComputeGraph]:
+    """From a sample to the compute graph of the frozen model."""
+    own = {str(label) for label in model.simplify()}
+    wanted = [label for label in labels if label in own]
+
+    def graph(sample: Mapping[str, Value]) -> ComputeGraph:
+        from nni_aiop.graphs import from_module
+
+        network = model.freeze({label: sample[label] for label in wanted if label in sample})
+        return from_module(network, example)
+
+    return graph
+
+
+def _code_space_of(model: Any, space: Any) -> CodeSpace:
     with importing_nni():
         from nni.mutable import Mutable
 
-    model = _model_of(space)
     evaluator = getattr(space, "evaluator", None)
     extra = evaluator.simplify() if isinstance(evaluator, Mutable) else {}
     if callable(getattr(model, "code_space", None)):
@@ -220,8 +263,27 @@ def _extended(own: CodeSpace, extra: Mapping[str, Any]) -> CodeSpace:
         def activity(sample: Sample) -> Collection[str]:
             return set(inner({k: v for k, v in sample.items() if k not in labels})) | labels
 
-    def first(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def first(function: CostFunction) -> CostFunction:
         return lambda codes: function(codes[:, : own.width])
+
+    def without(sample: Mapping[str, Value]) -> Sample:
+        return {k: v for k, v in sample.items() if k not in extra}
+
+    def of_own(name: str) -> CostFunction | SampleCost:
+        cost = own.costs[name]
+        if not isinstance(cost, SampleCost):
+            return first(cost)
+        return SampleCost(
+            lambda sample: own.point_costs(name, own.points([without(sample)]))[0],
+            quick=cost.quick,
+            noisy=cost.noisy,
+            initial=cost.initial,
+        )
+
+    def key(sample: Sample) -> object:
+        return own.network_key(without(sample)), [sample.get(label) for label in extra]
+
+    draw = own.graph
 
     return CodeSpace(
         [*own.dimensions, *dimensions],
@@ -229,6 +291,8 @@ def _extended(own: CodeSpace, extra: Mapping[str, Any]) -> CodeSpace:
         conditions=own.conditions,
         activity=activity,
         constraints=[*own.constraints, *(c for m in extra.values() for c in _constraint(m))],
-        costs={name: first(cost) for name, cost in own.costs.items()},
+        costs={name: of_own(name) for name in own.shown_costs()},
         features=first(own.features) if own.features is not None else None,
+        graph=None if draw is None else lambda sample: draw(without(sample)),
+        key=None if own.network is None else key,
     )

@@ -31,7 +31,7 @@ from nni_aiop.engines._state import read_state, write_state
 from nni_aiop.engines.nni_space import code_space_from_nni
 from nni_aiop.errors import AiopError, FileFormatError
 from nni_aiop.search import Objective, Search
-from nni_aiop.spaces import CodeSpace, Sample
+from nni_aiop.spaces import CodeSpace, Sample, SampleCost
 
 with importing_nni():
     from nni.mutable import SampleValidationError
@@ -66,6 +66,10 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
             on from it.
         max_trials: Number of evaluations, those of earlier runs included, at which the strategy
             ends by itself; by default it goes on until the engine's budget or the space ends.
+        example: Input of the networks, such as the shape (1, 3, 32, 32): `limits` may then name
+            their exact `flops` (multiply-adds), `params` and `peak_memory`, see
+            `code_space_from_nni`.
+        costs: Further costs by name: functions of a sample, or `SampleCost`s.
         on_result: Called after each evaluation with the sample (every label) and its metrics, None
             where it failed.
 
@@ -89,11 +93,18 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
         state: str | os.PathLike[str] | None = None,
         max_trials: int | None = None,
         on_result: Callable[[Sample, dict[str, float] | None], None] | None = None,
+        example: Any = None,
+        costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
     ) -> None:
         super().__init__()
         if max_trials is not None and max_trials < 1:
             raise ValueError(f"max_trials must be at least 1, but got {max_trials}.")
+        self._is_made = hasattr(search, "ask") and not isinstance(search, type)
+        if self._is_made and getattr(search, "space", None) and not (example is costs is None):
+            raise ValueError("a search brings its own space, but got also example or costs.")
         self.search = search
+        self.example = example
+        self.costs = costs
         self.state = None if state is None else Path(state)
         self.max_trials = max_trials
         self.on_result = on_result
@@ -124,12 +135,12 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
     def _initialize(
         self, model_space: ExecutableModelSpace, engine: ExecutionEngine
     ) -> ExecutableModelSpace:
-        if hasattr(self.search, "ask") and not isinstance(self.search, type):
-            self.search_ = self.search
-            self.space_ = getattr(self.search, "space", None) or code_space_from_nni(model_space)
-        else:
-            self.space_ = code_space_from_nni(model_space)
-            self.search_ = self.search(self.space_)
+        search: Any = self.search
+        space = getattr(search, "space", None) if self._is_made else None
+        if space is None:
+            space = code_space_from_nni(model_space, example=self.example, costs=self.costs)
+        self.space_ = space
+        self.search_ = search if self._is_made else search(space)
         if self.state is not None and self.state.exists():
             self.load_state_dict(read_state(self.state))
         engine.register_model_event_callback(ModelEventType.FinalMetric, self._on_final)

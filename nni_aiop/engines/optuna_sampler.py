@@ -17,8 +17,8 @@ import contextlib
 import math
 import random
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -31,7 +31,10 @@ from nni_aiop.engines._optuna_draws import draw
 from nni_aiop.engines._optuna_learner import SpaceLearner
 from nni_aiop.engines._optuna_session import Proposal, Session, objectives_of, trials_of
 from nni_aiop.search import Search
-from nni_aiop.spaces import CodeSpace
+from nni_aiop.spaces import CodeSpace, Sample, SampleCost, graph_costs, sample_costs
+
+if TYPE_CHECKING:
+    from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["SearchFactory", "SearchSampler"]
 
@@ -58,25 +61,42 @@ class SearchSampler(BaseSampler):
             from completed trials: the first trials are random, and the search is made anew when a
             label, a range or a condition turns up that was not known.
         seed: Of a made search, and of values outside the space; None for a fresh one.
+        graph: From a sample (the labels and values that the objective gets) to the compute graph of
+            its network: the space has then the exact costs `flops` (multiply-adds), `params` and
+            `peak_memory`, which `limits` and `cost` of a made search may name. While the space is
+            not known, before a trial has completed, nothing keeps a limit.
+        costs: Further costs by name: functions of a sample, or `SampleCost`s.
 
     Raises:
-        ValueError: A search was given together with a space, which it has itself.
+        SpaceError: A cost is no function.
+        ValueError: A search was given together with a space, a graph or costs, which it has itself.
     """
 
     def __init__(
-        self, search: Search | SearchFactory, space: Any = None, *, seed: int | None = None
+        self,
+        search: Search | SearchFactory,
+        space: Any = None,
+        *,
+        seed: int | None = None,
+        graph: Callable[[Mapping[str, Any]], ComputeGraph] | None = None,
+        costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
     ) -> None:
+        # Made once: what was evaluated is known wherever the space is learned anew.
+        self._costs = {**({} if graph is None else graph_costs(graph)), **sample_costs(costs or {})}
         self._given: Any = None
         self._factory: Any = None
         if isinstance(search, type) or not hasattr(search, "ask"):
             self._factory = search
             self._space = _as_code_space(space)
-        elif space is None:
+            if self._space is not None:
+                self._space = self._space.with_known(self._costs)
+        elif space is None and not self._costs:
             self._given = search
             self._space = self._given.space
             seed = getattr(search, "seed", seed)
         else:
-            raise ValueError(f"a search brings its own space, but got also {space!r}.")
+            more = repr(space) if space is not None else f"the costs {', '.join(self._costs)}"
+            raise ValueError(f"a search brings its own space, but got also {more}.")
         self._seed = random.SystemRandom().getrandbits(31) if seed is None else seed
         self._beginning: dict[str, Any] | None = None
         self._reset()
@@ -199,6 +219,7 @@ class SearchSampler(BaseSampler):
             space = learner.space
             if space is None:
                 return None
+            space = space.with_known(self._costs)
         for first in (since, math.inf) if repeat else (math.inf,):
             session = Session(study, space, self._made(study, space), learner)
             if session.replay(trials, first):

@@ -5,7 +5,8 @@ generator = ParetoGenerator(space, grid).fit(codes, accuracy)
 (best,) = generator.generate({"latency_ms": 80.0})
 """
 
-from nni_aiop.generators._generator import ParetoGenerator, load_generator
+from nni_aiop.generators._generator import ParetoGenerator
+from nni_aiop.generators._loading import load_generator
 from nni_aiop.generators._rewards import (
     Reward,
     absolute_reward,

@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,28 +27,29 @@ from nni_aiop.generators._policy import TokenPolicy, TokenTables
 from nni_aiop.generators._rewards import Reward, pareto_reward
 from nni_aiop.generators._training import PolicyTraining, TrainingOptions, costs_of
 from nni_aiop.predictors import BudgetGrid, ParetoEvaluator
-from nni_aiop.spaces import LearnedCost, check_limits, excess, refuse_impossible, repair
+from nni_aiop.spaces import (
+    CostBook,
+    LearnedCost,
+    RescaledCost,
+    check_limits,
+    probable_excess,
+    refuse_impossible,
+    repair,
+    within_limits,
+)
 
 if TYPE_CHECKING:
     from nni_aiop.spaces import CodeSpace, Sample
 
-__all__ = ["ParetoGenerator", "load_generator"]
+__all__ = ["ParetoGenerator"]
 
 Array = NDArray[np.float64]
 
 
 _FORMAT, _VERSION = "nni-aiop generator", 2
-
-
 _CHECKPOINT = "nni-aiop generator's training"
-
-
 _SAVE_EVERY = 50  # updates
-
-
 _ROUNDS = 6  # of drawing, before what was drawn is repaired
-
-
 _REPAIRS = 8  # draws that are repaired, before neighbours of what is kept fill up the rest
 
 
@@ -66,6 +68,8 @@ class ParetoGenerator:
         training: How the generator is trained, where not by the defaults.
         evaluator: Options of `ParetoEvaluator`.
         seed: Of weights and draws.
+        book: What is known of the costs already. A `SampleCost` is learned between what is known of
+            it, for training; what is generated keeps the budget by the exact one.
 
     Raises:
         SpaceError: The space lacks a cost of the grid.
@@ -84,6 +88,7 @@ class ParetoGenerator:
         training: TrainingOptions | None = None,
         evaluator: Mapping[str, Any] | None = None,
         seed: int = 0,
+        book: CostBook | None = None,
     ) -> None:
         check_limits(space, {name: levels[0] for name, levels in grid.levels.items()})
         self.space = space
@@ -91,6 +96,7 @@ class ParetoGenerator:
         self.hidden = hidden
         self.training = training or TrainingOptions()
         self.evaluator = {"seed": seed, **(evaluator or {})}
+        self.book = book or CostBook(space)
         ParetoEvaluator(space, grid, **self.evaluator)  # refuses wrong options at once
         self.seed = seed
         self.evaluator_: ParetoEvaluator | None = None
@@ -127,7 +133,7 @@ class ParetoGenerator:
         if path is not None and path.exists():
             evaluator = self._resume(path, digest, training)
         else:
-            evaluator = ParetoEvaluator(self.space, self.grid, **self.evaluator).fit(x, y)
+            evaluator = self._new_evaluator().fit(x, y)
 
         def keep() -> None:
             if path is not None:
@@ -145,6 +151,9 @@ class ParetoGenerator:
         self.evaluator_ = None
         return self
 
+    def _new_evaluator(self) -> ParetoEvaluator:
+        return ParetoEvaluator(self.space, self.grid, **self.evaluator, book=self.book)
+
     def _new_policy(self) -> TokenPolicy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -154,7 +163,12 @@ class ParetoGenerator:
 
     def _new_training(self) -> PolicyTraining:
         return PolicyTraining(
-            self._tables, self.grid, self._new_policy(), self.training, seed=self.seed
+            self._tables,
+            self.grid,
+            self._new_policy(),
+            self.training,
+            seed=self.seed,
+            book=self.book,
         )
 
     def _train(
@@ -216,7 +230,8 @@ class ParetoGenerator:
         if problem is not None:
             low = dict(zip(self.grid.names, self.grid.array[0], strict=True))
             named = self._named(limits)
-            refuse_impossible(self.space, {k: v for k, v in named.items() if v < low[k]})
+            below = {k: v for k, v in named.items() if v < low[k]}
+            refuse_impossible(self.space, below, self.book)
             raise SpaceError(problem)
 
     def generate(
@@ -268,6 +283,8 @@ class ParetoGenerator:
             inside = self._keeps(points, limits)
             for key, point, ok in zip(self.space.keys(points), points, inside, strict=True):
                 (kept if ok else missed).setdefault(key, point)
+            likely, kept = kept, self._confirmed(kept, limits, n)
+            missed |= {key: point for key, point in likely.items() if key not in kept}
             # Drawing on after the first round serves the number only.
             if len(kept) >= n:
                 break
@@ -284,10 +301,24 @@ class ParetoGenerator:
         scores = self.evaluator_.score(self.space.encode_points(points), limits)
         return np.argsort(-scores, kind="stable")
 
+    @property
+    def _learns_costs(self) -> bool:
+        """Whether a budgeted cost is known at some architectures only."""
+        return any(self.book.is_learned(name) for name in self.grid.names)
+
+    def _confirmed(self, kept: dict[str, Array], limits: Array, n: int) -> dict[str, Array]:
+        """What keeps the budget exactly; where costs are learned the first `n` by score."""
+        if not kept or not self._learns_costs:
+            return kept
+        keys, points = list(kept), np.array(list(kept.values()))
+        order = self._order(points, limits)
+        inside = within_limits(self.book, points[order], self._named(limits))
+        return {keys[order[i]]: points[order[i]] for i in islice(inside, n)}
+
     def _keeps(self, points: Array, limits: Array) -> NDArray[np.bool_]:
-        """(n,) whether each of (n, d) points is valid and within the limits."""
+        """(n,) whether each of (n, d) points is valid and, as far as known, within the limits."""
         codes = self.space.encode_points(self.space.canonical_points(points))
-        within = np.asarray((costs_of(self._tables, self.grid, codes) <= limits).all(axis=1))
+        within = np.asarray((costs_of(self.book, self.grid, codes) <= limits).all(axis=1))
         if self.space.constraints:
             samples = self.space.from_points(points)
             within = within & np.array([self.space.violation(s) is None for s in samples])
@@ -304,12 +335,13 @@ class ParetoGenerator:
         named = self._named(limits)
         points = np.array(list(missed.values())).reshape(-1, len(self.space))
         problem: InfeasibleError | None = None
-        for i in np.argsort(excess(self.space, points, named), kind="stable")[:_REPAIRS]:
+        order = np.argsort(probable_excess(self.book, points, named), kind="stable")
+        for i in order[:_REPAIRS]:
             (sample,) = self.space.from_points(points[[i]])
             if self.space.violation(sample) is not None:
                 sample = self.space.decode(self.space.encode([sample]))[0]
             try:
-                (found,) = repair(self.space, [sample], named)
+                (found,) = repair(self.space, [sample], named, book=self.book)
             except InfeasibleError as err:
                 problem = err
                 continue
@@ -317,9 +349,12 @@ class ParetoGenerator:
             if len(kept) >= n:
                 return
         if not kept:
-            points = self.space.settled_points(refuse_impossible(self.space, named))
-            for point in points[self._keeps(points, limits)] if len(points) else []:
-                kept[self.space.keys(point[None])[0]] = point
+            possible = refuse_impossible(self.space, named, self.book)
+            points = self.space.settled_points(possible)
+            found = dict(zip(self.space.keys(points), points, strict=True)) if possible else {}
+            inside = self._keeps(points, limits).tolist() if possible else []
+            likely = {k: p for (k, p), ok in zip(found.items(), inside, strict=False) if ok}
+            kept |= self._confirmed(likely, limits, n)
             if not kept:
                 raise problem or self._too_few(limits, n, "none was found")
 
@@ -333,13 +368,16 @@ class ParetoGenerator:
         while frontier and len(kept) < n:
             (sample,) = self.space.from_points(kept[frontier.popleft()][None])
             near = self.space.neighbours(sample)
-            points = self.space.settled_points(near) if near else np.empty((0, len(self.space)))
-            for key, point, ok in zip(
-                self.space.keys(points), points, self._keeps(points, limits), strict=True
-            ):
-                if ok and key not in kept:
-                    kept[key] = point
-                    frontier.append(key)
+            if not near:
+                continue
+            points = self.space.settled_points(near)
+            inside = self._keeps(points, limits)
+            keys = self.space.keys(points)
+            new = {k: p for k, p, ok in zip(keys, points, inside, strict=True) if ok}
+            new = {k: p for k, p in new.items() if k not in kept}
+            new = self._confirmed(new, limits, n - len(kept))
+            kept |= new
+            frontier.extend(new)
         if len(kept) < n:
             raise self._too_few(limits, n, f"only {len(kept)} were found")
 
@@ -365,7 +403,7 @@ class ParetoGenerator:
         if self._policy is None:
             raise NotFittedError("a generator must be fitted before it is saved: call fit first.")
         for name in self.grid.names:
-            if isinstance(self.space.costs[name], LearnedCost):
+            if isinstance(self.space.costs[name], (LearnedCost, RescaledCost)):
                 raise SpaceError(
                     "a generator must have exact costs of its space to be saved, "
                     f"but {name} was learned by a search."
@@ -373,6 +411,7 @@ class ParetoGenerator:
         tensors = {f"policy.{k}": v.numpy() for k, v in self._policy.state_dict().items()}
         content = {**self._described(), "format": _FORMAT, "version": _VERSION}
         content["has_evaluator"] = self.evaluator_ is not None
+        content["known_costs"] = self.book.state()
         write_described(path, "generator", content, tensors | evaluator_tensors(self.evaluator_))
 
     def _described(self) -> dict[str, Any]:
@@ -389,7 +428,7 @@ class ParetoGenerator:
 
     def _restored_evaluator(self, tensors: Mapping[str, NDArray[Any]]) -> ParetoEvaluator:
         prefix = "evaluator."
-        return ParetoEvaluator(self.space, self.grid, **self.evaluator).restore(
+        return self._new_evaluator().restore(
             {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         )
 
@@ -402,6 +441,7 @@ class ParetoGenerator:
             "version": _VERSION,
             "data": digest,
             "state": training.state(),
+            "known_costs": self.book.state(),
         }
         tensors = training.tensors() | evaluator_tensors(evaluator)
         write_described(path, "generator", content, tensors)
@@ -423,48 +463,5 @@ class ParetoGenerator:
                 )
         with whole(path, "a checkpoint", tensors):
             training.restore(content["state"], tensors)
+            self.book.load_state(content.get("known_costs", {}))
             return self._restored_evaluator(tensors)
-
-
-def load_generator(path: str | os.PathLike[str], space: CodeSpace) -> ParetoGenerator:
-    """The trained generator of a file that `save` wrote; it generates the same architectures.
-
-    Args:
-        path: A .safetensors file.
-        space: The space it was trained on, with the same costs.
-
-    Raises:
-        FileFormatError: The file is truncated, changed, of another version or another space.
-        SpaceError: The space lacks a cost of the generator.
-        OSError: There is no such file.
-    """
-    content, tensors = read_described(
-        path, "generator", kind=_FORMAT, version=_VERSION, what="a generator's file"
-    )
-    with whole(path, "a generator", tensors):
-        if content["space"] != space.fingerprint:
-            raise FileFormatError(
-                f"{path} must be of the space {space.name}, but was trained on another one, "
-                f"{content['space_name']}."
-            )
-        generator = ParetoGenerator(
-            space,
-            BudgetGrid(content["levels"]),
-            hidden=content["hidden"],
-            training=TrainingOptions(**content["training"]),
-            evaluator=content["evaluator"],
-            seed=content["seed"],
-        )
-        if content["costs"] != exact_costs(space, generator.grid.names):
-            raise FileFormatError(
-                f"{path} must be of a space with the same costs, but {space.name} has others: "
-                "another width, resolution or latency table, maybe."
-            )
-        policy = generator._new_policy()
-        policy.load_state_dict(
-            {k: torch.as_tensor(tensors[f"policy.{k}"]) for k in policy.state_dict()}
-        )
-        if content["has_evaluator"]:
-            generator.evaluator_ = generator._restored_evaluator(tensors)
-        generator._keep(policy)
-    return generator

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nni_aiop.generators._policy import TokenPolicy, TokenTables
+from nni_aiop.spaces import CostBook
 
 if TYPE_CHECKING:
     from nni_aiop.generators._rewards import Reward
@@ -64,6 +65,7 @@ class PolicyTraining:
         policy: What is trained, in place.
         options: How.
         seed: Of budgets and draws.
+        book: The costs.
 
     Attributes:
         done: Number of updates so far.
@@ -77,11 +79,13 @@ class PolicyTraining:
     seed: int
     done: int = 0
     history: list[tuple[float, float]] = field(default_factory=list)
+    book: CostBook | None = None
 
     def __post_init__(self) -> None:
         self._optimiser = torch.optim.Adam(self.policy.parameters(), lr=self.options.lr)
         self._generator = torch.Generator().manual_seed(self.seed)
         self._rng = np.random.default_rng(self.seed)
+        self._costs = self.book or CostBook(self.tables.space)
 
     def update(self, reward: Reward) -> None:
         """One step of the policy gradient.
@@ -94,7 +98,7 @@ class PolicyTraining:
         weights = torch.as_tensor(self.grid.weights(budgets)).float()
         tokens, log_prob, entropy = self.policy(weights, self._generator)
         codes = self.tables.codes_of(tokens.numpy())
-        costs = costs_of(self.tables, self.grid, codes)
+        costs = costs_of(self._costs, self.grid, codes)
         rewards = _finite(reward(codes, costs, budgets))
         groups = rewards.reshape(self.grid.k, options.samples)
         gain = groups - groups.mean(axis=1, keepdims=True)
@@ -159,11 +163,9 @@ class PolicyTraining:
         self.history = [(float(a), float(b)) for a, b in tensors["history"]]
 
 
-def costs_of(
-    tables: TokenTables, grid: BudgetGrid, codes: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(n, c) exact costs of codes, in the order of the grid; infinite where unknown (NaN)."""
-    columns = [tables.space.cost(name, codes) for name in grid.names]
+def costs_of(book: CostBook, grid: BudgetGrid, codes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, c) costs of codes by a book, in the order of the grid; infinite where unknown (NaN)."""
+    columns = [book.at(name, codes) for name in grid.names]
     if not columns:
         return np.zeros((len(codes), 0))
     costs = np.stack(columns, axis=1)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from nni_aiop.errors import SpaceError
 from nni_aiop.predictors._budgets import Array, BudgetGrid
 from nni_aiop.predictors.metrics import kendall
+from nni_aiop.spaces import CostBook
 
 if TYPE_CHECKING:
     from nni_aiop.spaces import CodeSpace
@@ -100,6 +101,7 @@ class ParetoEvaluator:
         weight_decay: Of Adam.
         by_accuracy: See `dominance`.
         seed: Of weights and of the order of architectures.
+        book: What is known of the costs.
 
     Raises:
         ValueError: A batch of fewer than 2 architectures has no pairs.
@@ -129,6 +131,7 @@ class ParetoEvaluator:
         weight_decay: float = 1e-4,
         by_accuracy: bool = True,
         seed: int = 0,
+        book: CostBook | None = None,
     ) -> None:
         if batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, but got {batch_size}.")
@@ -142,6 +145,7 @@ class ParetoEvaluator:
         self.weight_decay = weight_decay
         self.by_accuracy = by_accuracy
         self.seed = seed
+        self.book = book or CostBook(space)
 
     def fit(
         self, codes: ArrayLike, accuracy: ArrayLike, costs: ArrayLike | None = None
@@ -290,7 +294,7 @@ class ParetoEvaluator:
 
     def _costs(self, codes: Array, costs: ArrayLike | None) -> Array:
         if costs is None:
-            columns = [self.space.cost(name, codes) for name in self.grid.names]
+            columns = [self.book.at(name, codes) for name in self.grid.names]
             return np.stack(columns, axis=1) if columns else np.zeros((len(codes), 0))
         c = np.asarray(costs, dtype=np.float64).reshape(len(codes), -1)
         if c.shape[1] != len(self.grid.names):

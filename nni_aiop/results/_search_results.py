@@ -68,11 +68,13 @@ class SearchResults:
 
         What is inactive stands at its default, as it does in what a search proposes.
         """
+        asked = {*self.limits, *([] if self.cost is None else [self.cost])}
+        names = self.space.shown_costs(asked)
         if not self.history:
-            return {name: np.empty(0) for name in self.space.costs}
+            return {name: np.empty(0) for name in names}
         points = self.space.canonical_points(self.space.points([s for s, _ in self.history]))
         codes = self.space.encode(self.space.from_points(points))
-        return {name: self.space.cost(name, codes) for name in self.space.costs}
+        return {name: self.space.cost(name, codes) for name in names}
 
     @cached_property
     def metrics(self) -> dict[str, NDArray[np.float64]]:
@@ -111,7 +113,7 @@ class SearchResults:
 
     @property
     def _drawn_cost(self) -> str | None:
-        return self.cost or next(iter(self.space.costs), None)
+        return self.cost or next(iter(self.costs), None)
 
     def _title(self, metric: str) -> str:
         """The metric's name; for NNI's `default` that of the metric which it repeats, if any."""

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
-from nni_aiop.spaces import LISTED, CodeSpace, Sample, check_limits, meets_limits, repair
+from nni_aiop.spaces import LISTED, CodeSpace, CostBook, Sample, check_limits, repair, within_limits
 
 CONSTRAINT = "constraint:"
 """How the names of metrics begin that a feasible result has at 0 or below."""
 
 _FORMAT = 1
+_FEW_TRIES = 4  # of repairs for each sample, where costs are learned between
 _TRIES = 20  # rounds of rejection before a small space is listed, or a large one called exhausted
 
 
@@ -114,6 +115,7 @@ class BaseSearch(ABC):
         if not names or len(set(names)) != len(names):
             raise ValueError(f"a search must have objectives that differ, but got {names}.")
         self.limits = check_limits(space, limits or {})
+        self._book = CostBook(space)
         self.seed = seed
         self.repeat_networks = repeat_networks
         self._rng = np.random.default_rng(seed)
@@ -282,22 +284,27 @@ class BaseSearch(ABC):
             key=lambda one: (-violation(one[1]), self.keeps_bounds(*one), self._merit(one[1])),
         )
 
-    def _admit(self, samples: Sequence[Sample], n: int, taken: set[str]) -> list[Sample]:
+    def _admit(
+        self, samples: Sequence[Sample], n: int, taken: set[str], *, thorough: bool = False
+    ) -> list[Sample]:
         """The first `n` of the samples that are new, valid and within the limits; `taken` grows."""
         out: list[Sample] = []
-        if not samples:
+        if not samples or n < 1:
             return out
         points = self.space.points(samples)
-        within = meets_limits(self.space, points, self.limits)
-        for sample, row, ok in zip(samples, points, within, strict=True):
+        keys: dict[int, str] = {}
+
+        def is_new(i: int) -> bool:
+            if self.space.violation(samples[i]) is not None:
+                return False
+            keys[i] = self._networks(points[[i]])[0]
+            return keys[i] not in self._seen and keys[i] not in taken
+
+        for i in within_limits(self._book, points, self.limits, is_new, thorough=thorough):
+            taken.add(keys[i])
+            out.append(self.space.settled(samples[i]))
             if len(out) == n:
                 break
-            if not ok or self.space.violation(sample) is not None:
-                continue
-            key = self._networks(row[None])[0]
-            if key not in self._seen and key not in taken:
-                taken.add(key)
-                out.append(self.space.settled(sample))
         return out
 
     def _random_new(self, n: int) -> list[Sample]:
@@ -319,7 +326,7 @@ class BaseSearch(ABC):
             everything = self.space.from_points(
                 self._rng.permutation(self.space.enumerate_points(LISTED))
             )
-            out += self._admit(everything, n - len(out), taken)
+            out += self._admit(everything, n - len(out), taken, thorough=True)
             if out or self._seen or not self.limits:
                 return out
         return out + self._repaired_new(n - len(out), taken)
@@ -332,12 +339,16 @@ class BaseSearch(ABC):
         """
         out: list[Sample] = []
         problem: InfeasibleError | None = None
-        for _ in range(_TRIES * n if self.limits else 0):
+        learned = any(self._book.is_learned(name) for name in self.limits)
+        tries = _FEW_TRIES if learned else _TRIES  # each may evaluate costs
+        for _ in range(tries * n if self.limits else 0):
             drawn = self.space.sample(1, self._rng)
             try:
-                found = repair(self.space, drawn, self.limits, self._rng)
+                found = repair(self.space, drawn, self.limits, self._rng, self._book)
             except InfeasibleError as err:
                 problem = err
+                if learned and not out:
+                    break
                 continue
             out += self._admit(found, n - len(out), taken)
             if len(out) == n:
@@ -367,6 +378,7 @@ class BaseSearch(ABC):
             "exhausted": self._exhausted,
             "objectives": [[o.metric, o.direction, o.weight] for o in self.objectives],
             "limits": self.limits,
+            "costs": self._book.state(),
             **self._state(),
         }
 
@@ -401,12 +413,15 @@ class BaseSearch(ABC):
             rng = np.random.default_rng()
             rng.bit_generator.state = state["rng"]
             seed, exhausted = int(state["seed"]), bool(state["exhausted"])
+            book = CostBook(self.space)
+            book.load_state(state.get("costs", {}))  # earlier states have none
             self._load_state(state)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
             raise FileFormatError(
                 f"a search state must be complete, but reading it gave: {err!r}."
             ) from err
         self._history, self._rng, self.seed, self._exhausted = history, rng, seed, exhausted
+        self._book = book
         self._pending = {self.space.key(s): s for s in pending}
         self._records = {self.space.key(s): i for i, (s, _) in enumerate(history)}
         everything = [*self._pending.values(), *(s for s, _ in history)]

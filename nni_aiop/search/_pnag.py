@@ -14,10 +14,14 @@ from sklearn.exceptions import NotFittedError
 from nni_aiop.search._predictor_based import Array, PredictorSearch
 from nni_aiop.spaces import (
     CodeSpace,
+    CostBook,
     LearnedCost,
+    RescaledCost,
     Sample,
+    SampleCost,
+    check_cost,
     check_limits,
-    meets_limits,
+    probable_excess,
     refuse_impossible,
 )
 
@@ -109,6 +113,9 @@ class PNAGSearch(PredictorSearch):
         for name, bounds in _read_targets(self.targets).items():
             for bound in bounds if name in self.space.costs else []:
                 check_limits(self.space, {name: bound})
+        for name in self.budgeted:
+            if name in self.space.costs:
+                check_cost(self.space, name)
 
     _kept = (
         *PredictorSearch._kept,
@@ -156,8 +163,8 @@ class PNAGSearch(PredictorSearch):
                 continue
             points = self.space.sample_points(200, np.random.default_rng(0))
             # What a random architecture keeps is possible.
-            if not meets_limits(self.space, points, {name: min(bounds)}).any():
-                refuse_impossible(self.space, {name: min(bounds)})
+            if not (probable_excess(self._book, points, {name: min(bounds)}) <= 1.0).any():
+                refuse_impossible(self.space, {name: min(bounds)}, self._book)
 
     def generate(
         self, budget: Mapping[str, float] | float, n: int = 1, **options: Any
@@ -199,14 +206,17 @@ class PNAGSearch(PredictorSearch):
         fresh = self.space.points(self.space.sample(self.pool, self._rng))
         points = np.unique(self.space.canonical_points(np.concatenate([known, fresh])), axis=0)
         codes = self.space.encode_points(points)
-        exact = [self.space.cost(name, codes) for name in self.budgeted if name in self.space.costs]
-        codes = codes[np.isfinite(exact).all(axis=0)] if exact else codes
+        known_costs = [name for name in self.budgeted if name in self.space.costs]
+        spent = [self._book.at(name, codes) for name in known_costs]
+        codes = codes[np.isfinite(spent).all(axis=0)] if spent else codes
         if len(codes) < 2:
             return []
         space, asked = self._budget_space(predictor, codes)
-        costs = {name: space.cost(name, codes) for name in self.budgeted}
+        book = self._book.of(space)
+        costs = {name: book.at(name, codes) for name in self.budgeted}
         grid = _grid(costs, asked, self.levels)
-        generator = self._trained(space, grid, codes, self._merits(predictor, codes, 0.0))
+        merits = self._merits(predictor, codes, 0.0)
+        generator = self._trained(space, grid, codes, merits, book)
         self.generator_ = generator
 
         complete = bool(asked) and len(asked) == len(costs)
@@ -214,7 +224,7 @@ class PNAGSearch(PredictorSearch):
             np.stack([asked[name] for name in costs], axis=1) if complete else grid.array
         )
         proposed = self._proposed(generator, list(budgets), known)
-        proposed = proposed[meets_limits(self.space, proposed, self.limits)]
+        proposed = proposed[probable_excess(self._book, proposed, self.limits) <= 1.0]
         if len(proposed) == 0:
             return []
         codes = self.space.encode_points(proposed)
@@ -222,7 +232,7 @@ class PNAGSearch(PredictorSearch):
         broken = np.zeros(len(codes), dtype=np.bool_)
         for constraint in self._constraints(samples, metrics):
             broken |= constraint.predict(codes).mean[:, 0] > 0
-        spent = [space.cost(name, codes) for name in self.budgeted]
+        spent = [book.at(name, codes) for name in self.budgeted]
         orders = []
         for budget in budgets:
             kept = np.ones(len(codes), dtype=np.bool_)
@@ -262,7 +272,7 @@ class PNAGSearch(PredictorSearch):
         for i, budget in enumerate(budgets):
             named = dict(zip(names, budget.tolist(), strict=True))
             parts.append(generator.draw(named, each, seed=self.seed + 1000 * self._round + i))
-            costs = np.array([generator.space.cost(name, codes) for name in names])
+            costs = np.array([generator.book.at(name, codes) for name in names])
             scores = generator.evaluator_.score(codes, budget, costs.T if names else None)
             best = self.space.from_points(known[np.argsort(-scores, kind="stable")[:_ELITE]])
             near = [n for sample in best for n in self.space.neighbours(sample)]
@@ -270,7 +280,7 @@ class PNAGSearch(PredictorSearch):
         return np.unique(self.space.canonical_points(np.concatenate(parts)), axis=0)
 
     def _trained(
-        self, space: CodeSpace, grid: BudgetGrid, codes: Array, merits: Array
+        self, space: CodeSpace, grid: BudgetGrid, codes: Array, merits: Array, book: CostBook
     ) -> ParetoGenerator:
         from nni_aiop.generators import ParetoGenerator, TrainingOptions
 
@@ -281,6 +291,7 @@ class PNAGSearch(PredictorSearch):
             training=TrainingOptions(steps=self.generator_steps, samples=16, lr=1e-2),
             evaluator={"hidden": 64, "steps": self.evaluator_steps, "batch_size": 64},
             seed=self.seed + self._round,
+            book=book,
         ).fit(codes, merits)
 
     def _merits(self, predictor: CodePredictor, codes: Array, exploration: float) -> Array:
@@ -307,14 +318,18 @@ class PNAGSearch(PredictorSearch):
             limited = [self.limits[name]] if name in self.limits else []
             asked = self.targets.get(name, limited)
             exact = self.space.costs.get(name)
-            if exact is None or self.space.cost(name, codes).min() <= 0:
+            if exact is None or self._book.at(name, codes).min() <= 0:
                 if exact is None:
                     column = predictor.metrics_.index(name)
                     scale = _range(predictor.predict(codes).mean[:, column])
                     exact = partial(_column, predictor, column)
                 else:
-                    scale = _range(self.space.cost(name, codes))
-                space.costs[name] = LearnedCost(exact, *scale)
+                    scale = _range(self._book.at(name, codes))
+                space.costs[name] = (
+                    RescaledCost(exact, *scale)
+                    if isinstance(exact, SampleCost)
+                    else LearnedCost(exact, *scale)
+                )
                 self._scales[name] = scale
                 asked = [LearnedCost.rescaled(bound, *scale) for bound in asked]
             if asked:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nni_aiop.search._acquisition import Acquisition, fine_dimensions, perturbed, too_near
 from nni_aiop.search._base import CONSTRAINT, BaseSearch, Objective, violation
-from nni_aiop.spaces import CodeSpace, Sample, meets_limits
+from nni_aiop.spaces import CodeSpace, Sample, check_cost, probable_excess
 
 if TYPE_CHECKING:
     from nni_aiop.predictors import CodePredictor, Prediction
@@ -28,6 +28,7 @@ _FEWEST = 3  # results below which a predictor is not fitted and proposals stay 
 _SLACKS = (0.0, 1.0, 0.1)  # what `log_regret` is tried with; 0 is for targets as they are
 _ENOUGH = 25  # results from which on the last of them is tried, too
 _FAILS = "fails"  # what is learned of failed evaluations, like a constraint
+_EVALUATED = 16  # costs that are evaluated for each proposal, where they are learned between
 _AT_ONCE = 16  # ranked candidates that are looked at together
 _APART = 0.05  # of a fine range, by which proposals of one network differ that are under way
 _APART_BY_MERIT = 0.25  # the same where they are chosen by a merit, not by its improvement
@@ -154,6 +155,8 @@ class PredictorSearch(BaseSearch):
             raise ValueError(f"exploration must be a finite number, but got {self.exploration}.")
         if not (self.cost is None or isinstance(self.cost, str)):
             raise ValueError(f"a cost must be a name, but got {self.cost!r}.")
+        if self.cost in self.space.costs:
+            check_cost(self.space, self.cost)
 
     def _needed(self) -> list[str]:
         names = super()._needed()
@@ -260,7 +263,7 @@ class PredictorSearch(BaseSearch):
     ) -> list[Sample]:
         """One round's proposals: the new candidates of the highest merit, one after the other."""
         points = self._candidates(predictor, samples, metrics)
-        points = points[meets_limits(self.space, points, self.limits)]
+        points = points[probable_excess(self._book, points, self.limits) <= 1.0]
         acquisition = self._acquisition(predictor, samples, metrics)
         waiting = list(self._pending.values())
         if waiting:
@@ -272,6 +275,7 @@ class PredictorSearch(BaseSearch):
         gap = _APART if self.exploration is None else _APART_BY_MERIT
         taken: set[str] = set()
         out: list[Sample] = []
+        most = self._book.n_evaluated + _EVALUATED * self._wanted
         while len(out) < self._wanted and len(points):
             ranked = self._ranked(points, acquisition)
             if waiting:
@@ -279,7 +283,7 @@ class PredictorSearch(BaseSearch):
             found: list[Sample] = []
             for start in range(0, len(ranked), _AT_ONCE):
                 chunk = self.space.from_points(ranked[start : start + _AT_ONCE])
-                if found := self._admit(chunk, 1, taken):
+                if (found := self._admit(chunk, 1, taken)) or self._book.n_evaluated > most:
                     break
             if not found:
                 break
@@ -342,7 +346,7 @@ class PredictorSearch(BaseSearch):
         top, worth_of_top = points[order[:5]], worth[order[:5]]
         for scale in _REFINED:
             moved = perturbed(self.space, top, 30, (scale, scale / 3), self._rng)
-            moved = moved[meets_limits(self.space, moved, self.limits)]
+            moved = moved[probable_excess(self._book, moved, self.limits) <= 1.0]
             both = np.concatenate([top, moved])
             worth_of_moved = acquisition.values(self.space.encode_points(moved))
             worth = np.concatenate([worth_of_top, worth_of_moved])
@@ -365,8 +369,9 @@ class PredictorSearch(BaseSearch):
         if self.cost is not None and self.cost in self.space.costs:
             from nni_aiop.search._propagation_loss import Cost
 
-            known = Cost.of(self.space, self.cost, [])
-            spent = (self.space.cost(self.cost, codes) - known.center) / known.scale
+            known = Cost.of(self.space, self.cost, [], self._book)
+            exact = self._book.estimate(self.cost, self.space.decode_points(codes))
+            spent = (exact - known.center) / known.scale
             gains = np.column_stack([gains, -spent])
             spreads = np.column_stack([spreads, np.zeros(len(spent))])
         return gains, spreads
@@ -468,6 +473,7 @@ class NCPSearch(PredictorSearch):
             optimiser="adam",
             rounding="straight-through",
             limits=self.limits,
+            book=self._book,
         )
         points, _ = run.visited
         best = [samples[i] for i in order[:_ELITE]]

@@ -39,7 +39,16 @@ from nni_aiop.search._propagation_loss import (
     propagation_loss,
     relative_cost_increase,
 )
-from nni_aiop.spaces import CodeSpace, Ordinal, Sample, check_limits, repair
+from nni_aiop.spaces import (
+    CodeSpace,
+    CostBook,
+    Ordinal,
+    Sample,
+    SampleCost,
+    check_cost,
+    check_limits,
+    repair,
+)
 
 _CHUNK = 16_384
 
@@ -82,11 +91,14 @@ class Propagation:
         codes: (T + 1, n, width) codes, the starts first; continuous unless rounded on the way.
         points: (T + 1, n, d) the architectures that they round to.
         predicted: For each task the (T + 1, n) prediction of those architectures, in its own units.
-        costs: For each of the space's costs its exact (T + 1, n) values at those architectures.
+        costs: For each of the space's costs its (T + 1, n) values at those architectures: exact, or
+            of a `SampleCost` that is limited or lowered what is learned wherever it was not
+            evaluated. Other `SampleCost`s are left out.
         merit: (T + 1, n) weighted sum of standardised predictions minus lambda times the
             standardised cost, the
             quantity that Eq. 3 climbs.
         limits: Hard upper limits on costs.
+        book: What is known of the costs; what is returned is within the limits exactly.
     """
 
     space: CodeSpace
@@ -97,10 +109,11 @@ class Propagation:
     costs: dict[str, Array]
     merit: Array
     limits: dict[str, float] = field(default_factory=dict)
+    book: CostBook | None = None
 
     @cached_property
     def feasible(self) -> NDArray[np.bool_]:
-        """(T + 1, n) whether an architecture meets the limits."""
+        """(T + 1, n) whether an architecture meets the limits, by `costs`."""
         ok = np.ones(self.merit.shape, dtype=np.bool_)
         for name, limit in self.limits.items():
             ok &= self.costs[name] <= limit
@@ -134,7 +147,7 @@ class Propagation:
         for row in points:
             try:
                 sample = self.space.decode(self.space.encode_points(row[None]))[0]
-                sample = repair(self.space, [sample], self.limits)[0]
+                sample = repair(self.space, [sample], self.limits, book=self.book)[0]
             except InfeasibleError as err:
                 problem = err
                 continue
@@ -151,7 +164,7 @@ class Propagation:
     def final(self) -> list[Sample]:
         """The architecture where each start ended, brought within the limits if it is not."""
         last = self.space.decode(self.space.encode_points(self.points[-1]))
-        return repair(self.space, last, self.limits)
+        return repair(self.space, last, self.limits, book=self.book)
 
 
 def propagate(
@@ -168,6 +181,7 @@ def propagate(
     rounding: Literal["end", "straight-through"] | int = "end",
     targets: Mapping[str, float] | None = None,
     limits: Mapping[str, float] | None = None,
+    book: CostBook | None = None,
 ) -> Propagation:
     """Edit codes towards better predicted metrics and lower cost (Ding et al. 2022, section 3.1,
     Algorithm 1).
@@ -201,6 +215,8 @@ def propagate(
             all of them
             rests. By default the targets are set anew at each step.
         limits: Hard upper limits on exact costs; what is returned never exceeds them.
+        book: What is known of the space's costs already; of a `SampleCost` a differentiable
+            stand-in is learned from it.
 
     Raises:
         ValueError: An option is not one of its choices.
@@ -214,7 +230,10 @@ def propagate(
     if len({t.name for t in tasks}) != len(tasks):
         raise SpaceError(f"tasks must have different names, but got {[t.name for t in tasks]}.")
     limits = check_limits(space, limits or {})
-    spent = None if cost is None else Cost.of(space, cost, tasks)
+    if cost in space.costs:
+        check_cost(space, cost)
+    book = book or CostBook(space)
+    spent = None if cost is None else Cost.of(space, cost, tasks, book)
     unknown = set(targets or {}) - {t.name for t in tasks} - ({cost} if cost else set())
     if unknown:
         raise SpaceError(f"targets must name tasks or the cost, but got {sorted(unknown)}.")
@@ -227,7 +246,7 @@ def propagate(
             raise SpaceError("winner-takes-all must have a cost and ordered dimensions (Eq. 4).")
         codes = torch.as_tensor(space.snap(codes.numpy()))
 
-    guards = {name: Cost.of(space, name, tasks) for name in limits}
+    guards = {name: Cost.of(space, name, tasks, book) for name in limits}
     std = torch.as_tensor(space.code_std)
     moment = torch.zeros_like(codes), torch.zeros_like(codes)
     visited = [codes.numpy()]
@@ -253,7 +272,7 @@ def propagate(
         if isinstance(rounding, int) and step % rounding == 0:
             codes = torch.as_tensor(space.snap(codes.numpy()))
         visited.append(codes.numpy())
-    return _collect(space, tasks, np.stack(visited), at_rounded, spent, lam, limits)
+    return _collect(space, tasks, np.stack(visited), at_rounded, spent, lam, limits, book)
 
 
 def _check_options(strategy: str, optimiser: str, rounding: str | int, steps: int) -> None:
@@ -350,14 +369,20 @@ def _collect(
     cost: Cost | None,
     lam: float,
     limits: dict[str, float],
+    book: CostBook,
 ) -> Propagation:
-    """Predictions and exact costs of every architecture on the way."""
+    """Predictions and costs of every architecture on the way."""
     shape = codes.shape[:2]
     points = space.normalise(space.decode_points(codes.reshape(-1, space.width)))
     unique, inverse = np.unique(points, axis=0, return_inverse=True)
     inverse = inverse.reshape(-1)
     unique_codes = space.encode_points(unique)
-    costs = {name: space.cost(name, unique_codes)[inverse].reshape(shape) for name in space.costs}
+    costs = {}
+    for name, given in space.costs.items():
+        if not isinstance(given, SampleCost):
+            costs[name] = space.cost(name, unique_codes)[inverse].reshape(shape)
+        elif name in limits or (cost is not None and cost.name == name):
+            costs[name] = book.estimate(name, unique)[inverse].reshape(shape)
     names = [t.name for t in tasks] + ([cost.name] if cost and cost.name not in costs else [])
     predicted: dict[str, Array] = {}
     known = len(at_rounded)
@@ -381,4 +406,4 @@ def _collect(
             spent = costs.get(cost.name, predicted.get(cost.name))
             merit -= task.weight * lam * cost.standardise(torch.as_tensor(spent)).numpy()
     wide = points.reshape(*shape, -1)
-    return Propagation(space, tasks, codes, wide, predicted, costs, merit, limits)
+    return Propagation(space, tasks, codes, wide, predicted, costs, merit, limits, book)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nni_aiop.errors import SpaceError
-from nni_aiop.spaces import CodeSpace, Ordinal
+from nni_aiop.spaces import CodeSpace, CostBook, Ordinal
 
 __all__ = ["Array", "Cost", "Task", "propagation_loss", "relative_cost_increase"]
 
@@ -85,8 +85,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost to lower, standardised: exact from the space, else a metric that the first task's
-    predictor learned.
+    """A cost to lower, standardised: from the space, exact or what its book has learned of it; else
+    a metric that the first task's predictor learned.
 
     Args:
         name: Name of the cost.
@@ -106,18 +106,22 @@ class Cost:
         return (value - self.center) / self.scale
 
     @classmethod
-    def of(cls, space: CodeSpace, name: str, tasks: Sequence[Task]) -> Cost:
+    def of(
+        cls, space: CodeSpace, name: str, tasks: Sequence[Task], book: CostBook | None = None
+    ) -> Cost:
         """The cost of that name.
 
         Raises:
+            InfeasibleError: See `CostBook.function`.
             SpaceError: Neither the space nor the first task's predictor knows it.
         """
         if name in space.costs:
-            codes = space.encode_points(
-                space.normalise(space.sample_points(2048, np.random.default_rng(0)))
-            )
-            values = space.cost(name, codes)
-            return cls(name, space.costs[name], float(values.mean()), float(values.std()) or 1.0)
+            book = book or CostBook(space)
+            function = book.function(name)
+            points = space.normalise(space.sample_points(2048, np.random.default_rng(0)))
+            with torch.no_grad():
+                values = function(torch.as_tensor(space.encode_points(points))).numpy()
+            return cls(name, function, float(values.mean()), float(values.std()) or 1.0)
         predictor = tasks[0].predictor
         if name not in predictor.metrics_:
             known = sorted({*space.costs, *predictor.metrics_})

@@ -13,15 +13,17 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nni_aiop.errors import InfeasibleError, SpaceError
-from nni_aiop.spaces._coding import Coding, Sample
+from nni_aiop.spaces._coding import Sample
+from nni_aiop.spaces._costed import CostedSpace, CostFunction
 from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Value
 from nni_aiop.spaces._listed import Ordinal, Subset
+from nni_aiop.spaces._sample_cost import SampleCost
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +57,7 @@ class Constraint:
     check: Callable[[Sample], bool]
 
 
-class CodeSpace(Coding):
+class CodeSpace(CostedSpace):
     """A search space, and the codes of its samples.
 
     Args:
@@ -65,18 +67,22 @@ class CodeSpace(Coding):
             hold.
         activity: Instead of `conditions`, a function from a full sample to its active labels.
         constraints: Rules that every valid sample keeps.
-        costs: Exact costs as functions of codes, torch (n, width) -> (n,), differentiable in the
-            code.
+        costs: Exact costs by name: functions of codes, torch (n, width) -> (n,), differentiable in
+            the code; or any function of a sample as a `SampleCost`, a table as a `TableCost`.
         features: What a predictor should see beside the code, torch (n, width) -> (n, f),
             differentiable.
-        graph: The compute graph of a sample's network, which may lack inactive labels.
+        graph: The compute graph of a sample's network, which may lack inactive labels. It gives the
+            space further costs, unless `costs` or labels have their names: `flops` and `macs` (both
+            are multiply-adds), `params` (a number) and `peak_memory` (bytes of activations in
+            single precision), all for the input that the graph was made for, its batch included.
+            They are computed only where they are asked for.
         key: A text (or another value with a `repr` of its own) that two samples share exactly when
             they are the same network, where that is more than equal active labels: isomorphic
             cells. `"graph"` takes the content hash of `graph`.
 
     Raises:
         SpaceError: Labels repeat, or a condition names an unknown or later parent or an illegal
-            value.
+            value; or a cost is no function.
 
     Example:
         >>> space = CodeSpace([Ordinal("depth", (1, 2, 3)), Ordinal("width", (8, 16, 32))])
@@ -94,9 +100,9 @@ class CodeSpace(Coding):
         conditions: Mapping[str, Condition | Sequence[Condition]] | None = None,
         activity: Callable[[Sample], Collection[str]] | None = None,
         constraints: Sequence[Constraint] = (),
-        costs: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        costs: Mapping[str, CostFunction | SampleCost] | None = None,
         features: Callable[[Tensor], Tensor] | None = None,
-        graph: Callable[[Mapping[str, Value]], ComputeGraph] | None = None,
+        graph: Callable[[Mapping[str, Any]], ComputeGraph] | None = None,
         key: Callable[[Sample], object] | Literal["graph"] | None = None,
     ) -> None:
         super().__init__(dimensions, name=name)
@@ -106,7 +112,7 @@ class CodeSpace(Coding):
         self._network_cache: dict[str, str] = {}
         self.activity = activity
         self.constraints = tuple(constraints)
-        self.costs = dict(costs or {})
+        self._set_costs(costs or {}, graph)
         self.features = features
         self.graph = graph
         if conditions and activity:
@@ -452,21 +458,6 @@ class CodeSpace(Coding):
                 values = index.astype(np.float64)
             points[:, j] = np.where(column == 0, d.default, values)
         return self.from_points(points)
-
-    def cost(self, name: str, codes: ArrayLike) -> Array:
-        """(n,) exact cost `name` of codes (n, width).
-
-        Raises:
-            SpaceError: The space has no such cost.
-        """
-        if name not in self.costs:
-            known = ", ".join(self.costs) or "none"
-            raise SpaceError(f"{self.name} must have the cost, but got {name!r}; it has: {known}.")
-        import torch
-
-        with torch.no_grad():
-            tensor = torch.as_tensor(np.asarray(codes, dtype=np.float64))
-            return self.costs[name](tensor).numpy().astype(np.float64)
 
     def table(self) -> Iterator[tuple[str, str, str, str]]:
         """For each dimension its label, kind, choices and when it is active, in words."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from nni_aiop.spaces._coding import Sample
+from nni_aiop.spaces._sample_cost import SampleCost
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LearnedCost"]
+__all__ = ["LearnedCost", "RescaledCost"]
 
 _LEAST = 0.01  # of a cost that runs from 1 to 2
 
@@ -29,3 +32,17 @@ class LearnedCost:
     def rescaled(bound: float, low: float, span: float) -> float:
         """A bound in the unit of such a cost."""
         return max(_LEAST, 1 + (bound - low) / span)
+
+
+class RescaledCost(SampleCost):
+    """A `SampleCost` in the unit of a `LearnedCost`, exact where the given one is."""
+
+    def __init__(self, cost: SampleCost, low: float, span: float) -> None:
+        super().__init__(cost.function, quick=cost.quick, noisy=cost.noisy, initial=cost.initial)
+        self.cost = cost
+        self.low = low
+        self.span = span
+
+    def _evaluated(self, new: Mapping[str, Sample]) -> list[float]:
+        values = self.cost.values(list(new.values()), list(new))
+        return [max(_LEAST, 1 + (v - self.low) / self.span) for v in values.tolist()]

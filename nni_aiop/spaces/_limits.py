@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,43 +11,119 @@ from numpy.typing import NDArray
 from nni_aiop.errors import InfeasibleError, SpaceError
 from nni_aiop.spaces._code_space import CodeSpace
 from nni_aiop.spaces._coding import Sample
+from nni_aiop.spaces._cost_book import CostBook
+from nni_aiop.spaces._probe import check_cost
+
+__all__ = ["check_limits", "excess", "meets_limits", "probable_excess", "repair", "within_limits"]
 
 Array = NDArray[np.float64]
+
+_MISSES = 16  # costs that are evaluated in one go and exceed a limit
+_LOOKS = 4  # such goes
+_THOROUGH = 256  # costs that are evaluated where nothing keeps its limits by the estimates
+_REPAIR = 64  # costs that are evaluated for one repair
 
 
 def check_limits(space: CodeSpace, limits: Mapping[str, float]) -> dict[str, float]:
     """The limits, as floats.
 
     Raises:
-        SpaceError: A limit is not a positive number, or names a cost that the space does not have.
+        SpaceError: A limit is not a positive number, or names a cost that the space does not have
+            or that no search can use (see `check_cost`).
     """
     out = {}
     for name, limit in limits.items():
-        if name not in space.costs:
-            known = ", ".join(space.costs) or "none"
-            raise SpaceError(
-                f"a limit must name an exact cost of {space.name}, but got {name!r}; "
-                f"it has: {known}."
-            )
+        check_cost(space, name)
         if not (math.isfinite(limit) and limit > 0):
             raise SpaceError(f"the limit on {name} must be a positive number, but got {limit}.")
         out[name] = float(limit)
     return out
 
 
-def excess(space: CodeSpace, points: Array, limits: Mapping[str, float]) -> Array:
-    """(n,) the largest ratio of a cost to its limit at each of (n, d) points; 0 without limits."""
+def excess(
+    space: CodeSpace, points: Array, limits: Mapping[str, float], book: CostBook | None = None
+) -> Array:
+    """(n,) the largest ratio of a cost to its limit at each of (n, d) points; 0 without limits.
+
+    Every cost is exact.
+    """
+    return _ratio((book or CostBook(space)).exact, points, limits)
+
+
+def probable_excess(book: CostBook, points: Array, limits: Mapping[str, float]) -> Array:
+    """(n,) the same where costs are known or quick, elsewhere the least that is still likely."""
+    return _ratio(book.optimistic, points, limits)
+
+
+def _ratio(
+    costs: Callable[[str, Array], Array], points: Array, limits: Mapping[str, float]
+) -> Array:
     ratio = np.zeros(len(points))
-    if limits:
-        codes = space.encode_points(space.canonical_points(points))
-        for name, limit in limits.items():
-            ratio = np.maximum(ratio, space.cost(name, codes) / limit)
+    for name, limit in limits.items():
+        ratio = np.maximum(ratio, costs(name, points) / limit)
     return np.where(np.isnan(ratio), np.inf, ratio)  # an unknown cost is not within a limit
 
 
-def meets_limits(space: CodeSpace, points: Array, limits: Mapping[str, float]) -> NDArray[np.bool_]:
-    """(n,) whether every cost is within its limit at each of (n, d) points."""
-    return excess(space, points, limits) <= 1.0
+def meets_limits(
+    space: CodeSpace, points: Array, limits: Mapping[str, float], book: CostBook | None = None
+) -> NDArray[np.bool_]:
+    """(n,) whether every exact cost is within its limit at each of (n, d) points."""
+    return excess(space, points, limits, book) <= 1.0
+
+
+def within_limits(
+    book: CostBook,
+    points: Array,
+    limits: Mapping[str, float],
+    wanted: Callable[[int], bool] = lambda i: True,
+    *,
+    thorough: bool = False,
+) -> Iterator[int]:
+    """The places of the points that keep the limits exactly, in the order of the points.
+
+    Costs that are learned between are evaluated when a place is asked for, and of those that
+    probably keep their limits only; few that do not after all are looked at.
+
+    Args:
+        book: The costs.
+        points: (n, d).
+        limits: Upper limits.
+        wanted: Whether a place is of use at all; asked before its costs are evaluated.
+        thorough: Whether those that probably exceed a limit follow, the least excess first.
+    """
+    learned = {name: limit for name, limit in limits.items() if book.is_learned(name)}
+    plain = {name: limit for name, limit in limits.items() if name not in learned}
+    quick = np.flatnonzero(_ratio(book.exact, points, plain) <= 1.0)
+    if not learned:
+        yield from (i for i in quick.tolist() if wanted(i))
+        return
+    left, looks = quick, _LOOKS
+    while len(left) and looks:
+        looks -= 1
+        ratios, most = np.zeros(len(left)), _MISSES
+        if all(book.is_prepared(name) for name in learned):
+            ratios = probable_excess(book, points[left], learned)
+        if (ratios <= 1.0).any():
+            order = np.flatnonzero(ratios <= 1.0)
+        elif thorough:
+            order, looks = np.argsort(ratios, kind="stable"), 0
+            most = _MISSES if any(book.is_noisy(name) for name in learned) else _THOROUGH
+        else:
+            return
+        missed, seen = 0, np.zeros(len(left), dtype=np.bool_)
+        for place in order:
+            seen[place] = True
+            i = int(left[place])
+            if not wanted(i):
+                continue
+            fresh = not all(book.is_evaluated(name, points[[i]])[0] for name in learned)
+            if excess(book.space, points[[i]], learned, book)[0] <= 1.0:
+                yield i
+                continue
+            missed += fresh
+            if missed >= most:
+                break  # what they teach is asked before any other is evaluated
+        left = left[~seen]
 
 
 def repair(
@@ -55,38 +131,71 @@ def repair(
     samples: Sequence[Sample],
     limits: Mapping[str, float],
     rng: np.random.Generator | None = None,
+    book: CostBook | None = None,
 ) -> list[Sample]:
     """Samples within the limits, reached from the given ones by single edits that lower the cost.
 
     Each edit is drawn at random from the cheaper neighbours with `rng`, and is the smallest
-    sufficient one, or else the steepest, without.
+    sufficient one, or else the steepest, without. Where costs are learned between, the estimates
+    choose among the neighbours, and every step is one of the exact costs.
 
     Raises:
         InfeasibleError: A sample has no cheaper neighbour left and still exceeds a limit; the
             message names the cheapest architecture that was reached.
     """
-    out = []
-    for sample in samples:
-        ratio = float(excess(space, space.points([sample]), limits)[0])
-        while ratio > 1.0:
-            neighbours = space.neighbours(sample)
-            ratios = excess(space, space.points(neighbours), limits) if neighbours else np.empty(0)
+    book = book or CostBook(space)
+    return [_repaired(space, sample, limits, rng, book) for sample in samples]
+
+
+def _repaired(
+    space: CodeSpace,
+    sample: Sample,
+    limits: Mapping[str, float],
+    rng: np.random.Generator | None,
+    book: CostBook,
+) -> Sample:
+    left = _REPAIR
+    ratio = float(excess(space, space.points([sample]), limits, book)[0])
+    while ratio > 1.0:
+        neighbours = space.neighbours(sample)
+        points = space.points(neighbours) if neighbours else np.empty((0, len(space)))
+        exact = np.ones(len(points), dtype=np.bool_)
+        for name in limits:
+            exact &= book.is_evaluated(name, points)
+        ratios = _ratio(book.estimate, points, limits)
+        while True:
             cheaper = np.flatnonzero(ratios < ratio * (1 - 1e-12))
-            if len(cheaper) == 0:
-                plain = space.canonical(sample)
-                code = space.encode([space.complete(plain)])
-                costs = ", ".join(f"{k} = {space.cost(k, code)[0]:.9g}" for k in limits)
-                wanted = ", ".join(f"{k} <= {v:.9g}" for k, v in limits.items())
-                shown = ", ".join(f"{k}={v}" for k, v in plain.items())
-                raise InfeasibleError(
-                    f"an architecture of {space.name} must meet {wanted}, "
-                    f"but the cheapest that was reached has {costs}: {shown}."
-                )
-            if rng is not None:
-                i = int(rng.choice(cheaper))
-            else:
-                enough = cheaper[ratios[cheaper] <= 1.0]
-                i = int(enough[ratios[enough].argmax()] if len(enough) else ratios.argmin())
-            sample, ratio = neighbours[i], float(ratios[i])
-        out.append(sample)
-    return out
+            if len(cheaper) == 0:  # so say the estimates: those that are likely wrong come first
+                cheaper = np.flatnonzero(~exact)
+                cheaper = cheaper[np.argsort(ratios[cheaper], kind="stable")[:1]]
+            if len(cheaper) == 0 or left == 0:
+                raise InfeasibleError(_unreached(space, sample, limits))
+            i = _chosen(cheaper, ratios, rng)
+            if not exact[i]:
+                left -= 1
+                ratios[i] = excess(space, points[[i]], limits, book)[0]
+                exact[i] = True
+            if ratios[i] < ratio * (1 - 1e-12):
+                break
+        sample, ratio = neighbours[i], float(ratios[i])
+    return sample
+
+
+def _chosen(cheaper: NDArray[np.intp], ratios: Array, rng: np.random.Generator | None) -> int:
+    if rng is not None:
+        return int(rng.choice(cheaper))
+    enough = cheaper[ratios[cheaper] <= 1.0]
+    among = ratios[enough].argmax() if len(enough) else ratios[cheaper].argmin()
+    return int((enough if len(enough) else cheaper)[among])
+
+
+def _unreached(space: CodeSpace, sample: Sample, limits: Mapping[str, float]) -> str:
+    plain = space.canonical(sample)
+    code = space.encode([space.complete(plain)])
+    costs = ", ".join(f"{k} = {space.cost(k, code)[0]:.9g}" for k in limits)
+    wanted = ", ".join(f"{k} <= {v:.9g}" for k, v in limits.items())
+    shown = ", ".join(f"{k}={v}" for k, v in plain.items())
+    return (
+        f"an architecture of {space.name} must meet {wanted}, "
+        f"but the cheapest that was reached has {costs}: {shown}."
+    )

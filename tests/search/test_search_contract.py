@@ -19,9 +19,32 @@ from nni_aiop.search import (
     RegularizedEvolution,
 )
 from nni_aiop.search._predictor_based import log_regret
-from nni_aiop.spaces import CodeSpace, Condition, Constraint, Continuous, Nominal, Ordinal
+from nni_aiop.spaces import (
+    CodeSpace,
+    Condition,
+    Constraint,
+    Continuous,
+    Nominal,
+    Ordinal,
+    SampleCost,
+)
 
 BUDGET = 24
+
+
+def flops(sample):
+    """What the function of codes says, of a sample."""
+    widths = [math.log2(sample[f"width{i}"] / 8) / 3 for i in (2, 3)]
+    return 1 + (sample["depth"] - 1) + sum(widths)
+
+
+COSTS = {
+    "codes": lambda c: 1 + c[:, 0] * 2 + c[:, 4] + c[:, 5],
+    "samples": SampleCost(flops),
+}
+
+
+_costs = ["codes"]  # of the spaces that tests make
 
 
 def space(**options) -> CodeSpace:
@@ -34,7 +57,7 @@ def space(**options) -> CodeSpace:
             Continuous("dropout", 0.0, 0.5),
         ],
         conditions={"width2": Condition("depth", (2, 3)), "width3": Condition("depth", (3,))},
-        costs={"flops": lambda c: 1 + c[:, 0] * 2 + c[:, 4] + c[:, 5]},
+        costs={"flops": COSTS[_costs[-1]]},
         **options,
     )
 
@@ -108,6 +131,12 @@ def run(search, n, metrics=evaluate):
 
 
 class TestContract:
+    @pytest.fixture(autouse=True, params=COSTS)
+    def costs(self, request):
+        _costs.append(request.param)
+        yield
+        _costs.pop()
+
     def test_same_seed_same_result_other_seed_another(self, make):
         first = run(make(space(), seed=7), BUDGET)
         assert first == run(make(space(), seed=7), BUDGET)

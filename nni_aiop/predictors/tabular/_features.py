@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nni_aiop.spaces import SampleCost
+
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph, Node
     from nni_aiop.spaces import CodeSpace
@@ -109,12 +111,17 @@ def _receptive_field(graph: ComputeGraph) -> float:
 
 
 def space_features(space: CodeSpace, samples: Sequence[Mapping[str, Any]]) -> Array:
-    """(n, width + costs) what a space tells of its samples: code, and logarithm of each cost.
+    """(n, width + costs) what a space tells of its samples: code, and logarithm of each cost that
+    is a function of codes.
 
     Inactive labels stand at their default, so that equal networks have equal rows.
     """
     codes = space.encode_points(space.canonical_points(space.points(samples)))
-    costs = [np.log(1 + space.cost(name, codes))[:, None] for name in space.costs]
+    costs = [
+        np.log(1 + space.cost(name, codes))[:, None]
+        for name, cost in space.costs.items()
+        if not isinstance(cost, SampleCost)
+    ]
     return np.concatenate([codes, *costs], axis=1)
 
 
