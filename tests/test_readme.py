@@ -19,6 +19,7 @@ SHOWN = {
     "With NNI": "width_1",
     "With Optuna": "width_1",
     "In a loop of your own": "width_1",
+    "A limit on your own network": "multiply-adds: {'depth'",
     "Less training for each network": "width_1",
     "Any network as a graph": "1/2 (1, 16, 112, 112) 5,419,008 MACs 480 parameters",
 }

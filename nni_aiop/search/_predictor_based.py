@@ -28,8 +28,7 @@ _FEWEST = 3  # results below which a predictor is not fitted and proposals stay 
 _SLACKS = (0.0, 1.0, 0.1)  # what `log_regret` is tried with; 0 is for targets as they are
 _ENOUGH = 25  # results from which on the last of them is tried, too
 _FAILS = "fails"  # what is learned of failed evaluations, like a constraint
-_EVALUATED = 16  # costs that are evaluated for each proposal, where they are learned between
-_AT_ONCE = 16  # ranked candidates that are looked at together
+_AT_ONCE = 16  # ranked candidates that are looked at together; costs evaluated for a proposal
 _APART = 0.05  # of a fine range, by which proposals of one network differ that are under way
 _APART_BY_MERIT = 0.25  # the same where they are chosen by a merit, not by its improvement
 _APART_FROM_KNOWN = 0.01  # the same from what was evaluated, where a merit does not see to it
@@ -160,8 +159,7 @@ class PredictorSearch(BaseSearch):
 
     def _needed(self) -> list[str]:
         names = super()._needed()
-        learned = self.cost is not None and self.cost not in self.space.costs
-        return [*names, self.cost] if learned and self.cost is not None else names
+        return names if self.cost is None or self.cost in self.space.costs else [*names, self.cost]
 
     @property
     def _batch(self) -> int:
@@ -275,7 +273,7 @@ class PredictorSearch(BaseSearch):
         gap = _APART if self.exploration is None else _APART_BY_MERIT
         taken: set[str] = set()
         out: list[Sample] = []
-        most = self._book.n_evaluated + _EVALUATED * self._wanted
+        most = self._book.n_evaluated + _AT_ONCE * self._wanted
         while len(out) < self._wanted and len(points):
             ranked = self._ranked(points, acquisition)
             if waiting:
@@ -370,10 +368,9 @@ class PredictorSearch(BaseSearch):
             from nni_aiop.search._propagation_loss import Cost
 
             known = Cost.of(self.space, self.cost, [], self._book)
-            exact = self._book.estimate(self.cost, self.space.decode_points(codes))
-            spent = (exact - known.center) / known.scale
+            spent = (self._book.at(self.cost, codes) - known.center) / known.scale
             gains = np.column_stack([gains, -spent])
-            spreads = np.column_stack([spreads, np.zeros(len(spent))])
+            spreads = np.column_stack([spreads, 0.0 * spent])
         return gains, spreads
 
     #: Options that the state carries, so that a resumed search goes on with those it began with.
