@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
-from nni_aiop.spaces import LISTED, CodeSpace, CostBook, Sample, check_limits, repair, within_limits
+from nni_aiop.spaces import (
+    LISTED,
+    CodeSpace,
+    CostBook,
+    Sample,
+    check_limits,
+    repair,
+    tabulated,
+    within_limits,
+)
 
 CONSTRAINT = "constraint:"
 """How the names of metrics begin that a feasible result has at 0 or below."""
@@ -328,6 +337,11 @@ class BaseSearch(ABC):
             )
             out += self._admit(everything, n - len(out), taken, thorough=True)
             if out or self._seen or not self.limits:
+                return out
+        elif rows := tabulated(self.space, self.limits):
+            order = self._rng.permutation(len(rows))
+            out += self._admit([rows[i] for i in order], n - len(out), taken)
+            if out or self._seen:
                 return out
         return out + self._repaired_new(n - len(out), taken)
 

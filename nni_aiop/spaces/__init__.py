@@ -13,6 +13,7 @@ from nni_aiop.spaces._limits import (
     meets_limits,
     probable_excess,
     repair,
+    tabulated,
     within_limits,
 )
 from nni_aiop.spaces._listed import Nominal, Ordinal, Subset
@@ -47,5 +48,6 @@ __all__ = [
     "refuse_impossible",
     "repair",
     "sample_costs",
+    "tabulated",
     "within_limits",
 ]

@@ -13,8 +13,17 @@ from nni_aiop.spaces._code_space import CodeSpace
 from nni_aiop.spaces._coding import Sample
 from nni_aiop.spaces._cost_book import CostBook
 from nni_aiop.spaces._probe import check_cost
+from nni_aiop.spaces._sample_cost import TableCost
 
-__all__ = ["check_limits", "excess", "meets_limits", "probable_excess", "repair", "within_limits"]
+__all__ = [
+    "check_limits",
+    "excess",
+    "meets_limits",
+    "probable_excess",
+    "repair",
+    "tabulated",
+    "within_limits",
+]
 
 Array = NDArray[np.float64]
 
@@ -62,6 +71,13 @@ def _ratio(
     for name, limit in limits.items():
         ratio = np.maximum(ratio, costs(name, points) / limit)
     return np.where(np.isnan(ratio), np.inf, ratio)  # an unknown cost is not within a limit
+
+
+def tabulated(space: CodeSpace, limits: Mapping[str, float]) -> list[Sample]:
+    """The samples of the shortest table that a limit is on: there are no others within it."""
+    tables = [space.costs[name] for name in limits]
+    listed = [cost.samples for cost in tables if isinstance(cost, TableCost)]
+    return min(listed, key=len) if listed else []
 
 
 def meets_limits(

@@ -182,6 +182,7 @@ class TableCost(SampleCost):
         self.space = space
         pairs = rows.items() if isinstance(rows, Mapping) else rows
         self.rows: dict[str, float] = {}
+        self.samples: list[Sample] = []  # of the rows that are given by them
         for row in pairs:
             try:
                 given, value = row
@@ -201,6 +202,8 @@ class TableCost(SampleCost):
                 )
             if not math.isnan(number):
                 self.rows[key] = number
+                if not isinstance(given, str):
+                    self.samples.append(space.settled(given))
         if not self.rows:
             raise SpaceError("a table of costs must hold at least one number, but holds none.")
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from nni_aiop.errors import InfeasibleError, SpaceError, UnknownCostWarning
 from nni_aiop.graphs import from_module
-from nni_aiop.search import NCPSearch, RandomSearch
+from nni_aiop.search import NCPSearch, PNAGSearch, RandomSearch, RegularizedEvolution
 from nni_aiop.search_spaces import digits
 from nni_aiop.spaces import (
     CodeSpace,
@@ -43,6 +43,10 @@ def build(sample):
         layers += [nn.Conv2d(channels, sample["width"], 3, padding=1), nn.ReLU()]
         channels = sample["width"]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
+def small_graph(sample):
+    return from_module(build(sample), (1, 3, 8, 8))
 
 
 def drawn(shape=(1, 3, 8, 8), **options):
@@ -81,6 +85,15 @@ class TestGraphs:
         copied = space.with_cost("area", SampleCost(area))
         copied.cost("flops", codes)
         assert len(made) == 18
+
+    def test_they_are_pickled_with_what_is_known(self):
+        space = CodeSpace(DIMENSIONS, graph=small_graph)
+        code = space.encode([{"depth": 2, "width": 8}])
+        flops = space.cost("flops", code)
+        other = pickle.loads(pickle.dumps(space))
+        other.costs["flops"].figures.graph = None  # nothing is made anew
+        assert other.cost("flops", code) == flops
+        assert other.cost("params", code) == space.cost("params", code)
 
     def test_what_is_given_goes_before_the_graph(self):
         space = drawn(costs={"flops": SampleCost(area)})
@@ -252,6 +265,20 @@ class TestTables:
     def test_what_is_no_table(self, rows, message):
         with pytest.raises(SpaceError, match=message):
             TableCost(CodeSpace(DIMENSIONS), rows)
+
+    @pytest.mark.parametrize("kind", [RandomSearch, NCPSearch, PNAGSearch, RegularizedEvolution])
+    def test_few_rows_of_a_large_space_are_found(self, kind):
+        space = wide()
+        samples = space.sample(9, np.random.default_rng(0))
+        costed = space.with_cost("ms", TableCost(space, [(s, i) for i, s in enumerate(samples)]))
+        search = kind(costed, limits={"ms": 5}, seed=0)
+        asked = []
+        for _ in range(8):
+            for sample in search.ask(1):
+                asked.append(sample)
+                search.tell(sample, sum(sample.values()))
+        assert sorted(map(samples.index, asked)) == [0, 1, 2, 3, 4, 5]
+        assert search.exhausted
 
     def test_networks_of_one_key_share_a_row(self):
         space = CodeSpace(
