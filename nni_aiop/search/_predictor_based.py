@@ -369,8 +369,7 @@ class PredictorSearch(BaseSearch):
 
             known = Cost.of(self.space, self.cost, [], self._book)
             spent = (self._book.at(self.cost, codes) - known.center) / known.scale
-            gains = np.column_stack([gains, -spent])
-            spreads = np.column_stack([spreads, 0.0 * spent])
+            return np.column_stack([gains, -spent]), np.column_stack([spreads, 0.0 * spent])
         return gains, spreads
 
     #: Options that the state carries, so that a resumed search goes on with those it began with.
