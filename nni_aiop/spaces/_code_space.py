@@ -78,7 +78,8 @@ class CodeSpace(CostedSpace):
             They are computed only where they are asked for.
         key: A text (or another value with a `repr` of its own) that two samples share exactly when
             they are the same network, where that is more than equal active labels: isomorphic
-            cells. `"graph"` takes the content hash of `graph`.
+            cells. It is asked of samples whose inactive labels are at their defaults. `"graph"`
+            takes the content hash of `graph`.
 
     Raises:
         SpaceError: Labels repeat, or a condition names an unknown or later parent or an illegal
@@ -304,10 +305,10 @@ class CodeSpace(CostedSpace):
         known = self._network_cache
         for i, key in enumerate(keys):
             if key not in known:
-                (sample,) = self.from_points(points[i : i + 1])
+                (sample,) = self.from_points(self.canonical_points(points[i : i + 1]))
                 if len(known) >= _MAX_CACHE:
                     known.clear()
-                known[key] = self._network_of(self.canonical(sample))
+                known[key] = self._network_of(sample)
             keys[i] = known[key]
         return keys
 
