@@ -36,7 +36,7 @@ def draw(seed: int, trial: FrozenTrial, name: str, distribution: BaseDistributio
     rng = np.random.default_rng(list(hashlib.sha256(path.encode()).digest()))
     base = _base(distribution)
     if base is None:
-        rng = np.random.default_rng([int(rng.integers(2**32)), number])
+        rng = np.random.default_rng([int(rng.integers(2**32)), trial.number])
         return _quantile(distribution, float(rng.random()))
     return _choice(distribution, int(rng.permutation(base)[number % base]))
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import random
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from nni_aiop.engines._optuna_fitting import Fitting, Proposal, Taken
 from nni_aiop.engines._optuna_learner import SpaceLearner
-from nni_aiop.engines._optuna_parameters import Parameter, parameters_of
+from nni_aiop.engines._optuna_outcomes import Outcomes, mark
+from nni_aiop.engines._optuna_parameters import parameters_of
 from nni_aiop.engines._results import settled
 from nni_aiop.errors import InfeasibleError
 from nni_aiop.search import Objective, Search
-from nni_aiop.spaces import CodeSpace, Sample, meets_limits
+from nni_aiop.search._base import CONSTRAINT
+from nni_aiop.spaces import CodeSpace, Sample
 
 __all__ = ["METRICS", "Proposal", "Session", "objectives_of", "repeated", "trials_of"]
 
@@ -31,10 +35,10 @@ METRICS = "metrics"
 _CLAIM = "nni_aiop:claim"
 
 
-_DRAWN = 100  # random completions of a partly fixed trial that are looked at together
+_REPEATS = 3  # proposals in a row that are known already, before a neighbour takes their place
 
 
-_PATIENCE = 10  # such draws before it may repeat an architecture, or exceed a limit
+_TRIED = 3  # such repeats in a row, before there is thought to be nothing else
 
 
 def trials_of(study: Study) -> list[FrozenTrial]:
@@ -53,12 +57,6 @@ def objectives_of(study: Study) -> tuple[Objective, ...]:
     )
 
 
-@dataclass(frozen=True)
-class Proposal:
-    sample: Sample
-    parameters: Mapping[str, Parameter]
-
-
 class Session:
     """A search in step with a study."""
 
@@ -73,7 +71,12 @@ class Session:
         self._learner = learner
         self._learnt: set[int] = set()
         self._told: set[int] = set()
-        self._keys: dict[int, str | None] = {}  # of finished trials
+        self._since = 0 if learner is None else learner.since
+        self._outcomes = Outcomes(space, self.parameters, self._since)
+        self._fitting = Fitting(space, search, self._outcomes)
+        self._metrics: dict[int, dict[str, float] | None] = {}  # of completed trials
+        self._ended: dict[int, Taken | None] = {}  # outcomes of finished trials
+        self._repeating: set[int] = set()  # completed trials that had what an earlier one had
         self._passed: dict[str, Sample] = {}  # asked, but taken by another worker at that time
 
     def is_of(self, study: Study) -> bool:
@@ -106,8 +109,8 @@ class Session:
             claim = trial.system_attrs.get(_CLAIM)
             # A trial that is run again carries the claim of the one that it repeats.
             if trial.number >= since and claim and claim["trial"] == trial.number:
-                asked = self.search.ask(1)
-                if not asked or self.space.key(asked[0]) != claim["asked"]:
+                first = next(self._ask(), None) if claim.get("fixed") else self._fresh(set())
+                if (None if first is None else self.space.key(first)) != claim["asked"]:
                     return False
             self._tell(trial, again)
         return True
@@ -122,39 +125,42 @@ class Session:
         if trial.number in self._told or not trial.state.is_finished():
             return
         sample = None if trial.number in again else self._sample_of(trial)
+        metrics = self._metrics_of(trial)
+        if trial.state == TrialState.COMPLETE:
+            self._metrics[trial.number] = metrics
+            if self._outcomes.learn(trial, self._claimed(trial), sample or {}):
+                self._repeating.add(trial.number)
         if sample is not None:
             self._passed.pop(self.space.key(sample), None)
             if self.space.violation(sample) is None:  # an enqueued trial may break a constraint
                 try:
-                    self.search.tell(sample, settled(self._metrics_of(trial)))
+                    self.search.tell(sample, metrics)
                 except ValueError as err:  # raised here it would end every later study, too
                     warnings.warn(f"trial {trial.number} counts as failed: {err}", stacklevel=2)
+                    self._metrics[trial.number] = None
                     self.search.tell(sample, None)
+            if trial.number >= self._since:
+                self._fitting.networks |= self._fitting.networks_of([sample])
         self._told.add(trial.number)
 
     def _metrics_of(self, trial: FrozenTrial) -> dict[str, float] | None:
-        """What the search learns from a trial; None for a failed, pruned or infeasible one."""
-        if trial.state != TrialState.COMPLETE or any(v > 0 for v in trial.constraints.values()):
+        """What the search learns from a trial; None for a failed or pruned one.
+
+        A constraint is a metric `constraint:NAME`, broken above 0. One that is NaN or infinite says
+        no more than that it is broken, so that the trial counts as failed.
+        """
+        if trial.state != TrialState.COMPLETE:
             return None
+        constraints = {}
+        for key, value in trial.constraints.items():
+            if not value < math.inf:
+                return None
+            constraints[f"{CONSTRAINT}{key}"] = 0.0 if value == -math.inf else value
         more = trial.user_attrs.get(METRICS)
         metrics = dict(more) if isinstance(more, dict) else {}
         names = [o.metric for o in self._objectives]
-        return {**metrics, **dict(zip(names, trial.values, strict=True))}
-
-    def _facts(self, trial: FrozenTrial) -> Sample:
-        """The values that the trial has already, suggested or enqueued.
-
-        Raises:
-            LookupError: One of them is not in the space.
-        """
-        facts: Sample = {}
-        fixed = trial.system_attrs.get("fixed_params", {})
-        for label, parameter in self.parameters.items():
-            if label in trial.params:
-                facts[label] = parameter.read(trial.params[label], trial.distributions[label])
-            elif label in fixed:
-                facts[label] = parameter.read(fixed[label])
-        return facts
+        metrics |= dict(zip(names, trial.values, strict=True))
+        return settled({**metrics, **constraints})
 
     def _claimed(self, trial: FrozenTrial) -> Sample:
         claim = trial.system_attrs.get(_CLAIM) or {"params": {}}
@@ -168,7 +174,7 @@ class Session:
     def _sample_of(self, trial: FrozenTrial) -> Sample | None:
         """The architecture (its active labels) of a trial; None where unknown or illegal."""
         try:
-            sample = {**self._claimed(trial), **self._facts(trial)}
+            sample = {**self._claimed(trial), **self._fitting.facts(trial)}
         except LookupError:
             return None
         if not sample:
@@ -181,19 +187,28 @@ class Session:
 
     # --- asking ---
 
-    def _taken(self, trials: Sequence[FrozenTrial], trial: FrozenTrial) -> set[str]:
-        """Keys of the architectures of all other trials."""
-        keys = (self._key_of(other) for other in trials if other.number != trial.number)
-        return {key for key in keys if key is not None}
+    def _taken(self, trials: Sequence[FrozenTrial], trial: FrozenTrial) -> set[Taken]:
+        """Outcomes of all other trials but the completed ones that were told."""
+        out = set()
+        for other in trials:
+            told = other.state == TrialState.COMPLETE and other.number in self._told
+            if other.number != trial.number and not told:
+                outcome = self._outcome_of(other)
+                if outcome is not None:
+                    out.add(outcome)
+        return out
 
-    def _key_of(self, trial: FrozenTrial) -> str | None:
-        if trial.number in self._keys:
-            return self._keys[trial.number]
+    def _outcome_of(self, trial: FrozenTrial) -> Taken | None:
+        if trial.number in self._ended:
+            return self._ended[trial.number]
+        self._outcomes.see(trial)
         sample = self._sample_of(trial)
-        key = None if sample is None else self.space.key(sample)
+        outcome = None
+        if sample is not None:
+            outcome = frozenset(self._outcomes.of(sample, trial.params).items())
         if trial.state.is_finished():
-            self._keys[trial.number] = key
-        return key
+            self._ended[trial.number] = outcome
+        return outcome
 
     def propose(
         self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
@@ -203,90 +218,149 @@ class Session:
         Raises:
             InfeasibleError: There never was anything to propose.
         """
-        try:
-            facts = self._facts(trial)
-        except LookupError:  # an illegal enqueued value does not become part of a claim
-            facts = {}
+        facts = self._fitting.facts(trial, legal=True)
         if trial.system_attrs.get(_CLAIM):  # run again: go on with what the killed worker claimed
-            return self._proposal({**self._claimed(trial), **facts})
+            return self._proposal({**self._claimed(trial), **facts}, trial)
         if facts and self.space.canonical(facts).keys() <= facts.keys():
-            return self._proposal(facts)
+            return self._proposal(facts, trial)
         for attempt in itertools.count(1):
             taken = self._taken(trials, trial)
-            chosen = self._next(taken, facts, trial.number)
-            if chosen is None:
-                if not taken:
+            proposal = self._next(taken, facts, trial)
+            if proposal is None:
+                if not (taken or self._metrics):
                     raise InfeasibleError(
                         f"{self.space.name} must have a sample within the limits "
                         f"{getattr(self.search, 'limits', {})}, but has none."
                     )
                 return None
-            asked, sample = chosen
-            key = self.space.key(sample)
-            self._write_claim(study, trial, asked, sample)
+            self._write_claim(study, trial, proposal)
             trials = trials_of(study)
-            if key in taken or key not in self._taken(trials, trial):
-                return self._proposal(sample)
+            mine = frozenset(proposal.outcome.items())
+            if mine in taken or mine not in self._taken(trials, trial):
+                return proposal
             # Another worker claims the same, and may have seen this claim as well: both step back,
             # and whoever comes first after a while of chance takes it.
             study._storage.set_trial_system_attr(trial._trial_id, _CLAIM, None)
-            self._passed[self.space.key(asked)] = asked
+            if proposal.asked is not None:
+                self._passed[self.space.key(proposal.asked)] = proposal.asked
             time.sleep(random.uniform(0.0, 0.02 * attempt))
             trials = trials_of(study)
         raise AssertionError("unreachable: the loop is endless")
 
-    def _write_claim(self, study: Study, trial: FrozenTrial, asked: Sample, sample: Sample) -> None:
+    def _write_claim(self, study: Study, trial: FrozenTrial, proposal: Proposal) -> None:
+        sample, asked = proposal.sample, proposal.asked
         claim: Any = {
             "trial": trial.number,
-            "asked": self.space.key(asked),
+            "asked": None if asked is None else self.space.key(asked),
+            "fixed": proposal.fixed,
             "params": {label: self.parameters[label].to_param(v) for label, v in sample.items()},
         }
         study._storage.set_trial_system_attr(trial._trial_id, _CLAIM, claim)
 
-    def _proposal(self, sample: Sample) -> Proposal:
-        return Proposal(self.space.canonical(sample), self.parameters)
+    def _proposal(
+        self, sample: Sample, trial: FrozenTrial, asked: Sample | None = None, fixed: bool = False
+    ) -> Proposal:
+        sample = self.space.canonical(sample)
+        return Proposal(sample, self._outcomes.of(sample, trial.params), asked, fixed)
 
-    def _next(self, taken: set[str], facts: Sample, number: int) -> tuple[Sample, Sample] | None:
-        """What was asked, and the same with the facts, which nobody has; None: exhausted."""
-        fixed = any(self.parameters[label].dimension.size > 1 for label in facts)
+    def _next(self, taken: set[Taken], facts: Sample, trial: FrozenTrial) -> Proposal | None:
+        """What was asked, with the facts, which nobody has; None: exhausted."""
+        given = (*facts, *self._outcomes.elsewhere)
+        fixed = any(self.parameters[label].dimension.size > 1 for label in given)
+        if fixed:
+            asked = next(itertools.chain(list(self._passed.values()), self._ask()), None)
+            sample = self._fitting.completed(asked, facts, taken, trial)
+        else:
+            asked = self._fresh(taken)
+            sample = asked
+            if asked is None or not self._fitting.is_new(self._outcomes.of(asked), taken):
+                sample = self._fitting.completed(asked, facts, taken, trial, new=True)
+            if sample is None:
+                sample = self._untold(asked)
+        if sample is None:
+            return None
+        if asked is not None:
+            self._passed.pop(self.space.key(asked), None)
+        return self._proposal(sample, trial, asked, fixed)
+
+    def _untold(self, asked: Sample | None) -> Sample | None:
+        """What should repeat another trial: perhaps the objective allows more than it did; None
+        where it hardly does, or where nothing was left out."""
+        latest = sorted(self._metrics)[-_TRIED:]
+        if len(latest) == _TRIED and self._repeating.issuperset(latest):
+            return None
+        base = None if self._learner is None else self._learner.base
+        if base is None or base is self.space:
+            return asked
+        (sample,) = base.sample(1, np.random.default_rng(len(self._told)))
+        return sample
+
+    def _fresh(self, taken: set[Taken]) -> Sample | None:
+        """What is asked next that nobody has, or a repeat after many; None where there is none."""
+        repeats = 0
         for asked in itertools.chain(list(self._passed.values()), self._ask()):
-            sample = self._completed(asked, facts, taken, number) if fixed else asked
             key = self.space.key(asked)
-            if fixed or key not in taken:
-                self._passed.pop(key, None)
-                return asked, self.space.canonical(sample)
-            self._passed[key] = asked
+            outcome = self._outcomes.of(asked)
+            number = self._outcomes.repeated(outcome)
+            if number is None and frozenset(outcome.items()) in taken:
+                self._passed[key] = asked
+                continue
+            repeats += number is not None
+            if number is None or repeats > _REPEATS:
+                return asked
+            self._passed.pop(key, None)
+            # To the objective it is what that trial had, so that its result is known already.
+            self.search.tell(asked, self._metrics[number])
         return None
-
-    def _completed(self, asked: Sample, facts: Sample, taken: set[str], number: int) -> Sample:
-        """The facts with the rest of what was asked, or else with a random rest.
-
-        It is valid, within the limits and new; where no such rest turns up, the facts are the
-        user's order: it may be taken by another trial, else exceed a limit, else be invalid.
-        """
-        merged = {**asked, **facts}
-        limits = getattr(self.search, "limits", {})
-        rng = np.random.default_rng(number)
-        repeating: Sample = {}
-        exceeding: Sample = {}
-        drawn = [merged]
-        for _ in range(_PATIENCE + 1):
-            valid = [s for s in drawn if self.space.violation(s) is None]
-            within = meets_limits(self.space, self.space.points(valid), limits) if valid else ()
-            for sample, ok in zip(valid, within, strict=True):
-                if not ok:
-                    exceeding = exceeding or sample
-                elif self.space.key(sample) in taken:
-                    repeating = repeating or sample
-                else:
-                    return sample
-            with contextlib.suppress(InfeasibleError):  # nothing valid is found by chance
-                drawn = [{**s, **facts} for s in self.space.sample(_DRAWN, rng)]
-        return repeating or exceeding or merged
 
     def _ask(self) -> Iterator[Sample]:
         while asked := self.search.ask(1):
             yield asked[0]
+
+    # --- suggesting ---
+
+    def suggested(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        proposal: Proposal,
+        label: str,
+        distribution: BaseDistribution,
+    ) -> Any:
+        """The parameter of a proposal; where the trial has or allows another one than it should,
+        the rest is fitted to that.
+
+        Raises:
+            LookupError: The space has no such label.
+        """
+        parameter = self.parameters[label]
+        param: Any = None
+        if label in proposal.sample:
+            with contextlib.suppress(LookupError):
+                param = parameter.write(proposal.sample[label], distribution)
+        has = {x: mark(p) for x, p in trial.params.items() if x in self.parameters}
+        if param is not None:
+            has[label] = mark(param)
+        if param is not None and has.items() <= proposal.outcome.items():
+            return param
+        taken = self._taken(trials_of(study), trial)
+        outcome = {**proposal.outcome, **has}
+        if param is None or not self._fitting.is_new(outcome, taken):
+            sample, found = self._fitting.refitted(taken, trial, proposal, label, distribution)
+            if found is not None:
+                param, proposal.sample = found, sample
+        if param is None:
+            raise LookupError(label)
+        proposal.outcome = {**self._outcomes.of(proposal.sample, trial.params), label: mark(param)}
+        with contextlib.suppress(LookupError):
+            value = parameter.read(param, distribution)
+            proposal.sample = {
+                **proposal.sample,
+                **self._fitting.facts(trial, legal=True),
+                label: value,
+            }
+            self._write_claim(study, trial, proposal)
+        return param
 
 
 def repeated(trials: Sequence[FrozenTrial]) -> set[int]:

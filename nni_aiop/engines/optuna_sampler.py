@@ -46,9 +46,16 @@ class SearchSampler(BaseSampler):
 
     It suggests the labels of the search's space, whatever distributions the objective names them
     with; labels that the space does not have are drawn at random. Trials that failed or were
-    pruned, and those that broke a constraint (`Trial.set_constraint`), count as failed: they are
-    neither learnt from nor proposed again. Enqueued values, and those of a trial that is run again,
-    are passed through. When a given space is exhausted the study is stopped.
+    pruned are neither learnt from nor proposed again. A constraint (`Trial.set_constraint`) is told
+    to the search as the metric `constraint:NAME`, broken above 0. Enqueued values, and those of a
+    trial that is run again, are passed through. When a given space is exhausted the study is
+    stopped.
+
+    What counts is what a trial really gets: its values are those of the objective's own ranges and
+    steps, another sampler may fix some of them, and labels that are not asked for tell no two
+    trials apart. The objective may change on the way (labels dropped, renamed, added, ranges that
+    become others, conditions): what its latest trials ask for is searched, and what was evaluated
+    before the change may be evaluated again.
 
     Run in series, a study with a seed is exactly reproducible, also when it is interrupted and goes
     on with a new sampler; run in parallel it never repeats an architecture, but its order depends
@@ -59,7 +66,7 @@ class SearchSampler(BaseSampler):
             `(space, *, objectives, seed)`.
         space: Where a made search searches: a CodeSpace or an NNI ModelSpace. None learns the space
             from completed trials: the first trials are random, and the search is made anew when a
-            label, a range or a condition turns up that was not known.
+            label, a range or a condition turns up that was not known, or is there no more.
         seed: Of a made search, and of values outside the space; None for a fresh one.
         graph: From a sample (the labels and values that the objective gets) to the compute graph of
             its network: the space has then the exact costs `flops` (multiply-adds), `params` and
@@ -104,7 +111,7 @@ class SearchSampler(BaseSampler):
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._session: Session | None = None
-        self._proposals: dict[tuple[BaseStorage, int], Proposal | None] = {}
+        self._proposals: dict[tuple[BaseStorage, int], tuple[Session, Proposal] | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks do not travel, and the books are written again from the study.
@@ -160,12 +167,13 @@ class SearchSampler(BaseSampler):
             InfeasibleError: No architecture meets the search's limits.
             ValueError: The study's directions are not those of the search's objectives.
         """
-        proposal = self._proposal(_whole(study), trial)
-        if proposal is not None and param_name in proposal.sample:
-            with contextlib.suppress(LookupError):
-                return proposal.parameters[param_name].write(
-                    proposal.sample[param_name], param_distribution
-                )
+        study = _whole(study)
+        with self._lock:
+            proposed = self._proposal(study, trial)
+            if proposed is not None:
+                session, proposal = proposed
+                with contextlib.suppress(LookupError):
+                    return session.suggested(study, trial, proposal, param_name, param_distribution)
         return draw(self._seed, trial, param_name, param_distribution)
 
     def after_trial(
@@ -181,7 +189,7 @@ class SearchSampler(BaseSampler):
 
     # --- proposals ---
 
-    def _proposal(self, study: Study, trial: FrozenTrial) -> Proposal | None:
+    def _proposal(self, study: Study, trial: FrozenTrial) -> tuple[Session, Proposal] | None:
         """What the trial should evaluate, claimed for it; None where no space is known yet."""
         identity = _identity(study, trial)
         with self._lock:
@@ -193,7 +201,9 @@ class SearchSampler(BaseSampler):
                     with contextlib.suppress(RuntimeError):  # outside of `study.optimize`
                         study.stop()
                     raise optuna.TrialPruned(f"every architecture of {self._space} is taken.")
-                self._proposals[identity] = proposal
+                self._proposals[identity] = (
+                    None if session is None or proposal is None else (session, proposal)
+                )
             return self._proposals[identity]
 
     def _in_step(self, study: Study, trials: list[FrozenTrial]) -> Session | None:
@@ -211,14 +221,15 @@ class SearchSampler(BaseSampler):
         """A new session; it repeats the study's asking where that gives the same proposals."""
         learner, since = None, 0
         space = self._space
-        if space is None:
-            learner = SpaceLearner()
+        if self._given is None:
+            learner = SpaceLearner(space)
             for trial in trials:
                 if trial.state == TrialState.COMPLETE and learner.add(trial):
                     since = trial.number + 1
             space = learner.space
-            if space is None:
-                return None
+        if space is None:
+            return None
+        if self._space is None:
             space = space.with_known(self._costs)
         for first in (since, math.inf) if repeat else (math.inf,):
             session = Session(study, space, self._made(study, space), learner)

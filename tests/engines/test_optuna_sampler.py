@@ -113,7 +113,7 @@ def test_asking_and_telling_alternate_and_pair_sample_and_metric() -> None:
         assert metrics == {"default": merit(sample)}
 
 
-def test_failed_pruned_nan_and_infeasible_trials_are_told_as_failures() -> None:
+def test_failed_pruned_and_nan_trials_are_told_as_failures_and_constraints_as_metrics() -> None:
     search = in_order()
     sampler = SearchSampler(search)
     study = study_of(sampler)
@@ -134,8 +134,9 @@ def test_failed_pruned_nan_and_infeasible_trials_are_told_as_failures() -> None:
     study.optimize(troubled, n_trials=6, catch=(RuntimeError,))
     sampler.catch_up(study)
     told = [metrics for kind, _, metrics in search.events if kind == "tell"]
-    assert told[:4] == [None] * 4
-    assert [m["flops"] for m in told[4:]] == [7.0, 7.0]
+    assert told[:3] == [None] * 3
+    assert [m["constraint:latency"] for m in told[3:]] == [1.0, -1.0, -1.0]
+    assert [m["flops"] for m in told[3:]] == [7.0, 7.0, 7.0]
     assert len(set(keys(study))) == 6
 
 
