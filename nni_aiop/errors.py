@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "MissingPackageError",
     "SpaceError",
     "UnknownCostWarning",
+    "did_you_mean",
+    "refuse_unknown",
     "require",
 ]
 
@@ -58,3 +62,24 @@ def require(module: str, extra: str) -> ModuleType:
             f"{module!r} must be importable here, but is not ({err}): "
             f"install it with  pip install 'nni-aiop[{extra}]'"
         ) from err
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A question that names what is nearest to a name; empty where nothing is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuses options that are not among the known ones, with the nearest of them.
+
+    Raises:
+        TypeError: One is unknown.
+    """
+    names = sorted(known)
+    for name in given:
+        if name not in names:
+            raise TypeError(
+                f"an option of {what} must be one of {', '.join(names)}, "
+                f"but got {name!r}{did_you_mean(name, names)}."
+            )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from nni_aiop import search
 from nni_aiop.engines.nni_strategy import SearchStrategy
+from nni_aiop.search._options import check_options
 from nni_aiop.spaces import Sample, SampleCost
 from nni_aiop.strategies._options import NCPOptions, PNAGOptions
 
@@ -41,6 +42,7 @@ class _Strategy(SearchStrategy):
         costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
         **options: Any,
     ) -> None:
+        check_options(self._search, options)
         super().__init__(
             partial(self._search, **options),
             state=state,

@@ -17,8 +17,9 @@ from nni_aiop.engines._nni import importing_nni, numbers
 from nni_aiop.engines._results import settled
 from nni_aiop.engines._state import read_state, write_state
 from nni_aiop.engines.nni_json import code_space_from_json, nest, unnest
-from nni_aiop.errors import SpaceError
+from nni_aiop.errors import SpaceError, did_you_mean
 from nni_aiop.spaces import CodeSpace, Sample
+from nni_aiop.strategies._options import NCPOptions, check_light
 
 if TYPE_CHECKING:
     from nni_aiop.search import NCPSearch, Search
@@ -159,7 +160,8 @@ class NCPTuner(SearchTuner):
         options: Further arguments of `NCPSearch`, `budget` and `seed` above all; see `NCPOptions`.
 
     Raises:
-        ValueError: An argument is illegal; raised when NNI tells the search space.
+        TypeError, ValueError: An argument is unknown or illegal; one that depends on the search
+            space is told when NNI tells that.
     """
 
     def __init__(
@@ -170,7 +172,20 @@ class NCPTuner(SearchTuner):
         objectives: Mapping[str, Literal["maximize", "minimize"]] | None = None,
         **options: Any,
     ) -> None:
+        check_light(options, NCPOptions, "NCPTuner", also=("seed", "pareto"))
         wanted = objectives or {"default": optimize_mode}
+        if not isinstance(wanted, Mapping):
+            raise TypeError(
+                f"objectives must be directions by the names of metrics, but got {wanted!r:.80}."
+            )
+        for name, direction in wanted.items():
+            if direction not in ("maximize", "minimize"):
+                raise ValueError(
+                    f"{name} must be maximized or minimized (maximize, minimize), "
+                    f"but got {direction!r}{did_you_mean(direction, ('maximize', 'minimize'))}."
+                )
+        if warmup is not None and not (isinstance(warmup, float) and 0 < warmup < 1):
+            raise ValueError(f"warmup must be a share in (0, 1), but got {warmup!r}.")
         super().__init__(partial(_ncp, objectives=dict(wanted), warmup=warmup, **options))
 
 

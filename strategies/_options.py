@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from nni_aiop.errors import refuse_unknown
 
 if TYPE_CHECKING:
     from nni_aiop.predictors import CodePredictor
     from nni_aiop.search import RandomWarmup
     from nni_aiop.spaces import CodeSpace
 
-__all__ = ["NCPOptions", "PNAGOptions"]
+__all__ = ["NCPOptions", "PNAGOptions", "check_light"]
 
 
 class NCPOptions(TypedDict, total=False):
@@ -87,3 +89,32 @@ class PNAGOptions(TypedDict, total=False):
     drawn: int
     evaluator_steps: int
     generator_steps: int
+
+
+def check_light(
+    options: Mapping[str, Any], known: type[Any], owner: str, *, also: Sequence[str] = ()
+) -> None:
+    """Refuses options by name and kind, where the search may not be imported yet.
+
+    Args:
+        options: The options.
+        known: A TypedDict of them: what is an `int` there is at least 1, a `float` a number.
+        owner: Whose options they are.
+        also: Further names.
+
+    Raises:
+        TypeError: An option is unknown or no number.
+        ValueError: A number is outside its range.
+    """
+    kinds = {
+        name: getattr(kind, "__forward_arg__", "") for name, kind in known.__annotations__.items()
+    }
+    refuse_unknown(owner, options, (*kinds, *also))
+    for name, value in options.items():
+        kind = kinds.get(name)
+        if kind in ("int", "float") and (
+            not isinstance(value, (int, float)) or isinstance(value, bool)
+        ):
+            raise TypeError(f"{name} must be a number, but got {value!r:.80}.")
+        if kind == "int" and not value >= 1:
+            raise ValueError(f"{name} must be at least 1, but got {value}.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.errors import SpaceError
 from nni_aiop.search import NCPSearch, Objective, PNAGSearch
+from nni_aiop.search._options import check_options
 from nni_aiop.spaces import CodeSpace, Sample, SampleCost
 from nni_aiop.strategies._options import NCPOptions, PNAGOptions
 
@@ -44,6 +45,7 @@ class NCPSampler(SearchSampler):
     Raises:
         SpaceError: Limits are given without a space, graph or costs that know them, or name a cost
             that the space does not have.
+        TypeError, ValueError: An option is unknown or illegal.
 
     Example:
         >>> import optuna
@@ -65,18 +67,31 @@ class NCPSampler(SearchSampler):
         costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
         **options: Unpack[NCPOptions],
     ) -> None:
-        make: Callable[..., NCPSearch] = partial(
-            _search,
-            weights=None if weights is None else tuple(weights),
-            pareto=pareto,
-            **options,
-        )
+        check_options(NCPSearch, options)
+        weights = _checked_weights(weights)
+        if pareto is not None and not isinstance(pareto, bool):
+            raise TypeError(f"pareto must be True, False or None, but got {pareto!r}.")
+        make: Callable[..., NCPSearch] = partial(_search, weights=weights, pareto=pareto, **options)
         super().__init__(make, space, seed=seed, graph=graph, costs=costs)
         _require_known(space, options.get("limits"), self._costs)
         if self._space is not None:
             # Wrong arguments are told here, not in the first trial.
             names = [f"objective_{i}" for i in range(len(weights or (1.0,)))]
             make(self._space, objectives=[Objective(name) for name in names], seed=0)
+
+
+def _checked_weights(weights: Sequence[float] | None) -> tuple[float, ...] | None:
+    """The weights of objectives.
+
+    Raises:
+        ValueError: One is not a positive number.
+    """
+    if weights is None:
+        return None
+    try:
+        return tuple(Objective("weighed", weight=w).weight for w in weights)
+    except TypeError as err:
+        raise ValueError(f"weights must be positive numbers, but got {weights!r}.") from err
 
 
 def _search(
@@ -120,6 +135,7 @@ class PNAGSampler(SearchSampler):
     Raises:
         SpaceError: Limits are given without a space, graph or costs that know them, or name a cost
             that the space does not have.
+        TypeError, ValueError: An option is unknown or illegal.
 
     Example:
         >>> import optuna
@@ -139,6 +155,7 @@ class PNAGSampler(SearchSampler):
         costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
         **options: Unpack[PNAGOptions],
     ) -> None:
+        check_options(PNAGSearch, options)
         make: Callable[..., PNAGSearch] = partial(PNAGSearch, **options)
         super().__init__(make, space, seed=seed, graph=graph, costs=costs)
         _require_known(space, options.get("limits"), self._costs)

@@ -7,10 +7,12 @@ scikit-learn) is imported before the first trial is assessed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from nni_aiop.engines._nni import importing_nni, numbers
+from nni_aiop.errors import did_you_mean, refuse_unknown
 
 if TYPE_CHECKING:
     from nni_aiop.predictors.tabular import EarlyStopping
@@ -19,6 +21,33 @@ with importing_nni():
     from nni.assessor import Assessor, AssessResult
 
 __all__ = ["EarlyStoppingAssessor"]
+
+
+#: The options of `EarlyStopping`, which is not imported yet, and what they must be.
+_OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "confidence": ("a number that lies in [0.5, 1)", lambda x: 0.5 <= x < 1),
+    "startup": ("a whole number of at least 4", lambda x: x >= 4 and x == int(x)),
+    "min_epochs": ("a whole number of at least 0", lambda x: x >= 0 and x == int(x)),
+    "max_std": ("a positive number", lambda x: x > 0),
+    "refit": ("a number of at least 0", lambda x: x >= 0),
+    "regressor": ("a function of a seed", callable),
+    "seed": ("a whole number", lambda x: x == int(x)),
+}
+
+
+def _check(mode: str, options: dict[str, Any]) -> None:
+    modes = ("maximize", "minimize")
+    if mode not in modes:
+        raise ValueError(
+            f"optimize_mode must be maximize or minimize, but got {mode!r}"
+            f"{did_you_mean(mode, modes)}."
+        )
+    refuse_unknown("EarlyStoppingAssessor", options, _OPTIONS)
+    for name, value in options.items():
+        rule, holds = _OPTIONS[name]
+        plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (plain or name == "regressor") or not holds(value):
+            raise ValueError(f"{name} must be {rule}, but got {value!r:.80}.")
 
 
 class EarlyStoppingAssessor(Assessor):  # type: ignore[misc]
@@ -33,13 +62,14 @@ class EarlyStoppingAssessor(Assessor):  # type: ignore[misc]
         options: Further arguments of `EarlyStopping`.
 
     Raises:
-        ValueError: An argument is illegal; raised when the first trial is assessed.
+        TypeError, ValueError: An argument is unknown or illegal.
     """
 
     def __init__(
         self, optimize_mode: Literal["maximize", "minimize"] = "maximize", **options: Any
     ) -> None:
         super().__init__()
+        _check(optimize_mode, options)
         self.optimize_mode = optimize_mode
         self.options = options
         self._curves: dict[str, list[float]] = {}

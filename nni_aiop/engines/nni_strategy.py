@@ -31,6 +31,7 @@ from nni_aiop.engines._state import read_state, write_state
 from nni_aiop.engines.nni_space import code_space_from_nni
 from nni_aiop.errors import AiopError, FileFormatError
 from nni_aiop.search import Objective, Search
+from nni_aiop.search._options import check_options
 from nni_aiop.spaces import CodeSpace, Sample, SampleCost
 
 with importing_nni():
@@ -97,11 +98,16 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
         costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
     ) -> None:
         super().__init__()
-        if max_trials is not None and max_trials < 1:
-            raise ValueError(f"max_trials must be at least 1, but got {max_trials}.")
+        if not (hasattr(search, "ask") or callable(search)):
+            raise TypeError(f"a search, or what makes one, must be given, but got {search!r:.80}.")
+        if max_trials is not None and not (isinstance(max_trials, int) and max_trials >= 1):
+            raise ValueError(f"max_trials must be at least 1, but got {max_trials!r}.")
+        if not (on_result is None or callable(on_result)):
+            raise TypeError(f"on_result must be a function, but got {on_result!r:.80}.")
         self._is_made = hasattr(search, "ask") and not isinstance(search, type)
         if self._is_made and getattr(search, "space", None) and not (example is costs is None):
             raise ValueError("a search brings its own space, but got also example or costs.")
+        check_options(search, {})
         self.search = search
         self.example = example
         self.costs = costs

@@ -12,7 +12,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nni_aiop.engines.optuna_space import sample_of
+from nni_aiop.errors import refuse_unknown
 from nni_aiop.predictors.tabular import EarlyStopping, sample_features
+from nni_aiop.search._options import check_value, options_of
 from nni_aiop.spaces import CodeSpace
 
 __all__ = ["EarlyStoppingPruner"]
@@ -34,6 +36,7 @@ class EarlyStoppingPruner(BasePruner):
 
     Raises:
         ValueError: An option is illegal, or a space and a scheme are given.
+        TypeError: An option is unknown or of another type, or the space is no CodeSpace.
 
     Example:
         >>> study = optuna.create_study(pruner=EarlyStoppingPruner(space))  # doctest: +SKIP
@@ -48,7 +51,16 @@ class EarlyStoppingPruner(BasePruner):
     ) -> None:
         if space is not None and scheme is not None:
             raise ValueError("what is known of a trial is a space or a scheme, but got both.")
-        EarlyStopping(**options)  # wrong arguments are told here, not in the first trial
+        if not isinstance(space, (CodeSpace, type(None))):
+            raise TypeError(f"a space must be a CodeSpace, but got {space!r:.80}.")
+        if scheme is not None and not callable(scheme):
+            raise TypeError(f"a scheme must be a function of a trial, but got {scheme!r:.80}.")
+        # Wrong arguments are told here, not in the first trial.
+        known = options_of(EarlyStopping)
+        refuse_unknown("EarlyStoppingPruner", options, known)
+        for name, value in options.items():
+            check_value(name, value, known[name])
+        EarlyStopping(**options)
         self.space = space
         self.scheme = scheme
         self.options = options

@@ -31,6 +31,7 @@ from nni_aiop.engines._optuna_draws import draw
 from nni_aiop.engines._optuna_learner import SpaceLearner
 from nni_aiop.engines._optuna_session import Proposal, Session, objectives_of, trials_of
 from nni_aiop.search import Search
+from nni_aiop.search._options import check_options
 from nni_aiop.spaces import CodeSpace, Sample, SampleCost, graph_costs, sample_costs
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class SearchSampler(BaseSampler):
     Raises:
         SpaceError: A cost is no function.
         ValueError: A search was given together with a space, a graph or costs, which it has itself.
+        TypeError: There is no search, the space is none, or an option is unknown (of a class, or of
+            a `functools.partial` of one).
     """
 
     def __init__(
@@ -93,6 +96,11 @@ class SearchSampler(BaseSampler):
         self._given: Any = None
         self._factory: Any = None
         if isinstance(search, type) or not hasattr(search, "ask"):
+            if not callable(search):
+                raise TypeError(
+                    f"a search, or what makes one, must be given, but got {search!r:.80}."
+                )
+            check_options(search, {})
             self._factory = search
             self._space = _as_code_space(space)
             if self._space is not None:
@@ -254,6 +262,8 @@ class SearchSampler(BaseSampler):
 def _as_code_space(space: Any) -> CodeSpace | None:
     if space is None or isinstance(space, CodeSpace):
         return space
+    if isinstance(space, (str, Mapping, Sequence)):
+        raise TypeError(f"a space must be a CodeSpace or an NNI ModelSpace, but got {space!r:.80}.")
     from nni_aiop.engines.nni_space import code_space_from_nni
 
     return code_space_from_nni(space)

@@ -60,6 +60,8 @@ class Objective:
     @classmethod
     def of(cls, given: Objective | str) -> Objective:
         """An objective from itself or from the name of a metric to maximise."""
+        if not isinstance(given, (Objective, str)):
+            raise ValueError(f"an objective must be one or a metric's name, but got {given!r}.")
         return given if isinstance(given, Objective) else cls(given)
 
 
@@ -118,6 +120,8 @@ class BaseSearch(ABC):
         seed: int = 0,
         repeat_networks: bool = False,
     ) -> None:
+        if isinstance(objectives, (str, Objective)):
+            raise ValueError(f"objectives must be a list of them, but got {objectives!r} alone.")
         self.space = space
         self.objectives = tuple(Objective.of(o) for o in objectives)
         names = [o.metric for o in self.objectives]
