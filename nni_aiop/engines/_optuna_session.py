@@ -26,13 +26,14 @@ from nni_aiop.search import Objective, Search
 from nni_aiop.search._base import CONSTRAINT
 from nni_aiop.spaces import CodeSpace, Sample
 
-__all__ = ["METRICS", "Proposal", "Session", "objectives_of", "repeated", "trials_of"]
+__all__ = ["CLAIM", "METRICS", "Proposal", "Session", "objectives_of", "repeated", "trials_of"]
 
 #: User attribute of a trial under which an objective may leave further metrics for the search.
 METRICS = "metrics"
 
 
-_CLAIM = "nni_aiop:claim"
+#: System attribute of a trial that says what was proposed to it.
+CLAIM = "nni_aiop:claim"
 
 
 _REPEATS = 3  # proposals in a row that are known already, before a neighbour takes their place
@@ -106,7 +107,7 @@ class Session:
         for trial in trials:
             if trial.state == TrialState.COMPLETE:
                 self._learnt.add(trial.number)
-            claim = trial.system_attrs.get(_CLAIM)
+            claim = trial.system_attrs.get(CLAIM)
             # A trial that is run again carries the claim of the one that it repeats.
             if trial.number >= since and claim and claim["trial"] == trial.number:
                 first = next(self._ask(), None) if claim.get("fixed") else self._fresh(set())
@@ -163,7 +164,7 @@ class Session:
         return settled({**metrics, **constraints})
 
     def _claimed(self, trial: FrozenTrial) -> Sample:
-        claim = trial.system_attrs.get(_CLAIM) or {"params": {}}
+        claim = trial.system_attrs.get(CLAIM) or {"params": {}}
         sample: Sample = {}
         for label, param in claim["params"].items():
             if label in self.parameters:
@@ -219,7 +220,7 @@ class Session:
             InfeasibleError: There never was anything to propose.
         """
         facts = self._fitting.facts(trial, legal=True)
-        if trial.system_attrs.get(_CLAIM):  # run again: go on with what the killed worker claimed
+        if trial.system_attrs.get(CLAIM):  # run again: go on with what the killed worker claimed
             return self._proposal({**self._claimed(trial), **facts}, trial)
         if facts and self.space.canonical(facts).keys() <= facts.keys():
             return self._proposal(facts, trial)
@@ -240,7 +241,7 @@ class Session:
                 return proposal
             # Another worker claims the same, and may have seen this claim as well: both step back,
             # and whoever comes first after a while of chance takes it.
-            study._storage.set_trial_system_attr(trial._trial_id, _CLAIM, None)
+            study._storage.set_trial_system_attr(trial._trial_id, CLAIM, None)
             if proposal.asked is not None:
                 self._passed[self.space.key(proposal.asked)] = proposal.asked
             time.sleep(random.uniform(0.0, 0.02 * attempt))
@@ -255,7 +256,7 @@ class Session:
             "fixed": proposal.fixed,
             "params": {label: self.parameters[label].to_param(v) for label, v in sample.items()},
         }
-        study._storage.set_trial_system_attr(trial._trial_id, _CLAIM, claim)
+        study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
 
     def _proposal(
         self, sample: Sample, trial: FrozenTrial, asked: Sample | None = None, fixed: bool = False

@@ -28,8 +28,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nni_aiop.engines._optuna_draws import draw
+from nni_aiop.engines._optuna_labels import LabelCheck
 from nni_aiop.engines._optuna_learner import SpaceLearner
-from nni_aiop.engines._optuna_session import Proposal, Session, objectives_of, trials_of
+from nni_aiop.engines._optuna_session import (
+    CLAIM,
+    Proposal,
+    Session,
+    objectives_of,
+    trials_of,
+)
 from nni_aiop.search import Search
 from nni_aiop.search._options import check_options
 from nni_aiop.spaces import CodeSpace, Sample, SampleCost, graph_costs, sample_costs
@@ -119,11 +126,12 @@ class SearchSampler(BaseSampler):
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._session: Session | None = None
+        self._labels: LabelCheck | None = None
         self._proposals: dict[tuple[BaseStorage, int], tuple[Session, Proposal] | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks do not travel, and the books are written again from the study.
-        left = ("_lock", "_session", "_proposals")
+        left = ("_lock", "_session", "_labels", "_proposals")
         return {k: v for k, v in self.__dict__.items() if k not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -172,6 +180,7 @@ class SearchSampler(BaseSampler):
 
         Raises:
             optuna.TrialPruned: The given space is exhausted.
+            SpaceError: A trial asked for no label, or no value of one, that the given space has.
             InfeasibleError: No architecture meets the search's limits.
             ValueError: The study's directions are not those of the search's objectives.
         """
@@ -219,10 +228,14 @@ class SearchSampler(BaseSampler):
         session = self._session
         if session is None or not session.is_of(study):
             self._session = self._begin(study, trials, repeat=True)
+            if self._space is not None:
+                self._labels = LabelCheck(self._space, trials)
         elif session.outgrown_by(trials):
             self._session = self._begin(study, trials, repeat=False)
         else:
             session.tell(trials)
+        if self._labels is not None:
+            self._labels.look(trials, CLAIM)
         return self._session
 
     def _begin(self, study: Study, trials: list[FrozenTrial], *, repeat: bool) -> Session | None:

@@ -14,6 +14,7 @@ from nni_aiop.search import NCPSearch, RandomSearch
 from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
 
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+pytestmark = pytest.mark.filterwarnings("ignore:labels of", "ignore:the objective should ask for")
 
 CHANGE = 10  # trials before the objective changes
 AFTER = 30
@@ -167,7 +168,6 @@ def distinct_by_chance(run: Callable[[Trial], float]) -> float:
     return sum(counts) / len(counts)
 
 
-@pytest.mark.filterwarnings("ignore:labels of")
 @pytest.mark.parametrize(("run", "space"), CASES, ids=NAMES)
 def test_a_changed_study_has_as_many_distinct_points_as_chance(
     run: Callable[[Trial], float], space: CodeSpace | None
@@ -229,7 +229,6 @@ def test_enqueued_values_that_are_asked_for_last_leave_no_repeats(space: CodeSpa
     assert len({tuple(t.params.items()) for t in others}) == len(others)
 
 
-@pytest.mark.filterwarnings("ignore:labels of")
 @pytest.mark.parametrize("run", [dropped, narrowed, nested, wide_log, condition_appears, plain])
 def test_two_workers_have_as_many_distinct_points_as_chance(run: Callable[[Trial], float]) -> None:
     wanted = distinct_by_chance(run)

@@ -210,7 +210,8 @@ def test_values_outside_of_what_the_objective_allows_are_moved_inside() -> None:
         op = trial.suggest_categorical("op", ["other", "pool"])
         return trial.suggest_int("depth", 2, 3) + len(op)
 
-    study.optimize(narrow, n_trials=10)
+    with pytest.warns(UserWarning, match="trials with other values are not learned from"):
+        study.optimize(narrow, n_trials=10)
     assert {t.state for t in study.trials} == {TrialState.COMPLETE}
     assert {t.params["depth"] for t in study.trials} == {2, 3}
 
@@ -222,7 +223,8 @@ def test_unknown_labels_are_drawn_and_unused_ones_do_not_matter() -> None:
     def more(trial: Trial) -> float:
         return trial.suggest_float("rate", 1e-4, 1.0, log=True) + trial.suggest_int("depth", 1, 4)
 
-    study.optimize(more, n_trials=5)
+    with pytest.warns(UserWarning, match="'rate' not known to it and 'op', 'width' never asked"):
+        study.optimize(more, n_trials=5)
     assert len({t.params["rate"] for t in study.trials}) == 5
     assert all(set(t.params) == {"rate", "depth"} for t in study.trials)
     assert len([e for e in search.events if e[0] == "ask"]) == 5
