@@ -181,8 +181,8 @@ class NCPTuner(SearchTuner):
         for name, direction in wanted.items():
             if direction not in ("maximize", "minimize"):
                 raise ValueError(
-                    f"{name} must be maximized or minimized (maximize, minimize), "
-                    f"but got {direction!r}{did_you_mean(direction, ('maximize', 'minimize'))}."
+                    f"a direction must be maximize or minimize, but {name} has "
+                    f"{direction!r}{did_you_mean(direction, ('maximize', 'minimize'))}."
                 )
         if warmup is not None and not (isinstance(warmup, float) and 0 < warmup < 1):
             raise ValueError(f"warmup must be a share in (0, 1), but got {warmup!r}.")

@@ -39,7 +39,7 @@ def _check(mode: str, options: dict[str, Any]) -> None:
     modes = ("maximize", "minimize")
     if mode not in modes:
         raise ValueError(
-            f"optimize_mode must be maximize or minimize, but got {mode!r}"
+            f"a direction must be maximize or minimize, but optimize_mode is {mode!r}"
             f"{did_you_mean(mode, modes)}."
         )
     refuse_unknown("EarlyStoppingAssessor", options, _OPTIONS)

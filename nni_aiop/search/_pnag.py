@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
 from nni_aiop.search._predictor_based import Array, PredictorSearch
@@ -215,7 +216,10 @@ class PNAGSearch(PredictorSearch):
         book = self._book.of(space)
         costs = {name: book.at(name, codes) for name in self.budgeted}
         grid = _grid(costs, asked, self.levels)
+        constraints = self._constraints(samples, metrics)
         merits = self._merits(predictor, codes, 0.0)
+        # What breaks a constraint is worse than all that does not, so that it is not generated.
+        merits -= (np.ptp(merits) + 1.0) * _broken(constraints, codes)
         generator = self._trained(space, grid, codes, merits, book)
         self.generator_ = generator
 
@@ -229,9 +233,7 @@ class PNAGSearch(PredictorSearch):
             return []
         codes = self.space.encode_points(proposed)
         merits = self._merits(predictor, codes, self.exploration or 0.0)
-        broken = np.zeros(len(codes), dtype=np.bool_)
-        for constraint in self._constraints(samples, metrics):
-            broken |= constraint.predict(codes).mean[:, 0] > 0
+        broken = _broken(constraints, codes)
         spent = [book.at(name, codes) for name in self.budgeted]
         orders = []
         for budget in budgets:
@@ -335,6 +337,14 @@ class PNAGSearch(PredictorSearch):
             if asked:
                 bounds[name] = asked
         return space, bounds
+
+
+def _broken(constraints: Sequence[CodePredictor], codes: Array) -> NDArray[np.bool_]:
+    """(n,) whether a constraint is predicted to be above 0."""
+    broken = np.zeros(len(codes), dtype=np.bool_)
+    for constraint in constraints:
+        broken |= constraint.predict(codes).mean[:, 0] > 0
+    return broken
 
 
 def _column(predictor: CodePredictor, column: int, codes: Tensor) -> Tensor:

@@ -69,7 +69,9 @@ def test_the_best_is_one_that_keeps_the_constraints() -> None:
 def test_constraints_of_constraints_func_are_told() -> None:
     """The deprecated way: a sampler's function, whose values are numbered."""
     with pytest.warns((FutureWarning, optuna.exceptions.ExperimentalWarning)):
-        old = optuna.samplers.TPESampler(seed=0, constraints_func=lambda t: (t.params["depth"] - 5,))
+        old = optuna.samplers.TPESampler(
+            seed=0, constraints_func=lambda t: (t.params["depth"] - 5,)
+        )
     source = optuna.create_study(direction="maximize", sampler=old)
     source.optimize(lambda t: float(sum(t.suggest_int(x, 1, 12) for x in SPACE.labels)), n_trials=5)
     sampler = SearchSampler(Telling, SPACE, seed=0)
@@ -105,27 +107,28 @@ def test_constraints_that_are_no_finite_numbers(value: float, told: float | None
     assert (metrics["constraint:c"] if isinstance(metrics, Mapping) else metrics) == told
 
 
-MAKERS: list[tuple[str, Any, float]] = [
-    ("ncp", partial(NCPSearch, budget=40, rounds=6, starts=32, steps=15), 0.25),
-    ("pnag", partial(PNAGSearch, budget=40, rounds=6, evaluator_steps=80, generator_steps=30), 0.35),
-    ("top-k", partial(PredictorTopK, budget=40, rounds=6, pool=500), 0.25),
-]
+MAKERS: dict[str, Any] = {
+    "ncp": partial(NCPSearch, budget=40, rounds=6, starts=32, steps=15),
+    "pnag": partial(PNAGSearch, budget=40, rounds=6, evaluator_steps=80, generator_steps=30),
+    "top-k": partial(PredictorTopK, budget=40, rounds=6, pool=500),
+}
 
 
 @pytest.mark.parametrize("space", [SPACE, None], ids=["given", "learned"])
-@pytest.mark.parametrize(("make", "share"), [m[1:] for m in MAKERS], ids=[m[0] for m in MAKERS])
-def test_what_breaks_a_constraint_is_avoided(
-    make: Any, share: float, space: CodeSpace | None
-) -> None:
-    """Infeasible of the last 20 of 40: random 12.6 of 20 on average."""
-    counts, best = [], []
-    for seed in range(2):
-        study = optuna.create_study(
-            direction="maximize", sampler=SearchSampler(make, space, seed=seed)
-        )
-        study.optimize(constrained, n_trials=40)
-        assert all(t.state == TrialState.COMPLETE for t in study.trials)
-        counts.append(infeasible(study))
-        best.append(study.best_value)
-    assert sum(counts) / len(counts) <= 20 * share
-    assert min(best) >= 20
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_what_breaks_a_constraint_is_avoided(make: Any, space: CodeSpace | None) -> None:
+    """None of the last 20 of 40 is infeasible, as with GPSampler; TPE has 5 to 8, chance 14."""
+    study = optuna.create_study(direction="maximize", sampler=SearchSampler(make, space, seed=0))
+    study.optimize(constrained, n_trials=40)
+    assert all(t.state == TrialState.COMPLETE for t in study.trials)
+    assert infeasible(study) <= 1
+    assert study.best_value >= 25  # of 26
+
+
+def test_chance_breaks_constraints() -> None:
+    """What the searches above do is not in the nature of the objective."""
+    study = optuna.create_study(
+        direction="maximize", sampler=SearchSampler(RandomSearch, SPACE, seed=0)
+    )
+    study.optimize(constrained, n_trials=40)
+    assert infeasible(study) >= 10
