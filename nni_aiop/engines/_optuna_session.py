@@ -8,7 +8,7 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -212,13 +212,26 @@ class Session:
         return outcome
 
     def propose(
-        self, study: Study, trial: FrozenTrial, trials: Sequence[FrozenTrial]
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        trials: Sequence[FrozenTrial],
+        fixed: Mapping[str, Any] | None = None,
     ) -> Proposal | None:
         """What the trial should evaluate, claimed for it; None where the space is exhausted.
+
+        Args:
+            study: The study.
+            trial: The trial.
+            trials: All trials.
+            fixed: Parameters that another sampler fixes; by default what the latest trials show.
 
         Raises:
             InfeasibleError: There never was anything to propose.
         """
+        if fixed is not None:
+            known = {label: fixed[label] for label in fixed if label in self.parameters}
+            self._outcomes.elsewhere = known
         facts = self._fitting.facts(trial, legal=True)
         if trial.system_attrs.get(CLAIM):  # run again: go on with what the killed worker claimed
             return self._proposal({**self._claimed(trial), **facts}, trial)

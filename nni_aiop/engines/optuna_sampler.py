@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, PartialFixedSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -213,7 +213,9 @@ class SearchSampler(BaseSampler):
             if identity not in self._proposals:
                 trials = trials_of(study)
                 session = self._in_step(study, trials)
-                proposal = None if session is None else session.propose(study, trial, trials)
+                proposal = None
+                if session is not None:
+                    proposal = session.propose(study, trial, trials, self._fixed(study))
                 if session is not None and proposal is None and self._space is not None:
                     with contextlib.suppress(RuntimeError):  # outside of `study.optimize`
                         study.stop()
@@ -222,6 +224,17 @@ class SearchSampler(BaseSampler):
                     None if session is None or proposal is None else (session, proposal)
                 )
             return self._proposals[identity]
+
+    def _fixed(self, study: Study) -> dict[str, Any] | None:
+        """What Optuna's samplers around this one fix; None where another one uses it."""
+        fixed: dict[str, Any] = {}
+        sampler = study.sampler
+        while sampler is not self:
+            if type(sampler) is not PartialFixedSampler:
+                return None
+            fixed = {**sampler._fixed_params, **fixed}
+            sampler = sampler._base_sampler
+        return fixed
 
     def _in_step(self, study: Study, trials: list[FrozenTrial]) -> Session | None:
         """The session, told everything that is finished."""

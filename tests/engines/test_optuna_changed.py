@@ -205,6 +205,44 @@ def test_a_value_that_another_sampler_fixes_leaves_no_repeats(
         assert {t.params[label] for t in study.trials[-7:]} != {value}
 
 
+class Fixing(optuna.samplers.BaseSampler):
+    """Fixes values as `PartialFixedSampler` does, but nobody knows of it."""
+
+    def __init__(self, fixed: dict[str, Any], inner: SearchSampler) -> None:
+        self.fixed, self.inner = fixed, inner
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+        if name in self.fixed:
+            return self.fixed[name]
+        return self.inner.sample_independent(study, trial, name, distribution)
+
+
+@pytest.mark.parametrize("space", [None, SPACE], ids=["learned", "given"])
+def test_a_value_that_an_unknown_sampler_fixes_is_noticed(space: CodeSpace | None) -> None:
+    study = study_with(Fixing({"groups": 7}, SearchSampler(quick_ncp, space, seed=0)))
+    study.optimize(plain, n_trials=20)
+    assert distinct(study, since=1) == 19
+
+
+@pytest.mark.parametrize("space", [None, SPACE], ids=["learned", "given"])
+@pytest.mark.parametrize("seed", range(3))
+def test_samplers_that_fix_values_may_be_nested(seed: int, space: CodeSpace | None) -> None:
+    sampler: Any = SearchSampler(RandomSearch, space, seed=seed)
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        for fixed in ({"groups": 7, "op": "sum"}, {"op": "gate"}):
+            sampler = PartialFixedSampler(fixed, sampler)
+    study = study_with(sampler)
+    study.optimize(plain, n_trials=8)  # as many as there are depths
+    assert {t.params["op"] for t in study.trials} == {"gate"}
+    assert distinct(study, since=0) == 8
+
+
 def test_a_rest_that_a_fixed_value_exhausts_repeats() -> None:
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
         sampler = PartialFixedSampler(
