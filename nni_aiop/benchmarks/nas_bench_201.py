@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ class NASBench201:
     def __len__(self) -> int:
         return len(self.embedding)
 
-    @property
+    @cached_property
     def operations(self) -> list[tuple[str, ...]]:
         """The operation on each of `EDGES`, for every cell."""
         chosen = self.embedding.reshape(-1, len(EDGES), len(OPERATIONS)).argmax(axis=2)
