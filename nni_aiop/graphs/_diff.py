@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, TypeVar
@@ -19,7 +20,10 @@ _RADII = (64, 32, 16, 8, 4, 2, 1, 0)
 
 @dataclass(frozen=True)
 class GraphDiff(Generic[G]):
-    """The difference of two graphs: false where they are equal, and a report as text.
+    """The difference of two graphs: false where nothing differs, and a report as text.
+
+    Graphs may be equal and still differ in `learned`: two files of one network count otherwise what
+    a layer learned beside its weight, and equality does not look at it.
 
     Attributes:
         a: The first graph.
@@ -30,6 +34,8 @@ class GraphDiff(Generic[G]):
         rewired: Those of the matched and changed that read other nodes in b than in a.
         only_a: Places of nodes that only the first graph has.
         only_b: Places of nodes that only the second graph has.
+        learned: Those of the matched that learned another count of numbers in b than in a, or share
+            their weights with other nodes.
     """
 
     a: G
@@ -39,9 +45,10 @@ class GraphDiff(Generic[G]):
     rewired: tuple[tuple[int, int], ...]
     only_a: tuple[int, ...]
     only_b: tuple[int, ...]
+    learned: tuple[tuple[int, int], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.changed or self.rewired or self.only_a or self.only_b)
+        return bool(self.changed or self.rewired or self.only_a or self.only_b or self.learned)
 
     def __str__(self) -> str:
         if not self:
@@ -56,6 +63,12 @@ class GraphDiff(Generic[G]):
             before = ", ".join(_title(self.a, source) for source in self.a.inputs[i])
             after = ", ".join(_title(self.b, source) for source in self.b.inputs[j])
             lines.append(f"> {_title(self.a, i)} reads {after} instead of {before}")
+        if self.learned and self.a.parameters != self.b.parameters:
+            lines[0] += f"; {self.a.parameters} learned numbers against {self.b.parameters}"
+        lines += [
+            f"# {_title(self.a, i)} learned {_holding(self.b, j)} instead of {_holding(self.a, i)}"
+            for i, j in self.learned
+        ]
         return "\n".join(lines)
 
 
@@ -66,6 +79,27 @@ def _title(graph: GraphLike, place: int) -> str:
 
 def _named(graph: GraphLike, place: int) -> str:
     return f"{graph.nodes[place]} {graph.names[place]!r}"
+
+
+def _holding(graph: GraphLike, place: int) -> str:
+    """How many numbers a node learned, and with which nodes it shares them."""
+    others = [_title(graph, twin) for twin in _twins(graph, place)]
+    shared = f" shared with {', '.join(others)}" if others else ""
+    return f"{graph.nodes[place].parameters}{shared}"
+
+
+def _twins(graph: GraphLike, place: int) -> list[int]:
+    """The other nodes that use a node's weights."""
+    if place not in graph.sharing:
+        return []
+    root = _root(graph, place)
+    return [twin for twin in graph.sharing if twin != place and _root(graph, twin) == root]
+
+
+def _root(graph: GraphLike, place: int) -> int:
+    while place in graph.tied:
+        place = graph.tied[place]
+    return place
 
 
 def _changes(a: NodeLike, b: NodeLike) -> str:
@@ -85,15 +119,15 @@ def _changes(a: NodeLike, b: NodeLike) -> str:
 
 
 def diff(a: G, b: G) -> GraphDiff[G]:
-    """The difference of two graphs; names and shared weights play no part.
+    """The difference of two graphs; names play no part.
 
     Nodes are the same where all that lies around them is, out to 64 operations, then less and
     less far, at last where the nodes alone are equal. Among the rest, nodes of one operation that
     read or feed the same nodes are one node that has changed.
     """
     if a == b:
-        orders = (sorted(range(len(g)), key=g.colours.__getitem__) for g in (a, b))
-        return GraphDiff(a, b, tuple(zip(*orders, strict=True)), (), (), (), ())
+        pairs = tuple(zip(_ordered(a), _ordered(b), strict=True))
+        return GraphDiff(a, b, pairs, (), (), (), (), _learned(a, b, pairs))
     forth = _matched(a, b)
     back = {j: i for i, j in forth.items()}
     equal = tuple(sorted(forth.items()))
@@ -117,6 +151,29 @@ def diff(a: G, b: G) -> GraphDiff[G]:
         tuple((i, j) for i, j in sorted(forth.items()) if _is_rewired(a, b, i, j, forth)),
         tuple(i for i in range(len(a)) if i not in forth),
         tuple(j for j in range(len(b)) if j not in back),
+        _learned(a, b, equal),
+    )
+
+
+def _ordered(graph: GraphLike) -> list[int]:
+    """The places in an order that equal graphs share; twins that learned alike stand together."""
+
+    def key(place: int) -> tuple[bytes, bytes, int]:
+        shared = graph.sharing.get(place, b"")
+        return graph.colours[place], shared, graph.nodes[place].parameters
+
+    return sorted(range(len(graph)), key=key)
+
+
+def _learned(a: G, b: G, pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Those of the pairs that learned another count of numbers, or share them otherwise."""
+    alike = {*a.sharing.values()} == {*b.sharing.values()}
+    forth = dict(pairs)
+    return tuple(
+        (i, j)
+        for i, j in forth.items()
+        if a.nodes[i].parameters != b.nodes[j].parameters
+        or not (alike or {forth.get(twin, -1) for twin in _twins(a, i)} == {*_twins(b, j)})
     )
 
 

@@ -30,8 +30,10 @@ __all__ = ["ComputeGraph"]
 class ComputeGraph:
     """A network as a directed acyclic graph of atomic operations; an immutable value.
 
-    Two graphs are equal when they are isomorphic with equal nodes, whatever the order of nodes,
-    their names, and whose weights are shared: `==` and `hash` follow `content_hash`.
+    Two graphs are equal when they are isomorphic with equal nodes that share their weights alike,
+    whatever the order of nodes and their names: `==` and `hash` follow `content_hash`. How many
+    numbers a node learned beside its weight (a bias, a normalisation that it took in) is no part of
+    that, since files of one network differ there; `diff` tells it.
 
     Args:
         nodes: The operations in a topological order.
@@ -304,7 +306,7 @@ class ComputeGraph:
         return to_pyg(self)
 
     def diff(self, other: ComputeGraph) -> GraphDiff[ComputeGraph]:
-        """What one of two graphs has and the other has not: false where they are equal.
+        """What one of two graphs has and the other has not: false where nothing differs.
 
         Example:
             >>> x = Node.make("input", [], (1, 8))
@@ -344,8 +346,24 @@ class ComputeGraph:
 
     @cached_property
     def content_hash(self) -> str:
-        """32 hexadecimal digits that isomorphic graphs with equal nodes share."""
-        return blake2b(b"".join(sorted(self.colours)), digest_size=16).hexdigest()
+        """32 hexadecimal digits that equal graphs share."""
+        content = [*sorted(self.colours), *sorted(set(self.sharing.values()))]
+        return blake2b(b"".join(content), digest_size=16).hexdigest()
+
+    @cached_property
+    def sharing(self) -> dict[int, bytes]:
+        """Of each node that shares its weights a hash of all the nodes that do."""
+        groups: dict[int, list[int]] = {}
+        first: dict[int, int] = {}
+        for later, earlier in sorted(self.tied.items()):
+            if self.nodes[later].parameters:
+                first[later] = first.get(earlier, earlier)
+                groups.setdefault(first[later], [first[later]]).append(later)
+        return {
+            place: _hash(b"shared", *sorted(self.colours[member] for member in group))
+            for group in groups.values()
+            for place in group
+        }
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ComputeGraph):

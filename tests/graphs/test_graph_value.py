@@ -168,7 +168,7 @@ def test_wiring_attributes_and_shapes_play_a_part() -> None:
     assert len({graph, rewired, residual(kernel=1)}) == 3
 
 
-def test_names_tied_weights_and_counts_of_parameters_play_no_part() -> None:
+def test_names_and_counts_of_parameters_play_no_part() -> None:
     graph = residual()
     fewer = [
         Node(n.op, n.attributes, n.input_shapes, n.output_shape, n.weight_shape)
