@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +34,12 @@ def write_atomically(path: Path | str, content: str | bytes, *, flush: bool = Tr
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    # Each writer has a draft of its own: of several at once, on any machine, the last one stays.
+    draft = path.with_name(f".{path.name[:40]}.{uuid4().hex}.tmp")
     try:
-        with open(draft, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        with open(draft, "xb") as file:
+            file.write(data)
             if flush:
                 file.flush()
                 os.fsync(file.fileno())
@@ -72,7 +75,12 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 def write_described(
-    path: str | os.PathLike[str], key: str, content: Mapping[str, Any], tensors: Tensors
+    path: str | os.PathLike[str],
+    key: str,
+    content: Mapping[str, Any],
+    tensors: Tensors,
+    *,
+    flush: bool = True,
 ) -> None:
     """Writes tensors with a description, whole or not at all.
 
@@ -81,12 +89,13 @@ def write_described(
         key: Where the description stands in the file's metadata.
         content: The description, plain JSON; its `format` and `version` are what a reader checks.
         tensors: Arrays by name.
+        flush: As of `write_atomically`.
     """
     from safetensors.numpy import save
 
     arrays = {name: np.array(array, order="C") for name, array in tensors.items()}
     described = {**content, "sha256": _digest(content, arrays)}
-    write_atomically(Path(path), save(arrays, {key: json.dumps(described)}))
+    write_atomically(Path(path), save(arrays, {key: json.dumps(described)}), flush=flush)
 
 
 def read_described(

@@ -7,7 +7,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nni_aiop.files import write_atomically
+from nni_aiop.errors import FileFormatError
+from nni_aiop.files import read_described, write_described
 from nni_aiop.graphs._features import (
     FEATURES_VERSION,
     GraphFeatures,
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureCache"]
 
+_FORMAT = "nni-aiop features"
+
 
 class FeatureCache:
     """Features by content: equal graphs share them. Nodes stand in the canonical order.
@@ -29,7 +32,7 @@ class FeatureCache:
     Args:
         size: How many graphs to keep in memory; the one not asked for longest goes first.
         folder: Where to keep them on disk too, as safetensors, under the content hash and
-            `FEATURES_VERSION`; a damaged file counts as none.
+            `FEATURES_VERSION`, with a checksum; a damaged file counts as none, and is written anew.
 
     Example:
         >>> from nni_aiop.graphs import ComputeGraph, Node
@@ -65,14 +68,17 @@ class FeatureCache:
     def _read(self, graph: ComputeGraph) -> Data:
         if self.folder is None:
             return to_pyg(graph.canonical())
-        from safetensors import SafetensorError
-        from safetensors.numpy import load, save
-
         key = graph.content_hash
         path = self.folder / key[:2] / f"{key}-{FEATURES_VERSION}.safetensors"
+        kept = {"format": _FORMAT, "version": FEATURES_VERSION, "graph": key}
         try:
-            return as_data(GraphFeatures(**load(path.read_bytes())))
-        except (FileNotFoundError, SafetensorError, TypeError):
-            features = graph_features(graph.canonical())
-            write_atomically(path, save(vars(features)), flush=False)
-            return as_data(features)
+            found, tensors = read_described(
+                path, "features", kind=_FORMAT, version=FEATURES_VERSION, what="features of a graph"
+            )
+            if found == kept:
+                return as_data(GraphFeatures(**tensors))
+        except (FileNotFoundError, FileFormatError, TypeError):
+            pass
+        features = graph_features(graph.canonical())
+        write_described(path, "features", kept, vars(features), flush=False)
+        return as_data(features)
