@@ -55,7 +55,10 @@ def test_a_description_of_another_shape_is_refused(tmp_path: Path) -> None:
 
     read()
     raw = path.read_bytes()
-    for what, message in (({"key": "other"}, "must be some tensors"), ({"version": 2}, "version 2")):
+    for what, message in (
+        ({"key": "other"}, "must be some tensors"),
+        ({"version": 2}, "version 2"),
+    ):
         with pytest.raises(FileFormatError, match=message):
             read(**what)  # type: ignore[arg-type]
     for bit in range(0, 8 * len(raw), 7):

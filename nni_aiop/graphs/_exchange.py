@@ -6,15 +6,16 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nni_aiop.errors import FileFormatError, GraphError
 from nni_aiop.files import write_atomically
+from nni_aiop.graphs._fits import WITHOUT_WEIGHTS, fits
 from nni_aiop.graphs._node import Node
 from nni_aiop.graphs._types import GraphLike
-from nni_aiop.graphs._vocabulary import OPERATIONS, OTHER
+from nni_aiop.graphs._vocabulary import COMMUTATIVE, OPERATIONS, OTHER
 
 if TYPE_CHECKING:
     import networkx
@@ -128,150 +129,35 @@ def _node(record: Any, what: str) -> Node:
     if not _is_number(parameters):
         raise _refuse(f"the parameters of {what}", "a whole number", parameters)
     node = Node.make(op, inputs, output, weight_shape=weight, parameters=parameters, **attributes)
-    check = _CHECKS.get(op)
-    if check is not None and not _holds(check, node):
+    if op in WITHOUT_WEIGHTS and (parameters or weight is not None):
+        raise FileFormatError(
+            f"{what} ({op}) must have no learned numbers, but has {parameters} "
+            f"and the weight shape {weight}."
+        )
+    if not fits(node):
         raise _refuse(f"{what} ({op})", "an operation whose shapes and attributes fit", str(node))
     return node
 
 
-# --- what shapes and attributes an operation can have ---------------------------------------------
+def _check_edges(nodes: Sequence[Node], inputs: Sequence[Sequence[int]]) -> None:
+    """Refuse a node that reads another number of entries than the one before it puts out.
 
-
-def _holds(check: Callable[[Node], bool], node: Node) -> bool:
-    try:
-        return check(node)
-    except (KeyError, IndexError, TypeError, ValueError):  # an attribute or an axis is missing
-        return False
-
-
-def _numbers(value: Any, n: int, least: int = 1) -> bool:
-    return len(value) == n and all(type(v) is int and v >= least for v in value)
-
-
-def _pairs(value: Any, n: int) -> bool:
-    return len(value) == n and all(_numbers(pair, 2, -_LARGEST) for pair in value)
-
-
-def _spatial(node: Node) -> int:
-    n = len(node.output_shape) - 2
-    if n < 1 or len(node.input_shapes[0]) != n + 2:
-        raise ValueError
-    return n
-
-
-def _fits_conv(node: Node) -> bool:
-    n = _spatial(node)
-    weight = node.weight_shape if node.weight_shape is not None else node.input_shapes[1]
-    return (
-        all(_numbers(node[name], n) for name in ("kernel", "stride", "dilation"))
-        and _pairs(node["padding"], n)
-        and type(node["groups"]) is int
-        and node["groups"] > 0
-        and len(weight) == n + 2
-        and tuple(weight[2:]) == node["kernel"]
-    )
-
-
-def _fits_pool(node: Node) -> bool:
-    n = len(node["kernel"])
-    return (
-        0 < n < len(node.output_shape) == len(node.input_shapes[0])
-        and all(_numbers(node[name], n) for name in ("kernel", "stride"))
-        and _numbers(node.get("dilation", (1,) * n), n)
-        and _pairs(node["padding"], n)
-    )
-
-
-def _fits_linear(node: Node) -> bool:
-    (rows, inner), (same, _) = node.input_shapes[0], node.output_shape
-    return rows == same and (node.weight_shape or (0, inner))[-1] == inner
-
-
-def _fits_matmul(node: Node) -> bool:
-    shapes, out, operand = node.input_shapes, node.output_shape, node.get("operand")
-    if not all(len(shape) == 3 for shape in (*shapes, out)):
-        return False
-    if len(shapes) == 2:
-        (_, m, inner), (_, same, n) = shapes
-        return operand is None and inner == same and out[1:] == (m, n)
-    fits = {"left": shapes[0][2] == out[2], "right": shapes[0][1] == out[1]}
-    return len(shapes) == 1 and (any(fits.values()) if operand is None else fits[operand])
-
-
-def _fits_attention(node: Node) -> bool:
-    constant = node.get("constant", "")
-    data = node.input_shapes[: 3 - len(constant)]
-    return (
-        constant in ("", "q", "k", "v", "qk", "qv", "kv")
-        and ("k" not in constant or len(node.weight_shape or ()) > 1)
-        and len(data) >= (3 - len(constant) if constant else 2)
-        and all(len(shape) == 3 for shape in (*data, node.output_shape))
-    )
-
-
-def _fits_recurrent(node: Node) -> bool:
-    shapes = (*node.input_shapes, node.output_shape)
-    hidden, directions = node["hidden"], node["directions"]
-    width = node.get("projection", hidden)
-    states = 2 if node.op == "lstm" else 1
-    return (
-        all(len(shape) == 3 for shape in shapes)
-        and _numbers((hidden, directions, width), 3)
-        and node.output_shape[-1] == directions * width
-        and node.get("operand") in (None, "left")
-        and len(node.input_shapes) <= states + (node.get("operand") is None)
-        and len(node.weight_shape or (0, 0)) == 2
-    )
-
-
-def _fits_cell_state(node: Node) -> bool:
-    return len(node.input_shapes) == 1 and all(
-        len(shape) == 3 for shape in (*node.input_shapes, node.output_shape)
-    )
-
-
-def _fits_resize(node: Node) -> bool:
-    same = len(node.input_shapes[0]) == len(node.output_shape)
-    return same and node["mode"] in ("nearest", "linear", "cubic")
-
-
-def _axis(value: Any, shape: Sequence[int]) -> bool:
-    return type(value) is int and 0 <= value < len(shape)
-
-
-def _fits_slice(node: Node) -> bool:
-    shape = node.input_shapes[0]
-    return len(shape) == len(node.output_shape) and all(
-        _numbers(row, 4, -_LARGEST) and _axis(row[0], shape) for row in node["ranges"]
-    )
-
-
-def _fits_concat(node: Node) -> bool:
-    return all(_axis(node["axis"], shape) for shape in (*node.input_shapes, node.output_shape))
-
-
-def _reads_one(node: Node) -> bool:
-    return len(node.input_shapes) > 0
-
-
-_CHECKS: dict[str, Callable[[Node], bool]] = {
-    **{op: _reads_one for op in OPERATIONS if op not in ("input", "embedding")},
-    "input": lambda node: not node.input_shapes,
-    "output": lambda node: len(node.input_shapes) == 1,
-    "conv": _fits_conv,
-    "conv_transpose": _fits_conv,
-    "max_pool": _fits_pool,
-    "avg_pool": _fits_pool,
-    "linear": _fits_linear,
-    "matmul": _fits_matmul,
-    "attention": _fits_attention,
-    **dict.fromkeys(("lstm", "gru", "rnn"), _fits_recurrent),
-    "cell_state": _fits_cell_state,
-    "resize": _fits_resize,
-    "slice": _fits_slice,
-    "concat": _fits_concat,
-    "embedding": lambda node: bool(node.output_shape and node.input_shapes),
-}
+    Raises:
+        FileFormatError: There is such a node.
+    """
+    for place, (node, sources) in enumerate(zip(nodes, inputs, strict=True)):
+        if len(sources) != len(node.input_shapes) or not all(0 <= s < place for s in sources):
+            continue  # what the graph itself refuses
+        given = [math.prod(nodes[source].output_shape) for source in sources]
+        read = [math.prod(shape) for shape in node.input_shapes]
+        if node.op in COMMUTATIVE:  # their shapes are sorted
+            given.sort()
+            read.sort()
+        if given != read:
+            raise FileFormatError(
+                f"node {place} ({node.op}) must read as many entries as its inputs have, {given}, "
+                f"but reads {read}."[:300]
+            )
 
 
 # --- JSON ----------------------------------------------------------------------------------------
@@ -317,6 +203,7 @@ def from_json(data: Any) -> GraphParts:
             raise _refuse(f"the name of node {place}", "a text", name)
         inputs.append(sources)
         names.append(name)
+    _check_edges(nodes, inputs)
     return GraphParts(nodes, inputs, names, dict(tied))
 
 
@@ -414,4 +301,5 @@ def from_networkx(graph: networkx.DiGraph) -> GraphParts:
             if twin not in place:
                 raise GraphError(f"tied weights must be those of a node, but got {twin!r}.")
             tied[max(place[key], place[twin])] = min(place[key], place[twin])
+    _check_edges(nodes, inputs)
     return GraphParts(nodes, inputs, names, tied)

@@ -14,7 +14,7 @@ import pytest
 from torch import nn
 
 from nni_aiop.errors import FileFormatError, GraphError
-from nni_aiop.graphs import ComputeGraph, from_module
+from nni_aiop.graphs import ComputeGraph, Node, from_module
 
 
 class Small(nn.Module):
@@ -156,6 +156,76 @@ def test_bad_fields_are_refused(graph: ComputeGraph, field: str, value: Any, mes
     refused(data)
 
 
+def chain(*nodes: Node) -> dict[str, Any]:
+    """JSON of operations, each of which reads the one before it."""
+    first = Node.make("input", [], nodes[0].input_shapes[0])
+    end = Node.make("output", [nodes[-1].output_shape], nodes[-1].output_shape)
+    every = [first, *nodes, end]
+    return ComputeGraph(every, [(), *[(i,) for i in range(len(every) - 1)]]).to_json()
+
+
+X = (2, 6, 4, 4)
+CONV = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+OPERATIONS_THAT_FIT = {
+    "relu": Node.make("relu", [X], X),
+    "seen otherwise": Node.make("sigmoid", [(12, 16)], (2, 96)),
+    "permute": Node.make("permute", [X], (4, 4, 6, 2), order=(2, 3, 1, 0)),
+    "softmax": Node.make("softmax", [X], X, axis=1),
+    "batch_norm": Node.make("batch_norm", [X], X, weight_shape=(6,), parameters=12),
+    "elementwise": Node.make("elementwise", [X], X, function="exp"),
+    "grows": Node.make("elementwise", [(2, 1)], (2, 7), function="pow", operand="right"),
+    "reduce": Node.make("reduce", [X], (2, 6), kind="mean", axes=(2, 3)),
+    "global_avg_pool": Node.make("global_avg_pool", [X], (2, 6)),
+    "slice": Node.make("slice", [X], (2, 3, 4, 4), ranges=((1, 0, 6, 2),)),
+    "reversed": Node.make("slice", [X], X, ranges=((3, 3, -1, -1),)),
+    "pad": Node.make("pad", [X], (2, 6, 4, 9), padding=((3, 2, 3),), mode="constant"),
+    "expand": Node.make("expand", [X], (6, 6, 4, 4)),
+    "concat": Node.make("concat", [X], (2, 7, 4, 4), axis=1, weight_shape=(1, 4, 4)),
+    "add": Node.make("add", [(6, 1, 4)], (2, 6, 5, 4), operand="constant", weight_shape=X),
+    "linear": Node.make("linear", [(2, 6)], (2, 3), weight_shape=(3, 6), parameters=18),
+    "max_pool": Node.make("max_pool", [X], (2, 6, 2, 2), kernel=(2, 2), stride=(2, 2),
+                          padding=((0, 0), (0, 0))),
+    "conv": Node.make("conv", [X], (2, 5, 2, 2), weight_shape=(5, 6, 3, 3), kernel=(3, 3), **CONV),
+    "conv_transpose": Node.make("conv_transpose", [X], (2, 5, 6, 6), weight_shape=(6, 5, 3, 3),
+                                kernel=(3, 3), **CONV),
+    "resize": Node.make("resize", [X], (2, 6, 9, 1), mode="linear"),
+    "embedding": Node.make("embedding", [(2, 5)], (2, 5, 8), weight_shape=(100, 8),
+                           parameters=800),
+    "lstm": Node.make("lstm", [(5, 2, 8)], (5, 2, 4), weight_shape=(16, 8), hidden=4, directions=1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATIONS_THAT_FIT)
+def test_what_comes_out_must_come_from_the_entries_of_the_input(name: str) -> None:
+    node = OPERATIONS_THAT_FIT[name]
+    data = chain(node)
+    assert ComputeGraph.from_json(data).nodes[1] == node
+    shape = list(node.output_shape)
+    axis = 1 if name == "add" else 0  # a constant term may bring further leading axes
+    shape[axis] = 11 * shape[axis] + 1
+    data["nodes"][1]["output_shape"] = shape
+    data["nodes"][2]["input_shapes"] = [shape]
+    data["nodes"][2]["output_shape"] = shape
+    assert "must be an operation whose shapes and attributes fit" in refused(data)
+    more = chain(node)
+    more["nodes"][0]["output_shape"] = [7, *more["nodes"][0]["output_shape"]]
+    assert "must read as many entries as its inputs have" in refused(more)
+
+
+@pytest.mark.parametrize("name", ["relu", "permute", "slice", "max_pool", "expand", "softmax"])
+def test_learned_numbers_of_what_has_none_are_refused(name: str) -> None:
+    for field, value in (("parameters", 7), ("weight_shape", [3])):
+        data = chain(OPERATIONS_THAT_FIT[name])
+        data["nodes"][1][field] = value
+        assert f"node 1 ({OPERATIONS_THAT_FIT[name].op}) must have no learned numbers" in refused(
+            data
+        )
+        network = ComputeGraph.from_json(chain(OPERATIONS_THAT_FIT[name])).to_networkx()
+        network.nodes[1][field] = value
+        with pytest.raises(FileFormatError, match="must have no learned numbers"):
+            ComputeGraph.from_networkx(network)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 5000, b"null", b'{"format": NaN}'],
@@ -225,7 +295,7 @@ def test_whatever_is_not_refused_can_be_used(graph: ComputeGraph) -> None:
     generator = random.Random(0)
     text = json.dumps(graph.to_json())
     accepted = 0
-    for _ in range(1800):
+    for _ in range(3000):
         data = json.loads(text)
         for _ in range(generator.randint(1, 2)):
             mutate(data, generator)
