@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,9 +19,23 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_aiop.errors import FileFormatError
+from nni_aiop.errors import AiopError, FileFormatError
 
-__all__ = ["plain", "read_described", "write_atomically", "write_described", "write_json"]
+__all__ = [
+    "brief",
+    "checked_tensors",
+    "parse_json",
+    "parse_yaml",
+    "plain",
+    "read_described",
+    "whole",
+    "write_atomically",
+    "write_described",
+    "write_json",
+]
+
+_MOST_NESTED = 64  # levels of lists and records; no file of this package has more than ten
+_MOST_DIGITS = 4300  # of a whole number, as Python's own limit
 
 
 def write_atomically(path: Path | str, content: str | bytes, *, flush: bool = True) -> Path:
@@ -69,6 +84,129 @@ def plain(value: Any) -> Any:
 def write_json(path: Path | str, data: object) -> Path:
     """The path, which now holds `data` as indented JSON (NaN as null, foreign types as text)."""
     return write_atomically(path, json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
+
+
+def brief(err: BaseException | str, most: int = 200) -> str:
+    """What an error says, on one line and of bounded length."""
+    text = " ".join(str(err).split()) or type(err).__name__
+    return text if len(text) <= most else f"{text[: most - 4].rstrip()} ..."
+
+
+def parse_json(text: str | bytes, what: str) -> Any:
+    """What a JSON text holds.
+
+    Args:
+        text: All of it.
+        what: What it must be, and where it stands, for the sentence of a refusal.
+
+    Raises:
+        FileFormatError: It is no JSON, nests too deeply, has a key twice in one record, or a whole
+            number of more than 4,300 digits.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=_record, parse_int=_integer)
+        _check_depth(found)
+    except (ValueError, RecursionError) as err:
+        raise FileFormatError(f"{what} must be JSON, but is not: {_reason(err)}.") from err
+    return found
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """What a YAML text holds, in plain types.
+
+    Args:
+        text: All of it.
+        what: What it must be, and where it stands, for the sentence of a refusal.
+
+    Raises:
+        FileFormatError: It is no YAML, nests too deeply, has a key twice in one record, an alias
+            (which can make a small file a large one), a date that no calendar has, or a whole
+            number of more than 4,300 digits.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses what no file of settings needs."""
+
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError(f"it has an alias, *{self.peek_event().anchor:.60}")  # type: ignore[no-untyped-call]
+            self.depth += 1
+            if self.depth > _MOST_NESTED:
+                raise RecursionError
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            _record((key, None) for key in keys)
+            return dict(super().construct_mapping(node, deep))
+
+    try:
+        found = yaml.load(text, Loader)
+        _check_depth(found)
+    except (
+        yaml.YAMLError,
+        AttributeError,  # yaml's constructors trust that a tag fits its value
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as err:
+        raise FileFormatError(f"{what} must be a YAML file, but is not: {_reason(err)}.") from err
+    return found
+
+
+def _reason(err: Exception) -> str:
+    return "it nests too deeply" if isinstance(err, RecursionError) else brief(err)
+
+
+def _record(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A record of its keys and values.
+
+    Raises:
+        ValueError: A key stands there twice.
+    """
+    found: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"it has the key {key!r:.60} twice in one record")
+        found[key] = value
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"it has a whole number of {len(text)} digits")
+    return int(text)
+
+
+def _check_depth(data: Any) -> None:
+    """Refuse what nests deeper than a program should follow, and texts that are none.
+
+    Raises:
+        RecursionError, ValueError: It does, or has half of a surrogate pair.
+    """
+    level = [data]
+    for _ in range(_MOST_NESTED):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += item.keys()
+                below += item.values()
+            elif isinstance(item, (list, tuple, set)):
+                below += item
+            elif isinstance(item, str) and not item.isascii():
+                item.encode()
+            elif isinstance(item, int) and item.bit_length() > 3 * _MOST_DIGITS:
+                raise ValueError(f"it has a whole number of {item.bit_length()} bits")
+        if not below:
+            return
+        level = below
+    raise RecursionError
 
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -120,19 +258,23 @@ def read_described(
     data = Path(path).read_bytes()
     try:
         # The header is JSON behind its length in eight bytes; `load` returns no metadata.
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        content = json.loads(header["__metadata__"][key])
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], "its heading")
+        content = parse_json(header["__metadata__"][key], "its description")
         tensors = load(data)
         found = content["format"]
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as err:
+    except KeyError as err:
         raise FileFormatError(
-            f"{path} must be {what}, but is damaged or something else: {err}."
+            f"{path} must be {what}, but is something else: it has no {brief(err)}."
+        ) from err
+    except (SafetensorError, ValueError, TypeError, IndexError, OverflowError) as err:
+        raise FileFormatError(
+            f"{path} must be {what}, but is damaged or something else: {brief(err).rstrip('.')}."
         ) from err
     if found != kind:
-        raise FileFormatError(f"{path} must be {what}, but is another one, {found!r}.")
+        raise FileFormatError(f"{path} must be {what}, but is another one, {found!r:.80}.")
     if content.get("version") != version:
         raise FileFormatError(
-            f"{path} must have format version {version}, but has {content.get('version')!r}."
+            f"{path} must have format version {version}, but has {content.get('version')!r:.80}."
         )
     if content.pop("sha256", None) != _digest(content, tensors):
         raise FileFormatError(f"{path} must be as it was written, but its checksum differs.")
@@ -147,3 +289,47 @@ def _digest(content: Mapping[str, Any], tensors: Tensors) -> str:
         result.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
         result.update(array.tobytes())
     return result.hexdigest()
+
+
+@contextmanager
+def whole(path: str | os.PathLike[str], what: str, tensors: Mapping[str, Any]) -> Iterator[None]:
+    """What a file of the right checksum lacks or has wrong becomes a FileFormatError."""
+    try:
+        for name, value in tensors.items():
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name} has numbers that are not finite")
+        yield
+    except AiopError:
+        raise
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        StopIteration,
+        TypeError,
+        ValueError,
+    ) as err:
+        raise FileFormatError(
+            f"{path} must be {what} and whole, but is not: {brief(err).rstrip('.')}."
+        ) from err
+
+
+def checked_tensors(
+    tensors: Tensors, shapes: Mapping[str, tuple[int, ...]], kind: str = "float64"
+) -> None:
+    """Refuse arrays that are missing, or have another shape or type.
+
+    Raises:
+        ValueError: One is.
+    """
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise ValueError(f"it lacks {name}")
+        if tensors[name].shape != shape or str(tensors[name].dtype) != kind:
+            raise ValueError(
+                f"{name} must have shape {shape} and type {kind}, "
+                f"not {tensors[name].shape} and {tensors[name].dtype}"
+            )

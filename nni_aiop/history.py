@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError, SpaceError
-from nni_aiop.files import plain, write_atomically
+from nni_aiop.files import parse_json, plain, write_atomically
 from nni_aiop.spaces import Continuous, Nominal, Subset
 
 if TYPE_CHECKING:
@@ -87,16 +87,19 @@ class _Cells:
         try:
             value = self._parse(text)
             self.dimension.point(value)
-        except (KeyError, TypeError, ValueError) as err:
+        except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise FileFormatError(
-                f"{self.dimension.label!r} must be one of {self.dimension.describe()}, "
-                f"but got {text!r}."
+                f"{self.dimension.label!r} must be one of {self.dimension.describe():.300}, "
+                f"but got {text!r:.80}."
             ) from err
         return value
 
     def _parse(self, text: str) -> Value:
         if isinstance(self.dimension, Subset):
-            return [self._value_of[_json(v)] for v in json.loads(text)]
+            chosen = parse_json(text, "a cell")
+            if not isinstance(chosen, list):
+                raise TypeError(text)
+            return [self._value_of[_json(v)] for v in chosen]
         if text in self._value_of:
             return self._value_of[text]
         if not isinstance(self.dimension, Nominal):
@@ -106,12 +109,11 @@ class _Cells:
             if self._is_range:  # it would look through all its numbers for this one
                 raise ValueError(text)
             return number
-        data = json.loads(text)  # written by hand: 1.0 for 1, [1,2] for (1, 2)
-        return next(
-            v
-            for v in self._values
-            if plain(v) == data and isinstance(v, bool) == isinstance(data, bool)
-        )
+        data = parse_json(text, "a cell")  # written by hand: 1.0 for 1, [1,2] for (1, 2)
+        for value in self._values:
+            if plain(value) == data and isinstance(value, bool) == isinstance(data, bool):
+                return value
+        raise KeyError(text)
 
 
 def _json(value: Any) -> str:
@@ -172,12 +174,16 @@ def read_history(
         )
     heading, rows = rows[0], rows[1:]
     if len(set(heading)) < len(heading):
-        raise FileFormatError(f"{path} must name each column differently, but has {heading}.")
+        raise FileFormatError(
+            f"{path} must name each column differently, but has {heading!s:.300}."
+        )
     numbered = heading[:1] == ["number"] and "number" not in space.labels  # as `history.csv`
     wanted = list(metrics) or [c for c in heading[numbered:] if c not in space.labels]
     for column in (*space.labels, *wanted):
         if column not in heading:
-            raise FileFormatError(f"{path} must have a column {column!r}, but has {heading}.")
+            raise FileFormatError(
+                f"{path} must have a column {column!r:.80}, but has {heading!s:.300}."
+            )
     where = {column: heading.index(column) for column in heading}
     cells = {d.label: _Cells(d) for d in space.dimensions}
     samples: list[Sample] = []
@@ -197,7 +203,7 @@ def read_history(
         samples.append(sample)
         for name in wanted:
             columns[name].append(
-                _number(row[where[name]], f"{path}, line {number}, column {name!r}")
+                _number(row[where[name]], f"{path}, line {number}, column {name!r:.80}")
             )
     return samples, {name: np.array(column) for name, column in columns.items()}
 
@@ -206,4 +212,4 @@ def _number(text: str, where: str) -> float:
     try:
         return float(text) if text else math.nan
     except ValueError as err:
-        raise FileFormatError(f"{where}: must be a number, but got {text!r}.") from err
+        raise FileFormatError(f"{where}: must be a number, but got {text!r:.80}.") from err

@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nni_aiop.errors import FileFormatError
+from nni_aiop.files import brief, parse_yaml
 
 
 class _Strict(BaseModel):
@@ -168,9 +168,10 @@ def read_experiment(path: Path, **instead: Any) -> Experiment:
         OSError: The file cannot be read.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise FileFormatError(f"{path} must be a YAML file, but is not: {err}.") from err
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise FileFormatError(f"{path} must be a YAML file, but is not: {brief(err)}.") from err
+    data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise FileFormatError(
             f"{path} must hold fields and values, but holds {type(data).__name__}."
@@ -184,11 +185,13 @@ def read_experiment(path: Path, **instead: Any) -> Experiment:
         if first["type"] == "extra_forbidden":
             known = ", ".join(Experiment.model_fields)
             raise FileFormatError(
-                f"{path} must only hold known fields, but has {field!r}; known are {known}."
+                f"{path} must only hold known fields, but has {field!r:.80}; known are {known}."
             ) from err
         if first["type"] == "missing":
             raise FileFormatError(f"{path} must have the field {field!r}, but lacks it.") from err
         if not field:  # a rule between fields
             raise FileFormatError(f"{path}: {first['ctx']['error']}.") from err
         rule = first["msg"].replace("Input should be", "must be")
-        raise FileFormatError(f"{path}: {field} {rule}, but got {first['input']!r}.") from err
+        raise FileFormatError(
+            f"{path}: {field:.80} {rule}, but got {first['input']!r:.80}."
+        ) from err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -168,7 +167,7 @@ def _claim(folder: Path, experiment: Experiment, engine: str, restart: bool) -> 
         BadInput: The folder holds the run of another experiment or engine, or what another program
             left there.
     """
-    from nni_aiop.files import write_json
+    from nni_aiop.files import parse_json, write_json
 
     path = folder / "experiment.json"
     states = [name for names in _STATE_FILES.values() for name in names]
@@ -180,7 +179,7 @@ def _claim(folder: Path, experiment: Experiment, engine: str, restart: bool) -> 
     same = {**experiment.identity, "engine": engine}
     if path.exists():
         try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
+            earlier = parse_json(path.read_text(encoding="utf-8"), str(path))
         except ValueError:
             earlier = None
         if isinstance(earlier, dict) and {**earlier, "engine": engine} == same != earlier:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_aiop.errors import FileFormatError
-from nni_aiop.files import write_atomically
+from nni_aiop.files import brief, parse_json, write_atomically
 
 __all__ = ["read_state", "write_state"]
 
@@ -25,9 +25,12 @@ def read_state(path: Path) -> dict[str, Any]:
         FileFormatError: There is no such file, or it holds no JSON mapping.
     """
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (ValueError, OSError) as err:
-        raise FileFormatError(f"{path} must be a strategy's state, but is not: {err}.") from err
+        raise FileFormatError(
+            f"{path} must be a strategy's state, but is not: {brief(err)}."
+        ) from err
+    state = parse_json(text, f"{path}, a strategy's state,")
     if not isinstance(state, dict):
         raise FileFormatError(f"{path} must be a strategy's state, but is {type(state).__name__}.")
     return state

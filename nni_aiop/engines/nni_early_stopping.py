@@ -14,6 +14,7 @@ from nni_aiop.engines._nni import importing_nni, numbers
 from nni_aiop.engines._references import load_object
 from nni_aiop.engines.nni_evaluators import _ByTheSample
 from nni_aiop.errors import AiopError, FileFormatError
+from nni_aiop.files import brief, parse_json
 from nni_aiop.measures import Measure
 from nni_aiop.predictors.tabular import EarlyStopping, Forecast, sample_features
 from nni_aiop.spaces import Sample
@@ -144,10 +145,11 @@ class EarlyStoppingEvaluator(_ByTheSample):
         whole = new[: new.rfind(b"\n") + 1]
         for line in whole.splitlines():
             try:
-                trial = json.loads(line)
+                trial = parse_json(line, "a line")
                 self.rule.finish(trial["curve"], trial["final"], trial["scheme"])
             except (ValueError, KeyError, TypeError) as err:
                 raise FileFormatError(
-                    f"{self.history} must hold finished trials of one space, but: {err}."
+                    f"{self.history} must hold finished trials of one space, but: "
+                    f"{brief(err).rstrip('.')}."
                 ) from err
         self._read += len(whole)

@@ -1,23 +1,20 @@
-"""What files of a generator hold, and the sentence for what they lack."""
+"""What files of a generator hold."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_aiop.errors import AiopError, FileFormatError
 from nni_aiop.predictors import ParetoEvaluator
 from nni_aiop.spaces import SampleCost
 
 if TYPE_CHECKING:
     from nni_aiop.spaces import CodeSpace
 
-__all__ = ["evaluator_tensors", "exact_costs", "whole"]
+__all__ = ["evaluator_tensors", "exact_costs"]
 
 
 def evaluator_tensors(evaluator: ParetoEvaluator | None) -> dict[str, NDArray[Any]]:
@@ -45,26 +42,3 @@ def exact_costs(space: CodeSpace, names: Iterable[str]) -> dict[str, list[float]
 def _is_noisy(space: CodeSpace, name: str) -> bool:
     cost = space.costs[name]
     return isinstance(cost, SampleCost) and cost.noisy
-
-
-@contextmanager
-def whole(path: str | os.PathLike[str], what: str, tensors: Mapping[str, Any]) -> Iterator[None]:
-    """What a file of the right checksum lacks or has wrong becomes a FileFormatError."""
-    try:
-        for name, value in tensors.items():
-            if not np.isfinite(value).all():
-                raise ValueError(f"{name} has numbers that are not finite")
-        yield
-    except AiopError:
-        raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        MemoryError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as err:
-        text = " ".join(str(err).split())
-        raise FileFormatError(f"{path} must be {what} and whole, but is not: {text}.") from err

@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import NotFittedError
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
-from nni_aiop.files import read_described, write_described
-from nni_aiop.generators._files import evaluator_tensors, exact_costs, whole
+from nni_aiop.files import read_described, whole, write_described
+from nni_aiop.generators._files import evaluator_tensors, exact_costs
 from nni_aiop.generators._policy import TokenPolicy, TokenTables
 from nni_aiop.generators._rewards import Reward, pareto_reward
 from nni_aiop.generators._training import PolicyTraining, TrainingOptions, costs_of

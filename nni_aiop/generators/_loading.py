@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from nni_aiop.errors import FileFormatError
-from nni_aiop.files import read_described
-from nni_aiop.generators._files import exact_costs, whole
+from nni_aiop.files import read_described, whole
+from nni_aiop.generators._files import exact_costs
 from nni_aiop.generators._generator import _FORMAT, _VERSION, ParetoGenerator
 from nni_aiop.generators._training import TrainingOptions
 from nni_aiop.predictors import BudgetGrid

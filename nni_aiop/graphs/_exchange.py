@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nni_aiop.errors import FileFormatError, GraphError
-from nni_aiop.files import write_atomically
+from nni_aiop.files import brief, parse_json, write_atomically
 from nni_aiop.graphs._fits import WITHOUT_WEIGHTS, fits
 from nni_aiop.graphs._node import Node
 from nni_aiop.graphs._types import GraphLike
@@ -228,13 +228,11 @@ def load(path: Path | str) -> GraphParts:
             content = unpacker.decompress(content, _MOST_BYTES)
             if not unpacker.eof:
                 raise ValueError("it ends too early or unpacks to more than a gigabyte")
-        data = json.loads(content)
-    except (ValueError, RecursionError, zlib.error) as err:
-        reason = "it nests too deeply" if isinstance(err, RecursionError) else str(err)
+    except (ValueError, zlib.error) as err:
         raise FileFormatError(
-            f"{path} must hold a compute graph, but is no JSON: {reason}."
+            f"{path} must hold a compute graph, but is no JSON: {brief(err)}."
         ) from err
-    return from_json(data)
+    return from_json(parse_json(content, f"{path} must hold a compute graph: it"))
 
 
 # --- networkx ------------------------------------------------------------------------------------

@@ -133,7 +133,8 @@ def _fits_global_pool(node: Node) -> bool:
 
 def _fits_linear(node: Node) -> bool:
     (rows, inner), (same, out) = node.input_shapes[0], node.output_shape
-    return rows == same and (node.weight_shape or (out, inner)) == (out, inner)
+    *outs, read = node.weight_shape or (out, inner)
+    return rows == same and read == inner and prod(outs) == out
 
 
 def _fits_matmul(node: Node) -> bool:
@@ -258,8 +259,12 @@ def _fits_terms(node: Node) -> bool:
 
 
 def _fits_elementwise(node: Node) -> bool:
-    if len(node.input_shapes) == 1 and node.get("operand") is None:
+    bounded = node["function"] == "clamp"  # by tensors, maybe, which broadcast as operands do
+    if len(node.input_shapes) == 1 and node.get("operand") is None and not bounded:
         return _keeps(node)
+    if bounded:
+        shapes = (*node.input_shapes, node.output_shape)
+        return len(shapes) > 1 and np.broadcast_shapes(*shapes) == node.output_shape
     return _fits_terms(node)
 
 

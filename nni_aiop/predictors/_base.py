@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from typing_extensions import Self
 
 from nni_aiop.errors import FileFormatError, SpaceError
-from nni_aiop.files import read_described, write_described
+from nni_aiop.files import checked_tensors, read_described, whole, write_described
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 
 FORMAT = "nni-aiop predictor"
 FORMAT_VERSION = 1
+_LARGEST_OPTION = 2**63
 _CHUNK = 4096  # codes that are predicted at once, which bounds the memory
 
 
@@ -248,22 +249,41 @@ def read_predictor(
     content, tensors = read_described(
         path, "predictor", kind=FORMAT, version=FORMAT_VERSION, what="a predictor's file"
     )
-    if content["space"] != space.fingerprint:
-        raise FileFormatError(
-            f"{path} must be of the space {space.name}, but was fitted on another one, "
-            f"{content['space_name']}."
-        )
-    kinds = {kind.__name__: kind for kind in classes.values()}
-    if content["class"] not in kinds:
-        raise FileFormatError(
-            f"{path} must hold one of {', '.join(kinds)}, but holds {content['class']!r}."
-        )
-    try:
-        predictor = kinds[content["class"]](space, **content["options"])
-        predictor.metrics_ = tuple(content["metrics"])
-        predictor.n_rows_ = content["n_rows"]
+    with whole(path, "a predictor's file", tensors):
+        if content["space"] != space.fingerprint:
+            raise FileFormatError(
+                f"{path} must be of the space {space.name}, but was fitted on another one, "
+                f"{content['space_name']!s:.80}."
+            )
+        kinds = {kind.__name__: kind for kind in classes.values()}
+        if content["class"] not in [*kinds]:
+            raise FileFormatError(
+                f"{path} must hold one of {', '.join(kinds)}, but holds {content['class']!r:.80}."
+            )
+        predictor = kinds[content["class"]](space, **_options(content["options"]))
+        names, n_rows = content["metrics"], content["n_rows"]
+        texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not (texts and names and len({*names}) == len(names)):
+            raise ValueError(f"metrics must be names that differ, not {names!r:.80}")
+        if not (type(n_rows) is int and n_rows >= 2):
+            raise ValueError(f"n_rows must be 2 or more, not {n_rows!r:.80}")
+        checked_tensors(tensors, dict.fromkeys(("center", "scale"), (len(names),)))
+        if (tensors["scale"] < 0).any():
+            raise ValueError("scale must not be negative")
+        predictor.metrics_, predictor.n_rows_ = tuple(names), n_rows
         predictor.center_, predictor.scale_ = tensors["center"], tensors["scale"]
         predictor._restore(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as err:
-        raise FileFormatError(f"{path} must hold a whole predictor, but does not: {err}.") from err
     return predictor
+
+
+def _options(given: Any) -> dict[str, Any]:
+    """The arguments of a constructor, numbers that a predictor can have.
+
+    Raises:
+        ValueError: One is no finite number from 0 on, or a larger one than any predictor needs.
+    """
+    for name, value in dict(given).items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and 0 <= value <= _LARGEST_OPTION):
+            raise ValueError(f"the option {name} must be a number from 0 on, not {value!r:.80}")
+    return dict(given)

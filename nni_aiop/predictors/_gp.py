@@ -26,6 +26,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from nni_aiop.files import checked_tensors
 from nni_aiop.predictors._base import Array, CodePredictor
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _JITTER = 1e-6  # added to the noise variance, of standardised targets
 _OUTLIER = 3.0  # standard deviations beyond which a row's noise is taken to be larger
 _CODE_BESIDE_FEATURES = 1.5  # how much longer the log length scales of codes with features are
+_LARGEST_THETA = 100.0  # of a file; a fit stays within 9 of 0, or as far as its prior
 _Z80 = 1.2815515655446004  # half width of the central 80 % of a standard normal
 
 
@@ -212,16 +214,33 @@ class CodeGP(CodePredictor):
         }
 
     def _restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        n, m = self.n_rows_, len(self.metrics_)
+        width = self._inputs(torch.zeros(1, self.space.width, dtype=torch.float64)).shape[1]
+        if tensors["x"].shape[1:] != (width,):
+            raise ValueError(
+                f"codes and features must have {tensors['x'].shape[-1]} columns as at the fit, "
+                f"but {self.space.name} now has {width}"
+            )
+        checked_tensors(
+            tensors,
+            {
+                "x": (n, width),
+                "input_center": (width,),
+                "input_spread": (width,),
+                "theta": (m, width + 2),
+                "alpha": (m, n),
+                "weights": (m, n),
+                "inflation": (m,),
+            },
+        )
+        if not all((tensors[name] > 0).all() for name in ("input_spread", "weights", "inflation")):
+            raise ValueError("spreads, weights and inflations must be positive")
+        if not (np.abs(tensors["theta"]) <= _LARGEST_THETA).all():
+            raise ValueError(f"theta must lie within {_LARGEST_THETA:g} of 0")
         self._x, self._center = tensors["x"], tensors["input_center"]
         self._spread, self._theta = tensors["input_spread"], tensors["theta"]
         self._alpha, self._weights = tensors["alpha"], tensors["weights"]
         self._inflation = tensors["inflation"]
-        width = self._inputs(torch.zeros(1, self.space.width, dtype=torch.float64)).shape[1]
-        if self._x.shape[1] != width:
-            raise ValueError(
-                f"codes and features must have {self._x.shape[1]} columns as at the fit, "
-                f"but {self.space.name} now has {width}"
-            )
         self._prepare()
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nni_aiop.files import checked_tensors
 from nni_aiop.predictors._base import Array, CodePredictor
 
 if TYPE_CHECKING:
@@ -150,9 +151,19 @@ class NCPMLP(CodePredictor):
         return own | {"std": self._std} | {k: v.numpy() for k, v in learned.items()}
 
     def _restore(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        width, m = self.space.width, len(self.metrics_)
+        checked_tensors(tensors, {"input_center": (width,), "input_scale": (width,), "std": (m,)})
+        # Before a network of their size is made.
+        sizes = {"trunk.1.weight": (self.shared, width)}
+        sizes |= {f"heads.{j}.0.weight": (self.separate, self.shared) for j in range(m)}
+        checked_tensors(tensors, sizes, "float32")
+        if not ((tensors["input_scale"] > 0).all() and (tensors["std"] >= 0).all()):
+            raise ValueError("scales must be positive, and deviations not negative")
+        net = self._network()
+        for name, own in net.state_dict().items():
+            checked_tensors(tensors, {name: tuple(own.shape)}, str(own.numpy().dtype))
         self._input_center, self._input_scale = tensors["input_center"], tensors["input_scale"]
         self._std = tensors["std"]
-        net = self._network()
         net.load_state_dict({k: torch.as_tensor(tensors[k]) for k in net.state_dict()})
         self._keep(net)
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
+from nni_aiop.files import brief
 from nni_aiop.spaces import (
     LISTED,
     CodeSpace,
@@ -29,6 +30,22 @@ CONSTRAINT = "constraint:"
 
 _FORMAT = 1
 _FEW_TRIES = 4  # of repairs for each sample, where costs are learned between
+_MOST = {
+    "budget": 1_000_000,
+    "rounds": 1_000_000,
+    "starts": 100_000,
+    "steps": 10_000,
+    "pool": 1_000_000,
+    "drawn": 1_000_000,
+    "levels": 10_000,
+    "evaluator_steps": 1_000_000,
+    "generator_steps": 1_000_000,
+    "population": 1_000_000,
+    "tournament": 1_000_000,
+    "initial": 1_000_000,
+}
+"""The largest options that a state may bring to a search which was made with others."""
+
 _TRIES = 20  # rounds of rejection before a small space is listed, or a large one called exhausted
 
 
@@ -375,6 +392,39 @@ class BaseSearch(ABC):
             raise problem
         return out
 
+    def _check_samples(self, told: Sequence[Sample], asked: Sequence[Sample]) -> None:
+        """Refuse samples of a state that are none of the space, or that stand there twice.
+
+        Raises:
+            ValueError: There is one.
+        """
+        keys: set[str] = set()
+        for sample in (*told, *asked):
+            problem = self.space.violation(sample)
+            if problem is not None:
+                raise ValueError(problem)
+            key = self.space.key(sample)
+            if key in keys:
+                raise ValueError(
+                    f"an architecture must stand there once, but one does twice: {key:.80}"
+                )
+            keys.add(key)
+
+    def _check_bounded(self, options: Mapping[str, Any]) -> None:
+        """Refuse options of a state with which the next proposal would never come.
+
+        Raises:
+            ValueError: A number is none, or larger than `_MOST` and than this search's own.
+        """
+        for name, most in _MOST.items():
+            value = options.get(name)
+            if value is None or value == getattr(self, name, None):
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            least = 0 if name == "drawn" else 1  # local search counts what it drew
+            if not (number and least <= value <= most):
+                raise ValueError(f"{name} must be from {least} to {most:g}, but got {value!r:.80}")
+
     def _state(self) -> dict[str, Any]:
         """What a subclass adds to the state, as plain JSON."""
         return {}
@@ -419,24 +469,40 @@ class BaseSearch(ABC):
         for field, value in expected.items():
             if state.get(field) != value:
                 raise FileFormatError(
-                    f"a search state must have {field} = {value!r}, but got {state.get(field)!r}."
+                    f"a search state must have {field} = {value!r:.200}, "
+                    f"but got {state.get(field)!r:.80}."
                 )
-        from_json = self.space.from_json
+        from_json, before = self.space.from_json, self.__dict__.copy()
         try:
-            history = [
-                (from_json(s), None if m is None else {str(k): float(v) for k, v in m.items()})
-                for s, m in state["history"]
-            ]
+            history = [(from_json(s), _read_result(m)) for s, m in state["history"]]
             pending = [from_json(s) for s in state["pending"]]
+            self._check_samples([s for s, _ in history], pending)
             rng = np.random.default_rng()
             rng.bit_generator.state = state["rng"]
             seed, exhausted = int(state["seed"]), bool(state["exhausted"])
+            if not 0 <= seed < 2**62:
+                raise ValueError(f"a seed must be from 0 to 2**62, but got {seed!r:.80}")
+            self._check_bounded(state.get("options", state))
             book = CostBook(self.space)
             book.load_state(state.get("costs", {}))  # earlier states have none
             self._load_state(state)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
+            needed = self._needed()
+            for place, (_, metrics) in enumerate(history):
+                missing = [] if metrics is None else [n for n in needed if n not in metrics]
+                if missing:
+                    raise ValueError(f"result {place} must have {missing[0]!r:.80}, but lacks it")
+        except (
+            AttributeError,
+            LookupError,
+            MemoryError,
+            OverflowError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as err:
+            self.__dict__.update(before)  # a state that is refused changes nothing
             raise FileFormatError(
-                f"a search state must be complete, but reading it gave: {err!r}."
+                f"a search state must be complete, but reading it gave: {brief(repr(err))}."
             ) from err
         self._history, self._rng, self.seed, self._exhausted = history, rng, seed, exhausted
         self._book = book
@@ -444,3 +510,18 @@ class BaseSearch(ABC):
         self._records = {self.space.key(s): i for i, (s, _) in enumerate(history)}
         everything = [*self._pending.values(), *(s for s, _ in history)]
         self._seen = set(self._networks(self.space.points(everything))) if everything else set()
+
+
+def _read_result(metrics: Any) -> dict[str, float] | None:
+    """The metrics of a state's result; None where the evaluation failed.
+
+    Raises:
+        ValueError: A metric is no finite number.
+    """
+    if metrics is None:
+        return None
+    found = {str(name): float(value) for name, value in metrics.items()}
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name!r:.80} of a result must be finite, but is {value}")
+    return found

@@ -81,8 +81,12 @@ class RegularizedEvolution(BaseSearch):
         return {"population": self.population, "tournament": self.tournament}
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
-        self.population = int(state["population"])
-        self.tournament = int(state["tournament"])
+        population, tournament = int(state["population"]), int(state["tournament"])
+        if not 1 <= tournament <= population:
+            raise ValueError(
+                f"1 <= tournament <= population must hold, but got {tournament}, {population}"
+            )
+        self.population, self.tournament = population, tournament
 
 
 class LocalSearch(BaseSearch):

@@ -388,6 +388,17 @@ class PredictorSearch(BaseSearch):
         queue = [self.space.from_json(s) for s in state["queue"]]
         place, warmup = int(state["round"]), RandomWarmup(*state["warmup"])
         slack, decided = state.get("stretched", (None, 0))
+        if not (slack in (None, *_SLACKS) and type(decided) is int and 0 <= decided <= 10**9):
+            raise ValueError(f"stretched must be a slack and a number, but got {slack!r:.80}")
+        if len({self.space.key(s) for s in queue}) < len(queue):
+            raise ValueError("what is queued must stand there once")
+        if not 0 <= place <= 10**6:
+            raise ValueError(f"the round must be from 0 to a million, but got {place!r:.80}")
+        if not (warmup.count is None or type(warmup.count) is int):
+            raise ValueError(f"a warm-up must be of whole samples, but got {warmup.count!r:.80}")
+        lr = state["options"].get("lr", 1.0)
+        if not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
+            raise ValueError(f"lr must be a positive number, but got {lr!r:.80}")
         before = {name: getattr(self, name) for name in self._kept}
         self.__dict__.update({name: state["options"][name] for name in self._kept})
         try:

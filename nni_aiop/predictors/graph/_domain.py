@@ -95,13 +95,22 @@ class Domain:
         """The domain that `to_arrays` described.
 
         Raises:
-            FileFormatError: An array is missing.
+            FileFormatError: An array is missing, or has a shape or a number that it cannot have.
         """
         try:
-            limit = float(arrays["limit"][0])
-            return cls(arrays["known"], arrays["center"], arrays["spread"], limit)
-        except (KeyError, IndexError) as err:
+            known, center, spread = (arrays[name] for name in ("known", "center", "spread"))
+            (limit,) = arrays["limit"]
+        except (KeyError, TypeError, ValueError) as err:
             raise FileFormatError(f"a domain must be whole, but lacks {err}.") from err
+        fits = (
+            known.ndim == 2 and len(known) > 0 and center.shape == spread.shape == known.shape[1:]
+        )
+        if not (fits and (spread > 0).all() and limit > 0):
+            raise FileFormatError(
+                "a domain must be rows with a center, positive spreads and a positive limit, "
+                f"but has shapes {known.shape}, {center.shape}, {spread.shape} and {limit:g}."
+            )
+        return cls(known, center, spread, float(limit))
 
 
 def _distances(a: Array, b: Array) -> Array:

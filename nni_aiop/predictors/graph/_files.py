@@ -46,13 +46,13 @@ def read_file(
     content, tensors = read_described(
         path, "description", kind=kind, version=FORMAT_VERSION, what=f"a file of an {kind}"
     )
-    columns = content["node_columns"], content["global_columns"]
-    if content["features_version"] != FEATURES_VERSION or columns != (
+    columns = content.get("node_columns"), content.get("global_columns")
+    if content.get("features_version") != FEATURES_VERSION or columns != (
         list(NODE_COLUMNS),
         list(GLOBAL_COLUMNS),
     ):
         raise FileFormatError(
             f"{path} must read features of version {FEATURES_VERSION}, "
-            f"but reads version {content['features_version']}."
+            f"but reads version {content.get('features_version')!r:.80}."
         )
     return content, tensors

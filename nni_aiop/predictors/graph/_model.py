@@ -128,9 +128,11 @@ class GraphModel:
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _OPTIONS}
 
+    def _bare_backbone(self, outputs: int) -> Backbone:
+        return Backbone(ENCODERS[self.encoder](**self.encoder_options), outputs)
+
     def _new_backbone(self, outputs: int) -> Backbone:
-        kind = ENCODERS[self.encoder]
-        return self._made(lambda: Backbone(kind(**self.encoder_options), outputs))
+        return self._made(lambda: self._bare_backbone(outputs))
 
     def _made(self, make: Callable[[], _Module]) -> _Module:
         """A new module on the device; its weights follow from the seed alone."""

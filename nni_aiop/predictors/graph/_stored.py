@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import nn
 from typing_extensions import Self
 
 from nni_aiop.errors import FileFormatError
+from nni_aiop.files import whole
 from nni_aiop.predictors.graph._adapters import KAdapter
 from nni_aiop.predictors.graph._domain import Domain
 from nni_aiop.predictors.graph._files import read_file, write_file
@@ -29,15 +29,6 @@ _ADAPTER_KIND = "nni-aiop adapter"
 
 
 _DOMAIN, _HEAD = "domain.", "beside."
-
-
-@contextmanager
-def _whole(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turns what a wrong description raises into one sentence."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, RuntimeError) as err:
-        raise FileFormatError(f"{path} must hold a whole {what}, but does not: {err}.") from err
 
 
 def _tensors(
@@ -60,9 +51,46 @@ def _rounded(arrays: Mapping[str, NDArray[Any]], kind: DTypeLike) -> dict[str, N
 def _restore(module: nn.Module, tensors: Mapping[str, NDArray[Any]]) -> Domain:
     """The domain of a file; the module gets its weights."""
     weights = {n: array for n, array in tensors.items() if not n.startswith((_DOMAIN, _HEAD))}
+    for name, array in weights.items():
+        if array.dtype.kind != "f" and not array.dtype == np.int64:
+            raise ValueError(f"{name} must be of floating point, not {array.dtype}")
     module.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     module.eval()
     return Domain.from_arrays(part_of(tensors, _DOMAIN))
+
+
+def _check_sizes(make: Callable[[], nn.Module], tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse tensors that are not those of a module, before one of any size is made.
+
+    Raises:
+        ValueError: One is missing or has another shape.
+    """
+    with torch.device("meta"):
+        wanted = make().state_dict()
+    for name, own in wanted.items():
+        if name not in tensors or tensors[name].shape != tuple(own.shape):
+            found = tensors[name].shape if name in tensors else "none"
+            raise ValueError(f"{name} must have shape {tuple(own.shape)}, not {found}")
+
+
+def finite_of(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Those that must be finite: the spread of a head is infinite where a feature never varied."""
+    return {
+        name: np.nan_to_num(array, nan=np.nan) if name.endswith(".spread") else array
+        for name, array in tensors.items()
+    }
+
+
+def _deviation(value: Any) -> float:
+    """A standard deviation of a file.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number = float(value)
+    if not 0 <= number < np.inf:
+        raise ValueError(f"a deviation must be a finite number from 0 on, not {value!r:.80}")
+    return number
 
 
 def part_of(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Array]:
@@ -145,11 +173,11 @@ class StoredModel(GraphModel):
                 f"{path} must hold an adapter of this backbone, but it was trained on another one."
             )
         module = self._made(lambda: KAdapter(self._backbone.encoder))
-        with _whole(path, "adapter"):
+        with whole(path, "an adapter", finite_of(tensors)):
             domain = _restore(module, tensors)
             task = str(content["task"])
             labels = TaskLabels.from_json(content["labels"])
-            std, n_rows = float(content["std"]), int(content["n_rows"])
+            std, n_rows = _deviation(content["std"]), int(content["n_rows"])
             beside = part_of(tensors, _HEAD)
             head = GPHead.from_arrays(beside) if beside else None
             self.adapters_[task] = Adapter(module, labels, std, n_rows, domain, head)
@@ -158,13 +186,19 @@ class StoredModel(GraphModel):
     @classmethod
     def _of_file(cls, path: str | os.PathLike[str], device: str | torch.device | None) -> Self:
         content, tensors = read_file(path, _KIND)
-        with _whole(path, "graph predictor"):
+        with whole(path, "a graph predictor", tensors):
             predictor = cls(**content["options"], device=device)
             predictor.metrics_ = tuple(content["metrics"])
             predictor.labels_ = tuple(map(TaskLabels.from_json, content["labels"]))
-            predictor.std_ = np.array(content["std"], np.float64)
+            predictor.std_ = np.array([*map(_deviation, content["std"])], np.float64)
             predictor.n_rows_ = int(content["n_rows"])
-            predictor._backbone = predictor._new_backbone(len(predictor.metrics_))
+            m = len(predictor.metrics_)
+            if not (
+                len(predictor.labels_) == len(predictor.std_) == m == len({*content["metrics"]})
+            ):
+                raise ValueError("metrics must differ, each with its labels and its deviation")
+            _check_sizes(lambda: predictor._bare_backbone(m), tensors)
+            predictor._backbone = predictor._new_backbone(m)
             predictor.domain_ = _restore(predictor._backbone, tensors)
         predictor.adapters_ = {}
         predictor.losses_ = []

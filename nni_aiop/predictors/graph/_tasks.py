@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nni_aiop.errors import FileFormatError
+from nni_aiop.files import whole
 from nni_aiop.predictors._base import Prediction
 from nni_aiop.predictors.graph._collation import GraphSet
 from nni_aiop.predictors.graph._domain import Domain
 from nni_aiop.predictors.graph._files import read_file, write_file
 from nni_aiop.predictors.graph._predictor import GraphPredictor, load_graph_predictor
 from nni_aiop.predictors.graph._scores import TaskLabels
-from nni_aiop.predictors.graph._stored import digest_of, part_of
+from nni_aiop.predictors.graph._stored import digest_of, finite_of, part_of
 from nni_aiop.predictors.graph._transfer import FewShotPredictor, TransferredPredictor
 from nni_aiop.predictors.graph.few_shot import HEADS
 
@@ -150,11 +151,12 @@ def load_task(folder: str | os.PathLike[str], task: str) -> TaskPredictor:
     if model == "adapter":
         predictor.load_adapter(_adapter(path))
         return TaskPredictor(task, predictor.adapters_[task].domain, predictor)
-    if model not in HEADS:
-        raise FileFormatError(f"{path} must be of {', '.join(MODELS)}, but is of {model!r}.")
-    domain = Domain.from_arrays(part_of(tensors, "domain."))
-    head = HEADS[model].from_arrays(part_of(tensors, "head."))
-    labels = TaskLabels.from_json(content.get("labels", {}))
+    if model not in [*HEADS]:
+        raise FileFormatError(f"{path} must be of {', '.join(MODELS)}, but is of {model!r:.80}.")
+    with whole(path, "a task", finite_of(tensors)):
+        domain = Domain.from_arrays(part_of(tensors, "domain."))
+        head = HEADS[model].from_arrays(part_of(tensors, "head."))
+        labels = TaskLabels.from_json(content.get("labels", {}))
     return TaskPredictor(task, domain, FewShotPredictor(predictor, (), head, labels, task))
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from nni_aiop.errors import FileFormatError
+from nni_aiop.files import whole
 from nni_aiop.predictors.graph._collation import GraphSet
 from nni_aiop.predictors.graph._files import read_file, write_file
 
@@ -224,14 +225,15 @@ def _resume(
         raise FileFormatError(
             f"{path} must be a checkpoint of this training, but is of other data or settings."
         )
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    entries: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, place, entry = name.split(".")
-            entries.setdefault(int(place), {})[entry] = tensor
-    module.load_state_dict(
-        {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
-    )
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
-    return [float(loss) for loss in content["losses"]]
+    with whole(path, "a checkpoint", arrays):
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, place, entry = name.split(".")
+                entries.setdefault(int(place), {})[entry] = tensor
+        module.load_state_dict(
+            {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
+        )
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+        return [float(loss) for loss in content["losses"]]
