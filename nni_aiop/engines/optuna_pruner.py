@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.pruners import BasePruner
@@ -12,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nni_aiop.engines.optuna_space import sample_of
-from nni_aiop.errors import refuse_unknown
+from nni_aiop.errors import SpaceError, refuse_unknown
 from nni_aiop.predictors.tabular import EarlyStopping, sample_features
 from nni_aiop.search._options import check_value, options_of
 from nni_aiop.spaces import CodeSpace
@@ -25,8 +26,10 @@ class EarlyStoppingPruner(BasePruner):
 
     It learns from the completed trials what the values reported first say about the final one, and
     learns anew as more complete. It abstains where its forecast is too wide. A trial with a NaN
-    goes on. With `min_epochs=0` and a space, an objective that asks `trial.should_prune()` before
-    its first report is told what the scheme alone says.
+    goes on. Of a trial with a value that its space does not have only the reports are looked at, as
+    of all trials without a space, and a warning says so once. With `min_epochs=0` and a space, an
+    objective that asks `trial.should_prune()` before its first report is told what the scheme alone
+    says.
 
     Args:
         space: Whose samples the trials are, for what is known of a network without training; None
@@ -68,11 +71,12 @@ class EarlyStoppingPruner(BasePruner):
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._rules: dict[str, tuple[EarlyStopping, set[int]]] = {}
+        self._rules: dict[str, _Rules] = {}
+        self._warned = False
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks do not travel, and the rules are learned again from the study.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_rules")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_rules", "_warned")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -81,35 +85,69 @@ class EarlyStoppingPruner(BasePruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is stopped here."""
         with self._lock:
-            rule = self._taught(study)
-            curve = _reports(trial)
-            return _finite(curve) and rule.decide(curve, self._columns(trial)).stop
+            rules = self._taught(study)
+            curve, columns = _reports(trial), self._columns(trial)
+            if not _finite(curve):
+                return False
+            if columns is None:
+                return rules.alone.decide(curve).stop
+            return rules.whole.decide(curve, columns).stop
 
-    def _taught(self, study: Study) -> EarlyStopping:
-        """The study's rule, which has learned from every completed trial."""
-        if study.study_name not in self._rules:
+    def _taught(self, study: Study) -> _Rules:
+        """The study's rules, which have learned from every completed trial."""
+        rules = self._rules.get(study.study_name)
+        if rules is None:
             direction = study.direction.name.lower()
-            rule = EarlyStopping(**{"direction": direction, **self.options})
-            self._rules[study.study_name] = rule, set()
-        rule, known = self._rules[study.study_name]
+            whole, alone = (
+                EarlyStopping(**{"direction": direction, **self.options}) for _ in range(2)
+            )
+            rules = self._rules[study.study_name] = _Rules(whole, alone, set())
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if trial.number in known:
+            if trial.number in rules.known:
                 continue
-            known.add(trial.number)
+            rules.known.add(trial.number)
             curve, final = _reports(trial), trial.value
-            if final is not None and _finite([*curve, final]):
-                rule.finish(curve, final, self._columns(trial))
-        return rule
+            if final is None or not _finite([*curve, final]):
+                continue
+            columns = self._columns(trial)
+            rules.alone.finish(curve, final)
+            if columns is not None:
+                rules.whole.finish(curve, final, columns)
+        return rules
 
-    def _columns(self, trial: FrozenTrial) -> Sequence[float]:
+    def _columns(self, trial: FrozenTrial) -> Sequence[float] | None:
+        """What is known of a trial without training; None where it lies outside the space."""
         if self.scheme is not None:
             return self.scheme(trial)
         if self.space is None:
             return ()
-        columns: Sequence[float] = sample_features(
-            self.space, sample_of(trial, self.space)
-        ).tolist()
-        return columns
+        try:
+            columns = sample_features(self.space, sample_of(trial, self.space))
+        except SpaceError as err:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"a trial must lie in the space of its pruner to be pruned by it, but {err} "
+                    "Such trials are pruned by their reports alone.",
+                    stacklevel=2,
+                )
+            return None
+        values: Sequence[float] = columns.tolist()
+        return values
+
+
+class _Rules(NamedTuple):
+    """The rules of one study.
+
+    Attributes:
+        whole: Knows reports and schemes, of the trials that have one.
+        alone: Knows the reports of all trials.
+        known: Numbers of the trials that they learned from.
+    """
+
+    whole: EarlyStopping
+    alone: EarlyStopping
+    known: set[int]
 
 
 def _reports(trial: FrozenTrial) -> list[float]:

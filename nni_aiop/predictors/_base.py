@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from nni_aiop.errors import FileFormatError, SpaceError
 from nni_aiop.files import checked_tensors, read_described, whole, write_described
+from nni_aiop.predictors._moderate import center_and_scale, moderate, unit_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,7 @@ Array = NDArray[np.float64]
 FORMAT = "nni-aiop predictor"
 FORMAT_VERSION = 1
 _LARGEST_OPTION = 2**63
+_LARGE = 1e30  # beyond it float32 may overflow
 _CHUNK = 4096  # codes that are predicted at once, which bounds the memory
 
 
@@ -128,6 +130,9 @@ class CodePredictor(ABC):
     def fit(self, codes: ArrayLike, targets: Mapping[str, ArrayLike]) -> Self:
         """This predictor, fitted; rows with a NaN anywhere are left out.
 
+        A value more than a million median deviations from the median, as a diverged training
+        reports, is learned as ten of them (`moderate`): beside it all others would look the same.
+
         Args:
             codes: (n, width) codes.
             targets: (n,) measured values of each metric, in any units.
@@ -157,11 +162,11 @@ class CodePredictor(ABC):
         x, y = x[known], y[known]
         self.metrics_ = tuple(targets)
         self.n_rows_ = len(x)
-        self.center_ = y.mean(axis=0)
-        # Rounding must not pass for spread where all targets are the same.
-        spread = np.where(np.ptp(y, axis=0) > 0, y.std(axis=0), 0.0)
-        self.scale_ = np.where(spread > 1e-12 * np.abs(self.center_), spread, 0.0)
-        self._fit(x, (y - self.center_) / np.where(self.scale_ > 0, self.scale_, 1.0))
+        y = np.stack([moderate(column) for column in y.T], axis=1)
+        self.center_, self.scale_ = center_and_scale(y)
+        units = np.array([unit_of(column) for column in y.T])
+        scale = np.where(self.scale_ > 0, self.scale_ / units, 1.0)
+        self._fit(x, (y / units - self.center_ / units) / scale)
         return self
 
     def predict(self, codes: ArrayLike) -> Prediction:
@@ -188,7 +193,7 @@ class CodePredictor(ABC):
         """
         self._require_fit()
         mean, _ = self._standardised(codes, with_std=False)
-        return mean * codes.new_tensor(self.scale_) + codes.new_tensor(self.center_)
+        return self._in_units(mean, self.center_)
 
     def forward_with_std(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """(n, m) means and standard deviations (noise included), both differentiable.
@@ -199,8 +204,19 @@ class CodePredictor(ABC):
         self._require_fit()
         mean, std = self._standardised(codes, with_std=True)
         assert std is not None
-        scale = codes.new_tensor(self.scale_)
-        return mean * scale + codes.new_tensor(self.center_), std * scale
+        return self._in_units(mean, self.center_), self._in_units(std, np.zeros_like(self.center_))
+
+    def _in_units(self, values: Tensor, center: Array) -> Tensor:
+        """Standardised values (n, m) in the metrics' units; none is infinite."""
+        import torch
+
+        if max(np.abs(center).max(), self.scale_.max()) <= _LARGE:
+            return values * values.new_tensor(self.scale_) + values.new_tensor(center)
+        most = torch.finfo(values.dtype).max
+        scale, shift = (np.clip(a, -most, most) for a in (self.scale_, center))
+        # In quarters, as the sum of two large numbers may be too large.
+        found = values * values.new_tensor(scale / 4) + values.new_tensor(shift / 4)
+        return found.clamp(-most / 4, most / 4) * 4
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one safetensors file that `load_predictor` reads, whole or not at all.

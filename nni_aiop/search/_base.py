@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ _MOST = {
 }
 """The largest options that a state may bring to a search which was made with others."""
 
+_LARGEST = sys.float_info.max
 _TRIES = 20  # rounds of rejection before a small space is listed, or a large one called exhausted
 
 
@@ -298,7 +300,11 @@ class BaseSearch(ABC):
 
     def _merit(self, metrics: Mapping[str, float]) -> float:
         """The weighted sum of the objectives, more is better."""
-        return sum(o.weight * o.sign * metrics[o.metric] for o in self.objectives)
+        terms = [o.weight * o.sign * metrics[o.metric] for o in self.objectives]
+        if not math.isfinite(sum(terms)):  # its parts are finite
+            parts = (o.weight * o.sign * (metrics[o.metric] / 2**40) for o in self.objectives)
+            return max(-_LARGEST, min(_LARGEST, sum(parts) * 2**40))
+        return sum(terms)
 
     def best(self) -> tuple[Sample, dict[str, float]] | None:
         """The best result told so far by the weighted sum of the objectives; None without any.

@@ -70,15 +70,33 @@ def log_regret(values: Array, slack: float = 0.1) -> Array:
         values: More is better.
         slack: In standard deviations of the upper half.
     """
+    from nni_aiop.predictors._moderate import unit_of
+
+    values = values / unit_of(values)
     upper = np.sort(values)[len(values) // 2 :]
     added = slack * float(upper.std()) or 1.0
     return np.asarray(-np.log(values.max() - values + added))
 
 
+def _moderated(metrics: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The metrics in numbers to reckon with: what diverged is brought near, huge units divided."""
+    from nni_aiop.predictors._moderate import moderate, unit_of
+
+    found = [dict(row) for row in metrics]
+    for name in {name for row in metrics for name in row}:
+        rows = [i for i, row in enumerate(metrics) if name in row]
+        values = moderate(np.array([metrics[i][name] for i in rows]))
+        values = values / unit_of(values, large=1e30)
+        for i, value in zip(rows, values.tolist(), strict=True):
+            found[i][name] = value
+    return found
+
+
 class PredictorSearch(BaseSearch):
     """Random warm-up, then rounds of refitting a predictor and asking for what it favours.
 
-    A subclass supplies the candidates of a round.
+    A subclass supplies the candidates of a round. It learns from results that `moderate` brought
+    near where one is far beyond all others, such as the 1e300 of a training that diverged.
 
     Args:
         space: Where to search.
@@ -183,6 +201,7 @@ class PredictorSearch(BaseSearch):
         if len(samples) < _FEWEST:
             return self._random_new(1)
         self._round += 1
+        metrics = _moderated(metrics)
         self.predictor_ = self._fit(samples, metrics)
         out = self._favoured(self.predictor_, samples, metrics)
         return out or self._random_new(self._wanted)

@@ -8,6 +8,7 @@ value itself where continuous, a bit mask for a subset), and shows it to a predi
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ __all__ = ["Array", "Dimension", "Value"]
 
 Value = Any
 
+
+_LARGEST_LOG = math.log(sys.float_info.max)
 
 Array = NDArray[np.float64]
 
@@ -137,14 +140,25 @@ class Continuous(Dimension):
     cdf: Callable[[float], float] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+        if not (is_finite(self.low) and is_finite(self.high) and self.low <= self.high):
             raise SpaceError(
-                f"{self.label!r} must have finite low <= high, but got {self.low}, {self.high}."
+                f"{self.label!r} must have finite low <= high, "
+                f"but got {shown(self.low)}, {shown(self.high)}."
             )
+        if max(abs(self.low), abs(self.high)) > 2**53:  # NumPy takes no larger whole numbers
+            object.__setattr__(self, "low", float(self.low))
+            object.__setattr__(self, "high", float(self.high))
         if self.log and self.low <= 0:
             raise SpaceError(f"{self.label!r} must have low > 0 with log, but got {self.low}.")
         if (self.ppf is None) != (self.cdf is None):
             raise SpaceError(f"{self.label!r} must be given both ppf and cdf, or neither.")
+
+    @property
+    def _is_wide(self) -> bool:
+        """Whether the span, or the ratio with `log`, is too large for a float, or nearly so."""
+        if self.log:
+            return math.log(self.high) - math.log(self.low) > _LARGEST_LOG - 10 or self.low < 1e-300
+        return not math.isfinite(4 * (self.high / 4 - self.low / 4))
 
     @property
     def width(self) -> int:
@@ -173,7 +187,14 @@ class Continuous(Dimension):
         if self.cdf is not None:
             code = _over(self.cdf, points)
         elif self.log:
-            code = np.log(points / self.low) / np.log(self.high / self.low)
+            if self._is_wide:
+                code = (np.log(points) - math.log(self.low)) / (
+                    math.log(self.high) - math.log(self.low)
+                )
+            else:
+                code = np.log(points / self.low) / np.log(self.high / self.low)
+        elif self._is_wide:
+            code = (points / 4 - self.low / 4) / (self.high / 4 - self.low / 4)
         else:
             code = (points - self.low) / (self.high - self.low)
         return np.clip(code, 0.0, 1.0)[:, None]
@@ -183,7 +204,13 @@ class Continuous(Dimension):
         if self.ppf is not None:
             value = _over(self.ppf, c)
         elif self.log:
-            value = self.low * (self.high / self.low) ** c
+            if self._is_wide:
+                low, high = math.log(self.low), math.log(self.high)
+                value = np.exp(np.minimum(low + c * (high - low), _LARGEST_LOG))
+            else:
+                value = self.low * (self.high / self.low) ** c
+        elif self._is_wide:
+            value = self.low * (1 - c) + self.high * c
         else:
             value = self.low + c * (self.high - self.low)
         # Twelve digits survive encode -> decode to the bit, so that a value keeps its key.
@@ -207,6 +234,20 @@ class Continuous(Dimension):
 
     def describe(self) -> str:
         return f"[{self.low}, {self.high}]" + (" (log)" if self.log else "")
+
+
+def is_finite(number: float) -> bool:
+    """Whether a number is finite as a float."""
+    try:
+        return math.isfinite(float(number))
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence."""
+    huge = isinstance(value, int) and value.bit_length() > 512
+    return f"a whole number of {value.bit_length()} bits" if huge else f"{value!r:.80}"
 
 
 def _over(function: Callable[[Any], Any], x: Array) -> Array:

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import SpaceError
-from nni_aiop.spaces._dimensions import Array, Dimension, Value
+from nni_aiop.spaces._dimensions import Array, Dimension, Value, is_finite, shown
 
 _MAX_GRID = 1_000_000
 
 
+_MAX_VALUES = 2**53  # so many points are exact in a float64
+_LARGE = 1e300
 _MAX_SUBSET = 52  # a bit mask is exact in a float64 up to 2**53
 
 
@@ -49,7 +51,16 @@ class _Listed(Dimension):
     def __post_init__(self) -> None:
         if not isinstance(self.values, range):
             object.__setattr__(self, "values", tuple(self.values))
-        if len(self.values) == 0:
+        try:
+            n = len(self.values)
+        except OverflowError:  # a range
+            n = _MAX_VALUES + 1
+        if n > _MAX_VALUES:
+            raise SpaceError(
+                f"{self.label!r} must have at most 2**53 values, but got more; "
+                "a range without a step is Continuous."
+            )
+        if n == 0:
             raise SpaceError(f"{self.label!r} must have at least one value, but got none.")
         seen = {repr(v) for v in self.values} if len(self.values) <= _MAX_GRID else self.values
         if len(seen) != len(self.values):
@@ -116,15 +127,23 @@ class Ordinal(_Listed):
         super().__post_init__()
         if isinstance(self.values, range):
             increasing = self.values.step > 0
+            ends: Sequence[Value] = (self.values[0], self.values[-1])
         else:
+            ends = self.values
             increasing = all(isinstance(v, Real) for v in self.values) and all(
                 a < b for a, b in pairwise(self.values)
             )
         if not increasing:
             raise SpaceError(
                 f"the values of the ordinal {self.label!r} must be increasing numbers, "
-                f"but got {self.values!r}."
+                f"but got {self.values!r:.200}."
             )
+        for value in ends:
+            if not is_finite(value):
+                raise SpaceError(
+                    f"the values of the ordinal {self.label!r} must be finite numbers, but got "
+                    f"{shown(value)}; a nominal dimension takes any values."
+                )
         if self.scale not in ("rank", "linear", "log"):
             raise SpaceError(f"scale must be rank, linear or log, but got {self.scale!r}.")
         if self.scale == "log" and self.values[0] <= 0:
@@ -153,6 +172,8 @@ class Ordinal(_Listed):
         v = np.asarray(self.values, dtype=np.float64)
         if self.scale == "log":
             v = np.log(v)
+        elif max(abs(v[0]), abs(v[-1])) > _LARGE:  # the span may be too large for a float
+            v = v / 4
         return np.asarray((v - v[0]) / (v[-1] - v[0]))
 
     @property

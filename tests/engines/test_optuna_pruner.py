@@ -99,3 +99,36 @@ def test_wrong_arguments_are_told_at_once() -> None:
         EarlyStoppingPruner(confidence=2.0)
     with pytest.raises(ValueError, match="but got both"):
         EarlyStoppingPruner(CodeSpace([Ordinal("x", (1, 2))]), scheme=lambda t: [0.0])
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_trial_outside_the_space_is_pruned_by_its_reports() -> None:
+    """The space has even numbers only; every other trial lies outside."""
+    space = CodeSpace([Ordinal("x", range(0, 201, 2))])
+    with pytest.warns(UserWarning, match="must lie in the space of its pruner") as caught:
+        made = study(EarlyStoppingPruner(space))
+    assert len([w for w in caught if "of its pruner" in str(w.message)]) == 1
+    outside = [t for t in made.trials if t.params["x"] % 2]
+    assert {t.state for t in outside} == {TrialState.COMPLETE, TrialState.PRUNED}
+    alone = study(EarlyStoppingPruner())
+    assert made.best_params == alone.best_params
+    assert epochs(made) < 0.75 * epochs(study(optuna.pruners.NopPruner()))
+
+
+@pytest.mark.parametrize("far", [1e300, -1e300, 1.7976931348623157e308])
+def test_a_trial_that_diverged_does_not_end_the_pruning(far: float) -> None:
+    def diverging(trial: optuna.Trial) -> float:
+        if trial.number == 3:
+            for epoch in range(1, EPOCHS + 1):
+                trial.report(far, epoch)
+            return far
+        return objective(trial)
+
+    made = optuna.create_study(
+        direction="minimize" if far > 0 else "maximize",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        pruner=EarlyStoppingPruner(),
+    )
+    made.optimize(diverging, n_trials=40)
+    assert TrialState.PRUNED in [t.state for t in made.trials]
+    assert np.isfinite(made.best_value)

@@ -15,12 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nni_aiop.predictors._moderate import center_and_scale, moderate, unit_of
 from nni_aiop.predictors.tabular._features import compact_curve_features
 from nni_aiop.predictors.tabular._regressors import default_regressor
 
 __all__ = ["Decision", "EarlyStopping", "Forecast"]
 
 Array = NDArray[np.float64]
+_ROOM = 1e3  # how far beyond the known rows a regressor is asked, in their range or their size
 _FEWEST = 4  # finished trials without which nothing is learned
 
 
@@ -55,8 +57,46 @@ class Decision:
     chance: float | None = None
 
 
+def _is_far(values: Array) -> NDArray[np.bool_]:
+    return np.asarray(moderate(values) != values)
+
+
+@dataclass
+class _Fitted:
+    """A regressor of one epoch, and what keeps its columns within numbers to reckon with.
+
+    Attributes:
+        n: How many trials it was fitted on.
+        units: (p,) what columns are divided by; 1 but for huge numbers.
+        low: (p,) least values that it is asked about.
+        high: (p,) largest ones.
+        model: The regressor.
+    """
+
+    n: int
+    units: Array
+    low: Array
+    high: Array
+    model: Any = None
+
+    @classmethod
+    def of(cls, X: Array, n: int) -> _Fitted:
+        """For rows (k, p) of n trials."""
+        units = np.array([unit_of(column) for column in X.T])
+        low, high = (X / units).min(axis=0), (X / units).max(axis=0)
+        room = _ROOM * np.maximum(high - low, np.maximum(np.abs(high), np.abs(low)))
+        return cls(n, units, low - room, high + room)
+
+    def columns(self, X: Array) -> Array:
+        """(n, p) what the regressor reads of rows."""
+        return np.asarray(np.clip(X / self.units, self.low, self.high))
+
+
 class EarlyStopping:
     """Decides from (scheme, curve so far, finished trials) whether a trial goes on.
+
+    A finished trial with a number that is far beyond all others (more than a million median
+    deviations from the median), as of a training that diverged, is not learned from.
 
     Args:
         direction: Whether more of the metric is better, or less.
@@ -118,7 +158,7 @@ class EarlyStopping:
         self._curves: list[Array] = []
         self._schemes: list[Array] = []
         self._finals: list[float] = []
-        self._fitted: dict[int, tuple[Any, int]] = {}
+        self._fitted: dict[int, _Fitted] = {}
 
     def __len__(self) -> int:
         """How many finished trials it has learned from."""
@@ -163,14 +203,21 @@ class EarlyStopping:
         known = [i for i, other in enumerate(self._curves) if len(other) >= epochs]
         if len(known) < self.startup or epochs + columns.size == 0:
             return None
-        model, n = self._fitted.get(epochs, (None, 0))
-        if model is None or len(known) >= n + max(1.0, self.refit * n):
-            n = len(known)
+        fitted = self._fitted.get(epochs)
+        if fitted is None or len(known) >= fitted.n + max(1.0, self.refit * fitted.n):
             X = np.stack([self._row(self._curves[i], self._schemes[i], epochs) for i in known])
-            model = self.regressor(self.seed).fit(X, [self._finals[i] for i in known])
-            self._fitted[epochs] = model, n
-        mean, std = model.predict(self._row(values, columns, epochs)[None], return_std=True)
-        return Forecast(self._sign * float(mean[0]), float(std[0]), n)
+            finals = np.array([self._finals[i] for i in known])
+            near = ~_is_far(finals)
+            for column in X.T:
+                near &= ~_is_far(column)
+            if near.sum() < _FEWEST:
+                near[:] = True
+            fitted = _Fitted.of(X[near], len(known))
+            fitted.model = self.regressor(self.seed).fit(fitted.columns(X[near]), finals[near])
+            self._fitted[epochs] = fitted
+        row = fitted.columns(self._row(values, columns, epochs)[None])
+        mean, std = fitted.model.predict(row, return_std=True)
+        return Forecast(self._sign * float(mean[0]), float(std[0]), fitted.n)
 
     def decide(self, curve: ArrayLike, scheme: Sequence[float] = ()) -> Decision:
         """Whether a trial that has come so far is stopped; never behind its last epoch.
@@ -191,7 +238,9 @@ class EarlyStopping:
 
     def abstains(self, forecast: Forecast) -> bool:
         """Whether a forecast is too wide to decide by."""
-        return forecast.std > self.max_std * float(np.std(self._finals))
+        finals = np.array(self._finals)
+        _, spread = center_and_scale(finals[~_is_far(finals)][:, None])
+        return forecast.std > self.max_std * float(spread[0])
 
     def _row(self, curve: Array, scheme: Array, epochs: int) -> Array:
         if not epochs:
