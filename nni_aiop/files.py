@@ -6,10 +6,14 @@ either the old file or the new one, never half of one.
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
+import io
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +28,11 @@ from nni_aiop.errors import AiopError, FileFormatError
 __all__ = [
     "brief",
     "checked_tensors",
+    "csv_number",
     "parse_json",
     "parse_yaml",
     "plain",
+    "read_csv_rows",
     "read_described",
     "whole",
     "write_atomically",
@@ -158,6 +164,79 @@ def parse_yaml(text: str, what: str) -> Any:
     ) as err:
         raise FileFormatError(f"{what} must be a YAML file, but is not: {_reason(err)}.") from err
     return found
+
+
+def read_csv_rows(path: Path, most: int = 1 << 30) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The heading of a CSV file, and its rows, each with its line in the file (from 1).
+
+    A byte order mark, as of Excel's "CSV UTF-8", and empty lines are passed over.
+
+    Args:
+        path: The file, in UTF-8, gzipped or not.
+        most: Bytes that it may have, unpacked.
+
+    Raises:
+        FileFormatError: It is no such file, a row has another number of cells than the heading, or
+            the heading names a column twice.
+        OSError: It cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else open(path, "rb") as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError(f"it has more than {most} bytes")
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        lines, start = [], 1
+        for row in reader:
+            if row:
+                lines.append((start, row))
+            start = reader.line_num + 1
+    except (EOFError, ValueError, csv.Error, gzip.BadGzipFile, zlib.error) as err:
+        raise FileFormatError(
+            f"{path} must be a whole CSV file in UTF-8, but is not: {brief(err).rstrip('.')}."
+        ) from err
+    if len(lines) < 2:
+        raise FileFormatError(
+            f"{path} must hold a heading and at least one row, but has {len(lines)} lines."
+        )
+    (_, heading), *rows = lines
+    if len(heading) == 1 and ";" in heading[0]:
+        raise FileFormatError(f"{path} must have commas between its cells, but has semicolons.")
+    if len(set(heading)) < len(heading):
+        raise FileFormatError(
+            f"{path} must name each column differently, but has {heading!s:.300}."
+        )
+    for line, row in rows:
+        if len(row) != len(heading):
+            comma = " (a decimal comma must be a point)" if len(row) > len(heading) else ""
+            raise FileFormatError(
+                f"{path}, line {line}: a row must have {len(heading)} cells, "
+                f"but got {len(row)}{comma}."
+            )
+    return heading, rows
+
+
+def csv_number(text: str, where: str) -> float:
+    """The finite number of a cell; NaN where it is empty or says nan.
+
+    Args:
+        text: The cell.
+        where: The file, the line and the column, for the sentence of a refusal.
+
+    Raises:
+        FileFormatError: It is no finite number.
+    """
+    try:
+        number = float(text) if text.strip() else math.nan
+    except ValueError as err:
+        comma = text.count(",") == 1 and "." not in text
+        hint = " (a decimal comma must be a point)" if comma else ""
+        raise FileFormatError(f"{where}: must be a number, but got {text!r:.80}{hint}.") from err
+    if math.isinf(number):
+        raise FileFormatError(f"{where}: must be a finite number, but got {text!r:.80}.")
+    return number
 
 
 def _reason(err: Exception) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError, SpaceError
-from nni_aiop.files import parse_json, plain, write_atomically
+from nni_aiop.files import csv_number, parse_json, plain, read_csv_rows, write_atomically
 from nni_aiop.spaces import Continuous, Nominal, Subset
 
 if TYPE_CHECKING:
@@ -163,20 +163,7 @@ def read_history(
         FileFormatError: A column is missing, or a cell is no value of its dimension or no number.
     """
     path = Path(path)
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file, strict=True))
-    except (csv.Error, UnicodeDecodeError) as err:
-        raise FileFormatError(f"{path} must be a CSV file in UTF-8, but is not ({err}).") from err
-    if len(rows) < 2:
-        raise FileFormatError(
-            f"{path} must hold a heading and at least one row, but has {len(rows)} rows."
-        )
-    heading, rows = rows[0], rows[1:]
-    if len(set(heading)) < len(heading):
-        raise FileFormatError(
-            f"{path} must name each column differently, but has {heading!s:.300}."
-        )
+    heading, rows = read_csv_rows(path)
     numbered = heading[:1] == ["number"] and "number" not in space.labels  # as `history.csv`
     wanted = list(metrics) or [c for c in heading[numbered:] if c not in space.labels]
     for column in (*space.labels, *wanted):
@@ -188,11 +175,7 @@ def read_history(
     cells = {d.label: _Cells(d) for d in space.dimensions}
     samples: list[Sample] = []
     columns: dict[str, list[float]] = {name: [] for name in wanted}
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(heading):
-            raise FileFormatError(
-                f"{path}, line {number}: a row must have {len(heading)} cells, but got {len(row)}."
-            )
+    for number, row in rows:
         try:
             sample = {k: cells[k].value(row[where[k]]) for k in cells if row[where[k]]}
             problem = space.violation(sample)
@@ -203,13 +186,6 @@ def read_history(
         samples.append(sample)
         for name in wanted:
             columns[name].append(
-                _number(row[where[name]], f"{path}, line {number}, column {name!r:.80}")
+                csv_number(row[where[name]], f"{path}, line {number}, column {name!r:.80}")
             )
     return samples, {name: np.array(column) for name, column in columns.items()}
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        return float(text) if text else math.nan
-    except ValueError as err:
-        raise FileFormatError(f"{where}: must be a number, but got {text!r:.80}.") from err

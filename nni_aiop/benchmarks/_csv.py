@@ -2,50 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import math
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError
+from nni_aiop.files import read_csv_rows
 
-__all__ = ["column", "numbers", "read_csv"]
+__all__ = ["Table", "column", "numbers", "read_csv"]
 
 _MAX_BYTES = 64 * 2**20
 
 
-def read_csv(file: Path) -> dict[str, Sequence[str]]:
+class Table(dict[str, Sequence[str]]):
+    """The columns of a CSV file by name, as text; `lines` has each row's line in the file."""
+
+    lines: Sequence[int]
+
+
+def read_csv(file: Path) -> Table:
     """The columns of a CSV file by name, as text."""
-    data = file.read_bytes()
-    try:
-        if data[:2] == b"\x1f\x8b":
-            with gzip.open(io.BytesIO(data)) as stream:
-                data = stream.read(_MAX_BYTES + 1)
-        lines = list(csv.reader(io.StringIO(data[:_MAX_BYTES].decode("utf-8")), strict=True))
-    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, csv.Error) as err:
-        raise FileFormatError(f"{file} must be a whole CSV file, but is not: {err}.") from err
-    if len(data) > _MAX_BYTES or len(lines) < 2:
-        raise FileFormatError(
-            f"{file} must have a header, rows, and at most {_MAX_BYTES} bytes, but has not."
-        )
-    header, *rows = lines
-    for place, row in enumerate(rows):
-        if len(row) != len(header):
-            raise FileFormatError(
-                f"row {place} of {file} must have {len(header)} columns, but has {len(row)}."
-            )
-    if len(set(header)) != len(header):
-        raise FileFormatError(f"{file} must name each column differently, but does not.")
-    return dict(zip(header, zip(*rows, strict=True), strict=True))
+    header, rows = read_csv_rows(file, _MAX_BYTES)
+    table = Table(zip(header, zip(*(row for _, row in rows), strict=True), strict=True))
+    table.lines = [line for line, _ in rows]
+    return table
 
 
-def column(file: Path, table: Mapping[str, Sequence[str]], name: str) -> list[str]:
+def column(file: Path, table: Table, name: str) -> list[str]:
     """A column by its name, as text."""
     if name not in table:
         raise FileFormatError(f"{file} must have the column {name!r}, but has not.")
@@ -54,7 +40,7 @@ def column(file: Path, table: Mapping[str, Sequence[str]], name: str) -> list[st
 
 def numbers(
     file: Path,
-    table: Mapping[str, Sequence[str]],
+    table: Table,
     name: str,
     *,
     low: float = 0,
@@ -70,7 +56,7 @@ def numbers(
             value = math.nan
         if not (low <= value <= high and math.isfinite(value)):
             raise FileFormatError(
-                f"row {place} of {file} must have a number {name!r} {limits}, "
+                f"line {table.lines[place]} of {file} must have a number {name!r} {limits}, "
                 f"but has {text[:60]!r}."
             )
         values.append(value)

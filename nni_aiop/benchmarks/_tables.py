@@ -68,7 +68,7 @@ def _multi_resolution(path: Path, space: CodeSpace) -> Table:
 
 def _is_published(path: Path, space: CodeSpace) -> bool:
     """Whether a CSV is the published table: a search's history has its metrics, but no more."""
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         heading = next(csv.reader([file.readline()]), [])
     return any(marks <= set(heading) for marks in _PUBLISHED_COLUMNS.get(space.name, ()))
 

@@ -67,18 +67,19 @@ def load_nas_bench_101(path: str | os.PathLike[str]) -> NASBench101:
     file = Path(path)
     table = read_csv(file)
     rows = zip(
+        table.lines,
         column(file, table, "n_vertices"),
         column(file, table, "adjacency"),
         column(file, table, "ops"),
         strict=True,
     )
     matrices, operations, seen = [], [], set()
-    for place, (n_vertices, adjacency, ops) in enumerate(rows):
+    for line, n_vertices, adjacency, ops in rows:
         if (adjacency, ops) in seen:
-            raise FileFormatError(f"{file} must hold each cell once, but row {place} repeats one.")
+            raise FileFormatError(f"{file} must hold each cell once, but line {line} repeats one.")
         seen.add((adjacency, ops))
-        matrices.append(_matrix(file, place, n_vertices, adjacency))
-        operations.append(_operations(file, place, len(matrices[-1]) - 2, ops))
+        matrices.append(_matrix(file, line, n_vertices, adjacency))
+        operations.append(_operations(file, line, len(matrices[-1]) - 2, ops))
     params = numbers(file, table, "params", high=_MAX_PARAMS)
     if (params % 1).any():
         raise FileFormatError(f"column params of {file} must hold whole numbers, but does not.")
@@ -91,37 +92,37 @@ def load_nas_bench_101(path: str | os.PathLike[str]) -> NASBench101:
     )
 
 
-def _matrix(file: Path, place: int, n_vertices: str, adjacency: str) -> NDArray[np.int64]:
+def _matrix(file: Path, line: int, n_vertices: str, adjacency: str) -> NDArray[np.int64]:
     n = int(n_vertices) if n_vertices in map(str, range(2, _MAX_VERTICES + 1)) else 0
     if not n:
         raise FileFormatError(
-            f"row {place} of {file} must have 2 to {_MAX_VERTICES} vertices, "
+            f"line {line} of {file} must have 2 to {_MAX_VERTICES} vertices, "
             f"but has {n_vertices[:60]!r}."
         )
     if len(adjacency) != n * n or not set(adjacency) <= set("01"):
         raise FileFormatError(
-            f"row {place} of {file} must have an adjacency of {n * n} zeros and ones, "
+            f"line {line} of {file} must have an adjacency of {n * n} zeros and ones, "
             f"but has {adjacency[:60]!r}."
         )
     matrix = np.array([int(digit) for digit in adjacency]).reshape(n, n)
     # Where edges run forwards, every vertex is on a path once it has an edge in and an edge out.
     if np.tril(matrix).any() or not (matrix[:-1].any(1).all() and matrix[:, 1:].any(0).all()):
         raise FileFormatError(
-            f"row {place} of {file} must have edges that run forwards, and each vertex on a path "
+            f"line {line} of {file} must have edges that run forwards, and each vertex on a path "
             f"from first to last, but has the adjacency {adjacency!r}."
         )
     if matrix.sum() > _MAX_EDGES:
         raise FileFormatError(
-            f"row {place} of {file} must have at most {_MAX_EDGES} edges, but has {matrix.sum()}."
+            f"line {line} of {file} must have at most {_MAX_EDGES} edges, but has {matrix.sum()}."
         )
     return matrix
 
 
-def _operations(file: Path, place: int, n: int, ops: str) -> tuple[str, ...]:
+def _operations(file: Path, line: int, n: int, ops: str) -> tuple[str, ...]:
     operations = tuple(ops.split("|")) if ops else ()
     if len(operations) != n or not set(operations) <= set(OPERATIONS):
         raise FileFormatError(
-            f"row {place} of {file} must have {n} operations of {', '.join(OPERATIONS)}, "
+            f"line {line} of {file} must have {n} operations of {', '.join(OPERATIONS)}, "
             f"but has {ops[:60]!r}."
         )
     return operations

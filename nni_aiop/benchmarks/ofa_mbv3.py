@@ -9,7 +9,7 @@ and surrogate_16k, where no figure is a measurement.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_aiop.benchmarks._csv import numbers, read_csv
+from nni_aiop.benchmarks._csv import Table, numbers, read_csv
 from nni_aiop.errors import FileFormatError
 
 __all__ = ["OFAMobileNetV3", "load_ofa_mbv3"]
@@ -109,7 +109,7 @@ def load_ofa_mbv3(path: str | os.PathLike[str]) -> OFAMobileNetV3:
     if "d1" in table:
         choices = np.stack([numbers(file, table, label) for label in _LABELS], axis=1)
     else:
-        choices = _from_text(file, table.get("arch", ()))
+        choices = _from_text(file, table)
     n = len(choices)
     depth, kernel, expand = choices[:, :5], choices[:, 5:25], choices[:, 25:]
     rank = np.tile(np.arange(_MAX_DEPTH), _N_UNITS)
@@ -120,8 +120,8 @@ def load_ofa_mbv3(path: str | os.PathLike[str]) -> OFAMobileNetV3:
         if not legal.all():
             row, place = np.argwhere(~legal)[0].tolist()
             raise FileFormatError(
-                f"row {row} of {file} must have '{kind}{place + 1}' among {_VALUES[kind]}, "
-                f"but has {values[row, place]:g}."
+                f"line {table.lines[row]} of {file} must have '{kind}{place + 1}' "
+                f"among {_VALUES[kind]}, but has {values[row, place]:g}."
             )
     resolution = numbers(file, table, "r") if "r" in table else np.full(n, 224.0)
     if (resolution < 1).any() or (resolution % 1).any():
@@ -140,15 +140,15 @@ def load_ofa_mbv3(path: str | os.PathLike[str]) -> OFAMobileNetV3:
     )
 
 
-def _from_text(file: Path, texts: Sequence[str]) -> NDArray[np.float64]:
+def _from_text(file: Path, table: Table) -> NDArray[np.float64]:
     """(n, 45) numbers of texts "d1,...,d5:ks1,...,ks20:e1,...,e20"."""
     rows = []
-    for place, text in enumerate(texts):
+    for line, text in zip(table.lines, table.get("arch", ()), strict=False):
         parts = [part.split(",") for part in text.split(":")]
         numbers = [number for part in parts for number in part]
         if [len(part) for part in parts] != [5, 20, 20] or not all(map(str.isdecimal, numbers)):
             raise FileFormatError(
-                f"row {place} of {file} must have an arch 'd1,...:ks1,...:e1,...' of 45 numbers, "
+                f"line {line} of {file} must have an arch 'd1,...:ks1,...:e1,...' of 45 numbers, "
                 f"but has {text[:60]!r}."
             )
         rows.append([float(number) for number in numbers])

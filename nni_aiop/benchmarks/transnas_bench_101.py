@@ -80,7 +80,7 @@ def load_transnas_bench_101(
     file = Path(path)
     table = read_csv(file)
     texts = column(file, table, "naslib_ops")
-    codes = tuple(_code(file, place, text) for place, text in enumerate(texts))
+    codes = tuple(_code(file, line, t) for line, t in zip(table.lines, texts, strict=True))
     fitting: list[Space] = []
     if all(len(code) == 6 and max(code) <= 3 for code in codes):
         fitting.append("micro")
@@ -105,10 +105,10 @@ def load_transnas_bench_101(
     return TransNASBench101(fitting[0], codes, metrics)
 
 
-def _code(file: Path, place: int, text: str) -> tuple[int, ...]:
+def _code(file: Path, line: int, text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\([0-4](, [0-4]){3,5}\)", text):
         raise FileFormatError(
-            f"row {place} of {file} must have naslib_ops of 4 to 6 codes 0 to 4, "
+            f"line {line} of {file} must have naslib_ops of 4 to 6 codes 0 to 4, "
             f"but has {text[:60]!r}."
         )
     return tuple(int(digit) for digit in re.findall(r"\d", text))

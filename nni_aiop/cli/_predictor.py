@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nni_aiop.cli._app import BadInput, bad_input, table
+from nni_aiop.errors import AiopError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,7 @@ predictor = typer.Typer(
     help="Fit a predictor on a table of measured architectures, and measure how good it is.",
 )
 
+_FEWEST = 3  # networks that a task is learned from
 _LEVEL = 0.8  # of the prediction intervals whose coverage is told
 
 
@@ -73,9 +75,14 @@ def train(
         raise BadInput(f"the held-out share must lie in [0, 1), but got {holdout}.")
     code_space = load_space(space)
     codes, targets = load_table(data, code_space, metric or [])
-    rows = np.random.default_rng(seed).permutation(len(codes))
-    held = round(holdout * len(rows))
-    kept_out, fitted = rows[:held], rows[held:]
+    known = complete_rows(targets, "rows")
+    if not known.all():
+        typer.echo(f"Left out: {(~known).sum()} of {len(known)} rows, which lack a metric")
+    codes, targets = codes[known], {name: column[known] for name, column in targets.items()}
+    networks = code_space.network_keys(code_space.decode_points(codes))
+    _warn_of_rows(networks, targets)
+    kept_out, fitted = _split(networks, holdout, np.random.default_rng(seed))
+    held = len(kept_out)
     if held:
         complete_rows(
             {name: column[kept_out] for name, column in targets.items()},
@@ -91,6 +98,39 @@ def train(
         measured = {name: column[kept_out] for name, column in targets.items()}
         _measure(fit, codes[kept_out], measured, out)
     typer.echo(f"\nThe predictor: {out}/predictor.safetensors")
+
+
+def _split(
+    networks: Sequence[str], share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that are held out, and the others; rows of one network stay together."""
+    import numpy as np
+
+    order = rng.permutation(len(networks))
+    wanted = round(share * len(order))
+    rows_of: dict[str, list[int]] = {}
+    for row in order.tolist():
+        rows_of.setdefault(networks[row], []).append(row)
+    held: list[int] = []
+    for rows in rows_of.values():
+        if len(held) + len(rows) <= wanted:
+            held += rows
+    rest = [row for row in order.tolist() if row not in {*held}]
+    return np.array(held, np.int64), np.array(rest, np.int64)
+
+
+def _warn_of_rows(networks: Sequence[str], targets: Mapping[str, NDArray[np.float64]]) -> None:
+    """Tell of networks that stand in several rows, and of labels that are all the same."""
+    repeated = len(networks) - len({*networks})
+    if repeated:
+        typer.echo(f"Warning: {repeated} of {len(networks)} rows repeat a network.", err=True)
+    for name, column in targets.items():
+        if len(column) > 1 and (column == column[0]).all():
+            typer.echo(
+                f"Warning: all {len(column)} values of {name} are {column[0]:g}: "
+                "nothing tells networks apart.",
+                err=True,
+            )
 
 
 @predictor.command("eval")
@@ -165,30 +205,59 @@ def _measured_networks(
     """The task, the networks of a CSV, and their measured values."""
     from nni_aiop.cli._graph import read_graph
     from nni_aiop.cli._inputs import load_space
+    from nni_aiop.files import brief, csv_number, parse_json, read_csv_rows
 
-    with data.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = [name for name in rows[0] if name != "model"] if rows else []
-    if not columns or "model" not in rows[0]:
-        raise BadInput(f"{data} must have the column model, one of values, and rows.")
+    heading, rows = read_csv_rows(data)
+    columns = [name for name in heading if name != "model"]
+    if not columns or "model" not in heading:
+        raise BadInput(
+            f"{data} must have the column model and one of values, but has {heading!s:.200}."
+        )
     name = task or columns[0]
     if name not in columns:
         raise BadInput(f"a column must be one of {', '.join(columns)}, but got {name!r}.")
     draw = None if space is None else load_space(space).graph
     if space is not None and draw is None:
         raise BadInput(f"a space must draw the graphs of its samples, but {space} does not.")
-    graphs, values = [], []
-    for place, row in enumerate(rows):
+    networks: dict[ComputeGraph, list[float]] = {}
+    without = 0
+    for line, row in rows:
+        model, text = row[heading.index("model")], row[heading.index(name)]
+        value = csv_number(text, f"{data}, line {line}, column {name!r:.80}")
+        if math.isnan(value):
+            without += 1
+            continue
         try:
-            values.append(float(row[name]))
-            sample = {} if draw is None else json.loads(row["model"])
-        except (TypeError, ValueError) as err:
-            raise BadInput(f"row {place} of {data} must be whole, but is not: {err}.") from err
-        if draw is None:
-            graphs.append(read_graph(str(data.parent / row["model"])))
-        else:
-            graphs.append(draw(sample))
-    return name, graphs, values
+            graph = (
+                read_graph(str(data.parent / model))
+                if draw is None
+                else draw(parse_json(model, "model"))
+            )
+        except (AiopError, BadInput, OSError) as err:
+            raise BadInput(f"{data}, line {line}: {brief(err)}") from err
+        networks.setdefault(graph, []).append(value)
+    if without:
+        typer.echo(f"Left out: {without} of {len(rows)} rows, which have no {name}")
+    if len(networks) < _FEWEST:
+        raise BadInput(
+            f"at least {_FEWEST} different networks must have a value of {name}, "
+            f"but {len(networks)} of {data}'s {len(rows)} rows have."
+        )
+    every = [value for values in networks.values() for value in values]
+    repeated = len(every) - len(networks)
+    if repeated:
+        typer.echo(
+            f"Warning: {repeated} of {len(every)} rows repeat a network, "
+            "whose values are averaged.",
+            err=True,
+        )
+    if len({*every}) == 1:
+        typer.echo(
+            f"Warning: all {len(every)} values of {name} are {every[0]:g}: "
+            "nothing tells networks apart.",
+            err=True,
+        )
+    return name, [*networks], [sum(values) / len(values) for values in networks.values()]
 
 
 def _measure(

@@ -105,8 +105,14 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     assert invoke(*adapt, files).exit_code == 0
     task = ("predict", folder / "0.json", "--predictor", tmp_path / "tasks", "--task")
     for arguments, text in (
-        ((*adapt, tmp_path / "empty.csv"), "must have the column model"),
-        ((*adapt, tmp_path / "words.csv"), "row 0 of"),
+        (
+            (*adapt, tmp_path / "empty.csv"),
+            "must hold a heading and at least one row, but has 1 lines",
+        ),
+        (
+            (*adapt, tmp_path / "words.csv"),
+            "line 2, column 'accuracy': must be a number, but got",
+        ),
         ((*adapt, files, "--task", "size"), "must be one of mflops"),
         ((*adapt, files, "--model", "forest"), "must be one of adapter, ridge, gp"),
         ((*adapt, files, "--task", "metric"), "must be one of mflops"),
@@ -117,6 +123,101 @@ def test_bad_input_is_one_sentence(folder: Path, tmp_path: Path) -> None:
         assert failed.exit_code == 2, arguments
         assert text in " ".join(failed.output.split())
         assert failed.output.count("\n") == 1
+
+
+def adapt(folder: Path, tmp_path: Path, text: str | bytes) -> Result:
+    """`predictor adapt` of a CSV of this content, beside the networks."""
+    path = folder / f"{tmp_path.name}.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    backbone = folder / "backbone.safetensors"
+    return invoke("predictor", "adapt", path, "--backbone", backbone, "--out", tmp_path / "tasks")
+
+
+ROWS = "".join(f"{i}.json,{70 + i}\n" for i in range(5))
+
+
+@pytest.mark.parametrize(
+    ("text", "learned", "told"),
+    [
+        (b"\xef\xbb\xbfmodel,acc\n" + ROWS.encode(), 5, ""),
+        ("model,acc\r\n" + ROWS.replace("\n", "\r\n") + "\r\n", 5, ""),
+        ("model,acc\n" + ROWS + "5.json,\n6.json,nan\n", 5, "Left out: 2 of 7 rows"),
+        ("model,acc\n" + ROWS + ROWS, 5, "Warning: 5 of 10 rows repeat a network"),
+        (
+            "model,acc\n" + "".join(f"{i}.json,70\n" for i in range(5)),
+            5,
+            "Warning: all 5 values of acc are 70",
+        ),
+    ],
+    ids=["mark", "windows", "empty", "repeated", "constant"],
+)
+def test_csvs_as_people_write_them(
+    folder: Path, tmp_path: Path, text: str | bytes, learned: int, told: str
+) -> None:
+    done = adapt(folder, tmp_path, text)
+    assert done.exit_code == 0, done.output
+    assert f"acc learned from {learned} networks" in done.output
+    assert told in done.output and done.output.count("Warning") == told.count("Warning")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model,acc\n" + ROWS + "5.json,70,5\n", "line 7: a row must have 2 cells, but got 3 (a "),
+        ("model,acc\n" + ROWS + '5.json,"70,5"\n', "got '70,5' (a decimal comma must be a point)"),
+        ("model,acc\n\n" + ROWS + "5.json\n", "line 8: a row must have 2 cells, but got 1."),
+        ("model;acc\n" + ROWS, "must have commas between its cells, but has semicolons"),
+        ("model,acc\n" + ROWS + "5.json,inf\n", "line 7, column 'acc': must be a finite number"),
+        ("model,acc\n" + ROWS + "none.json,1\n", "line 7: "),
+        ("acc,size\n1,2\n", "must have the column model and one of values"),
+        ("model,acc\n0.json,1\n", "at least 3 different networks must have a value of acc, but 1"),
+        ("model,acc\n0.json,1\n1.json,2\n", "must have a value of acc, but 2 of"),
+        ("model,acc\n" + "0.json,1\n" * 6, "must have a value of acc, but 1 of"),
+    ],
+)
+def test_csvs_that_cannot_be_learned_from(
+    folder: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    failed = adapt(folder, tmp_path, text)
+    assert failed.exit_code == 2 and failed.output.count("\n") == 1
+    assert message in failed.output
+
+
+def table_of(tmp_path: Path, values: list[float], copies: int = 1) -> Path:
+    """Rows of nasbench201, each of them several times."""
+    space = get_space("nasbench201")
+    samples = space.sample(len(values), np.random.default_rng(1))
+    heading = ",".join(space.labels)
+    rows = [",".join(map(str, s.values())) + f",{v}" for s, v in zip(samples, values, strict=True)]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join([f"{heading},acc", *rows * copies]) + "\n")
+    return path
+
+
+def test_copies_of_a_network_are_on_one_side_of_the_split(tmp_path: Path) -> None:
+    from nni_aiop.cli._predictor import _split
+
+    networks = [f"n{i % 7}" for i in range(21)]
+    for seed in range(20):
+        held, rest = _split(networks, 0.3, np.random.default_rng(seed))
+        assert len(held) == 6 and len({*held, *rest}) == 21
+        assert not {networks[i] for i in held} & {networks[i] for i in rest}
+    # Without copies the split is that of a permutation.
+    held, rest = _split([str(i) for i in range(10)], 0.2, np.random.default_rng(0))
+    assert [*held, *rest] == np.random.default_rng(0).permutation(10).tolist() and len(held) == 2
+
+
+def test_train_says_what_is_odd_in_a_table(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = [*rng.random(11).round(3).tolist(), float("nan")]
+    options = ("--space", "nasbench201", "--out", tmp_path / "out")
+    done = invoke("predictor", "train", table_of(tmp_path, values, copies=2), *options)
+    assert done.exit_code == 0, done.output
+    assert "Left out: 2 of 24 rows, which lack a metric" in done.output
+    assert "Warning: 11 of 22 rows repeat a network" in done.output
+    assert "Fitting 18 architectures, 4 held out" in done.output
+    constant = invoke("predictor", "train", table_of(tmp_path, [0.5] * 12), *options)
+    assert "Warning: all 12 values of acc are 0.5" in constant.output
 
 
 IMAGENET = ("--task", "imagenet-top1")
