@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["center_and_scale", "moderate", "unit_of"]
+__all__ = ["center_and_scale", "moderate", "moderated", "unit_of"]
 
 Array = NDArray[np.float64]
 
@@ -61,3 +62,15 @@ def center_and_scale(y: Array) -> tuple[Array, Array]:
     spread = np.where(np.ptp(z, axis=0) > 0, z.std(axis=0), 0.0)
     scale = np.where(spread > 1e-12 * np.abs(center), spread, 0.0)
     return center * units, scale * units
+
+
+def moderated(rows: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Metrics in numbers to reckon with: what diverged is brought near, huge units are divided."""
+    found = [dict(row) for row in rows]
+    for name in {name for row in rows for name in row}:
+        places = [i for i, row in enumerate(rows) if name in row]
+        values = moderate(np.array([rows[i][name] for i in places]))
+        values = values / unit_of(values, large=1e30)
+        for i, value in zip(places, values.tolist(), strict=True):
+            found[i][name] = value
+    return found

@@ -78,20 +78,6 @@ def log_regret(values: Array, slack: float = 0.1) -> Array:
     return np.asarray(-np.log(values.max() - values + added))
 
 
-def _moderated(metrics: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The metrics in numbers to reckon with: what diverged is brought near, huge units divided."""
-    from nni_aiop.predictors._moderate import moderate, unit_of
-
-    found = [dict(row) for row in metrics]
-    for name in {name for row in metrics for name in row}:
-        rows = [i for i, row in enumerate(metrics) if name in row]
-        values = moderate(np.array([metrics[i][name] for i in rows]))
-        values = values / unit_of(values, large=1e30)
-        for i, value in zip(rows, values.tolist(), strict=True):
-            found[i][name] = value
-    return found
-
-
 class PredictorSearch(BaseSearch):
     """Random warm-up, then rounds of refitting a predictor and asking for what it favours.
 
@@ -201,7 +187,9 @@ class PredictorSearch(BaseSearch):
         if len(samples) < _FEWEST:
             return self._random_new(1)
         self._round += 1
-        metrics = _moderated(metrics)
+        from nni_aiop.predictors._moderate import moderated
+
+        metrics = moderated(metrics)
         self.predictor_ = self._fit(samples, metrics)
         out = self._favoured(self.predictor_, samples, metrics)
         return out or self._random_new(self._wanted)
@@ -411,13 +399,13 @@ class PredictorSearch(BaseSearch):
             raise ValueError(f"stretched must be a slack and a number, but got {slack!r:.80}")
         if len({self.space.key(s) for s in queue}) < len(queue):
             raise ValueError("what is queued must stand there once")
-        if not 0 <= place <= 10**6:
-            raise ValueError(f"the round must be from 0 to a million, but got {place!r:.80}")
-        if not (warmup.count is None or type(warmup.count) is int):
-            raise ValueError(f"a warm-up must be of whole samples, but got {warmup.count!r:.80}")
         lr = state["options"].get("lr", 1.0)
-        if not (isinstance(lr, (int, float)) and 0 < lr < math.inf):
-            raise ValueError(f"lr must be a positive number, but got {lr!r:.80}")
+        good = 0 <= place <= 10**6 and type(warmup.count) in (int, type(None)) and 0 < lr < math.inf
+        if not good:
+            raise ValueError(
+                f"the round must be from 0 to a million, a warm-up whole and lr a positive number, "
+                f"but got {place!r:.80}, {warmup.count!r:.80}, {lr!r:.80}"
+            )
         before = {name: getattr(self, name) for name in self._kept}
         self.__dict__.update({name: state["options"][name] for name in self._kept})
         try:
