@@ -227,7 +227,7 @@ def test_what_json_may_not_hold(text: str, message: str) -> None:
         (lambda s: s["options"].update(budget=1e30), "budget must be from 1 to 1e+06"),
         (
             lambda s: s["options"].update(lr=float("nan")),
-            "lr a positive number, but got 0, None, nan",
+            "lr a positive number",
         ),
         (lambda s: s.update(round=10**30), "round must be from 0 to a million"),
         (lambda s: s.update(seed=10**30), "a seed must be from 0"),
