@@ -23,7 +23,7 @@ from nni_aiop.engines._optuna_parameters import parameters_of
 from nni_aiop.engines._results import settled
 from nni_aiop.errors import InfeasibleError
 from nni_aiop.search import Objective, Search
-from nni_aiop.search._base import CONSTRAINT
+from nni_aiop.search._metrics import CONSTRAINT
 from nni_aiop.spaces import CodeSpace, Sample
 
 __all__ = ["CLAIM", "METRICS", "Proposal", "Session", "objectives_of", "repeated", "trials_of"]

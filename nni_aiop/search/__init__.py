@@ -7,11 +7,12 @@ imported when one of these names is first used.
 from typing import TYPE_CHECKING
 
 from nni_aiop._lazy import lazy_names
-from nni_aiop.search._base import BaseSearch, Objective, Search
+from nni_aiop.search._base import BaseSearch, Search
 from nni_aiop.search._baselines import LocalSearch, RandomSearch, RegularizedEvolution
+from nni_aiop.search._metrics import Objective
+from nni_aiop.search._ncp import NCPSearch
 from nni_aiop.search._pnag import PNAGSearch
 from nni_aiop.search._predictor_based import (
-    NCPSearch,
     PredictorSearch,
     PredictorTopK,
     RandomWarmup,

@@ -6,15 +6,14 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Number
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
 from nni_aiop.files import brief
+from nni_aiop.search._metrics import Objective, as_number, read_result, violation
 from nni_aiop.spaces import (
     LISTED,
     CodeSpace,
@@ -25,9 +24,6 @@ from nni_aiop.spaces import (
     tabulated,
     within_limits,
 )
-
-CONSTRAINT = "constraint:"
-"""How the names of metrics begin that a feasible result has at 0 or below."""
 
 _FORMAT = 1
 _FEW_TRIES = 4  # of repairs for each sample, where costs are learned between
@@ -51,39 +47,6 @@ _LARGEST = sys.float_info.max
 _TRIES = 20  # rounds of rejection before a small space is listed, or a large one called exhausted
 
 
-@dataclass(frozen=True)
-class Objective:
-    """One metric to improve.
-
-    Args:
-        metric: Its name in the metrics that are told.
-        direction: Whether more of it is better, or less.
-        weight: Its weight beside other objectives (Ding et al. 2022, below Eq. 7).
-    """
-
-    metric: str
-    direction: Literal["maximize", "minimize"] = "maximize"
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.direction not in ("maximize", "minimize"):
-            raise ValueError(f"direction must be maximize or minimize, but got {self.direction!r}.")
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise ValueError(f"weight must be positive, but got {self.weight}.")
-
-    @property
-    def sign(self) -> float:
-        """1 where more is better, else -1."""
-        return 1.0 if self.direction == "maximize" else -1.0
-
-    @classmethod
-    def of(cls, given: Objective | str) -> Objective:
-        """An objective from itself or from the name of a metric to maximise."""
-        if not isinstance(given, (Objective, str)):
-            raise ValueError(f"an objective must be one or a metric's name, but got {given!r}.")
-        return given if isinstance(given, Objective) else cls(given)
-
-
 class Search(Protocol):
     """A search without an engine: ask for samples, evaluate them anyhow, tell the results."""
 
@@ -98,21 +61,6 @@ class Search(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume exactly where `state_dict` was taken."""
-
-
-def violation(metrics: Mapping[str, float]) -> float:
-    """The sum of what a result's constraints are above 0; 0 for a feasible one."""
-    return sum(max(v, 0.0) for name, v in metrics.items() if name.startswith(CONSTRAINT))
-
-
-def _number(value: Any) -> float | None:
-    """A number, also a NumPy or PyTorch one, as a float; None for anything else."""
-    if not isinstance(value, Number) and not hasattr(value, "item"):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return None
 
 
 class BaseSearch(ABC):
@@ -264,7 +212,7 @@ class BaseSearch(ABC):
             )
         kept, failed = {}, False
         for name, value in metrics.items():
-            number = _number(value)
+            number = as_number(value)
             if number is not None and math.isfinite(number):
                 kept[str(name)] = number
             elif name in needed and number is not None and math.isnan(number):
@@ -480,7 +428,7 @@ class BaseSearch(ABC):
                 )
         from_json, before = self.space.from_json, self.__dict__.copy()
         try:
-            history = [(from_json(s), _read_result(m)) for s, m in state["history"]]
+            history = [(from_json(s), read_result(m)) for s, m in state["history"]]
             pending = [from_json(s) for s in state["pending"]]
             self._check_samples([s for s, _ in history], pending)
             rng = np.random.default_rng()
@@ -516,18 +464,3 @@ class BaseSearch(ABC):
         self._records = {self.space.key(s): i for i, (s, _) in enumerate(history)}
         everything = [*self._pending.values(), *(s for s, _ in history)]
         self._seen = set(self._networks(self.space.points(everything))) if everything else set()
-
-
-def _read_result(metrics: Any) -> dict[str, float] | None:
-    """The metrics of a state's result; None where the evaluation failed.
-
-    Raises:
-        ValueError: A metric is no finite number.
-    """
-    if metrics is None:
-        return None
-    found = {str(name): float(value) for name, value in metrics.items()}
-    for name, value in found.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name!r:.80} of a result must be finite, but is {value}")
-    return found

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nni_aiop.search._base import BaseSearch, Objective, violation
+from nni_aiop.search._base import BaseSearch
+from nni_aiop.search._metrics import Objective, violation
 from nni_aiop.spaces import CodeSpace, Sample
 
 _MUTATIONS = 50  # tries to find an unseen child before a random newcomer takes its place

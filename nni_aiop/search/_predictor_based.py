@@ -1,4 +1,4 @@
-"""Searches that learn a predictor from their own results: NCP in rounds, predictor top-k."""
+"""Searches that learn a predictor from their own results, and the simplest of them, top-k."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.search._acquisition import Acquisition, fine_dimensions, perturbed, too_near
-from nni_aiop.search._base import CONSTRAINT, BaseSearch, Objective, violation
+from nni_aiop.search._base import BaseSearch
+from nni_aiop.search._metrics import CONSTRAINT, Objective, violation
 from nni_aiop.spaces import CodeSpace, Sample, check_cost, probable_excess
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 PredictorFactory = Callable[[CodeSpace, int], "CodePredictor"]
 
-_ELITE = 8  # best results whose neighbours NCP looks at
-_FRESH = 1_000  # random architectures that it looks at
-_MOVES = 10  # moves in the fine dimensions of each of the best and of their neighbours
 _FEWEST = 3  # results below which a predictor is not fitted and proposals stay random
 _SLACKS = (0.0, 1.0, 0.1)  # what `log_regret` is tried with; 0 is for targets as they are
 _ENOUGH = 25  # results from which on the last of them is tried, too
@@ -416,87 +414,6 @@ class PredictorSearch(BaseSearch):
         self._queue, self._round, self.warmup = queue, place, warmup
         self._slack = None if slack is None else float(slack)
         self._decided_at = int(decided)
-
-
-class NCPSearch(PredictorSearch):
-    """Network coding propagation in rounds: refit, propagate, look up the best visited codes.
-
-    The published method (Ding et al. 2022) propagates once through a predictor of a finished
-    benchmark. As a search
-    that pays for each evaluation it gains from five changes, which are this class: the code is
-    rounded at every step
-    with a straight-through gradient, many starts run in one batch, all visited codes compete, the
-    predictor is
-    refitted with what was looked up, and it learns the logarithm of the regret (see `log_regret`)
-    unless several
-    terms are weighed against each other.
-
-    Args:
-        starts: Number of starts of each round: the best results so far, and random codes.
-        steps: Iterations of propagation.
-        lr: Learning rate of Adam in the standardised code.
-        options: See `PredictorSearch`.
-    """
-
-    def __init__(
-        self,
-        space: CodeSpace,
-        *,
-        starts: int = 64,
-        steps: int = 20,
-        lr: float = 0.3,
-        **options: Any,
-    ) -> None:
-        super().__init__(space, **{"rounds": 36, "exploration": None, **options})
-        self.starts = starts
-        self.steps = steps
-        self.lr = lr
-        self._check_options()
-
-    def _check_options(self) -> None:
-        super()._check_options()
-        if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in (self.starts, self.steps)):
-            raise ValueError(
-                f"starts and steps must be at least 1, but got {self.starts!r}, {self.steps!r}."
-            )
-
-    _kept = (*PredictorSearch._kept, "starts", "steps", "lr")
-    _refines = True
-
-    @property
-    def _warps(self) -> bool:
-        return self.pareto or (len(self.objectives) == 1 and self.cost is None)
-
-    def _candidates(
-        self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
-    ) -> Array:
-        from nni_aiop.search._propagation import propagate
-        from nni_aiop.search._propagation_loss import Task
-
-        order = np.argsort([-self._merit(m) for m in metrics], kind="stable")
-        elite = [samples[i] for i in order[: self.starts // 4]]
-        fresh = self.space.sample(self.starts - len(elite), self._rng)
-        run = propagate(
-            self.space,
-            [Task(predictor, o.metric, o.direction, o.weight) for o in self.objectives],
-            [*elite, *fresh],
-            cost=self.cost,
-            lam=self.lam,
-            steps=self.steps,
-            lr=self.lr,
-            optimiser="adam",
-            rounding="straight-through",
-            limits=self.limits,
-            book=self._book,
-        )
-        points, _ = run.visited
-        best = [samples[i] for i in order[:_ELITE]]
-        beside = [n for s in best for n in self.space.neighbours(s)]
-        more = self.space.points([*best, *beside])
-        fine = perturbed(self.space, more, _MOVES, (1.0, 0.2, 0.05, 0.01), self._rng)
-        drawn = self.space.points(self.space.sample(_FRESH, self._rng))
-        more = self.space.normalise(np.concatenate([more, fine, drawn]))
-        return np.unique(np.concatenate([points, more]), axis=0)
 
 
 class PredictorTopK(PredictorSearch):
