@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ def generate(
         Path | None,
         typer.Option(
             help="The generator's file, out/generators/SPACE.safetensors by default; with --table "
-            "it is trained and written first."
+            "it is trained and written first, and must not be there yet."
         ),
     ] = None,
     train: Annotated[
@@ -44,6 +45,9 @@ def generate(
         bool, typer.Option(help="Allow a budget outside the range of training.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of training and of draws.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Let --table replace a generator that is there.")
+    ] = False,
 ) -> None:
     """Generate architectures that keep a budget exactly, the best first, in milliseconds.
 
@@ -62,6 +66,7 @@ def generate(
     import numpy as np
 
     from nni_aiop.cli._inputs import complete_rows, load_space, parse_limits
+    from nni_aiop.cli._outputs import check_files
 
     limits = parse_limits(budget)
     code_space = load_space(space)
@@ -72,12 +77,17 @@ def generate(
 
     check_limits(code_space, limits)
     file = generator or Path("out/generators") / f"{code_space.name}.safetensors"
-    if file.is_dir():
+    checkpoint = file.with_name(f"{file.name}.training")
+    if os.path.isdir(file):
         raise BadInput(f"--generator must be a file, but {file} is a folder.")
+    if train is not None:
+        inputs = {"--table": train}
+        check_files([file], option="--generator", inputs=inputs, overwrite=overwrite)
+        check_files([checkpoint], option="--generator", inputs=inputs)
     if train is None:
         if metric is not None:
             raise BadInput("--metric must stand beside a --table to train on, but there is none.")
-        if not file.exists():
+        if not os.path.exists(file):
             raise BadInput(f"a generator must be trained first, with --table: {file} is not there.")
         trained = load_generator(file, code_space)
         if set(trained.grid.names) != set(limits):
@@ -108,8 +118,6 @@ def generate(
         except SpaceError as err:
             raise BadInput(f"{err} --extrapolate allows it.") from err
     if train is not None:
-        checkpoint = file.with_name(f"{file.name}.training")
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with bad_input():
                 trained.fit(codes, accuracy, progress=True, checkpoint=checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from nni_aiop.cli._app import BadInput, table
+from nni_aiop.cli._outputs import Overwrite, check_folder
 from nni_aiop.errors import GraphError
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def graph(
     inputs: InputShapes = None,
     values: InputValues = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/graph"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Print a network's stages with their exact costs; write graph.json and graph.png.
 
@@ -55,14 +58,28 @@ def graph(
       nni-aiop graph detector.onnx --input 1x3x640x640 --out out/detector
       nni-aiop graph voice.onnx --input input=1x512 --value sr=16000
     """
+    inputs_of = {"MODEL": Path(model)}
+    check_folder(out, _RESULTS, inputs=inputs_of)
     found = read_graph(model, inputs or (), values or ())
-    out.mkdir(parents=True, exist_ok=True)
+    if not (overwrite or _holds(out, found)):
+        check_folder(out, _RESULTS, inputs=inputs_of, overwrite=False)
     typer.echo(report(found))
     for note in notes(model, found):
         typer.echo(note)
-    found.save(out / "graph.json")
-    found.draw(out / "graph.png", title=Path(model).name)
+    found.save(out / _RESULTS[0])
+    found.draw(out / _RESULTS[1], title=Path(model).name)
     typer.echo(f"\nResults: {out}/graph.json, {out}/graph.png")
+
+
+_RESULTS = ("graph.json", "graph.png")
+
+
+def _holds(out: Path, graph: ComputeGraph) -> bool:
+    """Whether the folder holds the same graph already, so that nothing is lost."""
+    try:
+        return bool(json.loads((out / _RESULTS[0]).read_bytes()) == graph.to_json())
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def report(graph: ComputeGraph) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nni_aiop.cli._app import BadInput, bad_input, table
+from nni_aiop.cli._outputs import Overwrite, check_folder
 from nni_aiop.errors import AiopError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ predictor = typer.Typer(
 _FEWEST = 3  # networks that a task is learned from
 _LEVEL = 0.8  # of the prediction intervals whose coverage is told
 
+_FIGURES = ("results.json", "predictions.csv", "predictor.png")
 
 Data = Annotated[
     Path,
@@ -53,6 +55,7 @@ def train(
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Of the split and of the fit.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/predictor"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Fit a predictor and write predictor.safetensors, results.json, predictions.csv and a figure.
 
@@ -70,9 +73,11 @@ def train(
 
     if model not in PREDICTORS:
         raise BadInput(f"a model must be one of {', '.join(PREDICTORS)}, but got {model!r}.")
-    out.mkdir(parents=True, exist_ok=True)
     if not 0 <= holdout < 1:
         raise BadInput(f"the held-out share must lie in [0, 1), but got {holdout}.")
+    check_folder(
+        out, ("predictor.safetensors", *_FIGURES), inputs={"DATA": data}, overwrite=overwrite
+    )
     code_space = load_space(space)
     codes, targets = load_table(data, code_space, metric or [])
     known = complete_rows(targets, "rows")
@@ -139,6 +144,7 @@ def evaluate(
     data: Data,
     space: Annotated[str, typer.Option(help="The space of the predictor, from `spaces list`.")],
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/predictor-eval"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure a predictor on a table: mean absolute error, Spearman's rank correlation, coverage.
 
@@ -151,6 +157,7 @@ def evaluate(
     from nni_aiop.cli._inputs import load_space
     from nni_aiop.predictors import load_predictor
 
+    check_folder(out, _FIGURES, inputs={"PREDICTOR": predictor, "DATA": data}, overwrite=overwrite)
     code_space = load_space(space)
     fit = load_predictor(predictor, code_space)
     codes, targets = load_table(data, code_space, fit.metrics_)
@@ -181,6 +188,9 @@ def adapt(
     out: Annotated[Path, typer.Option(help="Folder of tasks, to which it is added.")] = Path(
         "out/tasks"
     ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a task of that name in the folder.")
+    ] = False,
 ) -> None:
     """Teach a graph predictor a task by a CSV of networks, for `nni-aiop predict`.
 
@@ -190,22 +200,28 @@ def adapt(
       nni-aiop predictor adapt history.csv --backbone predictor.safetensors --space nasbench201
     """
     from nni_aiop.cli._progress import Spinner
-    from nni_aiop.predictors.graph import learn_task, load_graph_predictor, load_shipped
+    from nni_aiop.predictors.graph import load_graph_predictor, load_shipped
+    from nni_aiop.predictors.graph._tasks import MODELS, learn_task, task_files
 
-    name, graphs, values = _measured_networks(data, task, space)
+    if model not in MODELS:
+        raise BadInput(f"a model must be one of {', '.join(MODELS)}, but got {model!r}.")
+    heading, rows, name = _measured_rows(data, task)
+    with bad_input():
+        files = [path.name for path in task_files(out, name, model)]
+    inputs = {"DATA": data, "--backbone": backbone}
+    check_folder(out, files, inputs=inputs, overwrite=overwrite)
+    graphs, values = _measured_networks(data, heading, rows, name, space)
     fit = load_shipped() if backbone is None else load_graph_predictor(backbone)
     with bad_input(), Spinner(f"Learning {name}"):
         learn_task(fit, name, graphs, values, out, model=model, epochs=epochs)
     typer.echo(f"{name} learned from {len(graphs)} networks ({model}): {out}")
 
 
-def _measured_networks(
-    data: Path, task: str | None, space: str | None
-) -> tuple[str, list[ComputeGraph], list[float]]:
-    """The task, the networks of a CSV, and their measured values."""
-    from nni_aiop.cli._graph import read_graph
-    from nni_aiop.cli._inputs import load_space
-    from nni_aiop.files import brief, csv_number, parse_json, read_csv_rows
+def _measured_rows(
+    data: Path, task: str | None
+) -> tuple[list[str], list[tuple[int, list[str]]], str]:
+    """The heading and the rows of a CSV of networks, and the task: one of its columns."""
+    from nni_aiop.files import read_csv_rows
 
     heading, rows = read_csv_rows(data)
     columns = [name for name in heading if name != "model"]
@@ -216,6 +232,21 @@ def _measured_networks(
     name = task or columns[0]
     if name not in columns:
         raise BadInput(f"a column must be one of {', '.join(columns)}, but got {name!r}.")
+    return heading, rows, name
+
+
+def _measured_networks(
+    data: Path,
+    heading: Sequence[str],
+    rows: Sequence[tuple[int, Sequence[str]]],
+    name: str,
+    space: str | None,
+) -> tuple[list[ComputeGraph], list[float]]:
+    """The networks of the rows, and their measured values."""
+    from nni_aiop.cli._graph import read_graph
+    from nni_aiop.cli._inputs import load_space
+    from nni_aiop.files import brief, csv_number, parse_json
+
     draw = None if space is None else load_space(space).graph
     if space is not None and draw is None:
         raise BadInput(f"a space must draw the graphs of its samples, but {space} does not.")
@@ -257,7 +288,7 @@ def _measured_networks(
             "nothing tells networks apart.",
             err=True,
         )
-    return name, [*networks], [sum(values) / len(values) for values in networks.values()]
+    return [*networks], [sum(values) / len(values) for values in networks.values()]
 
 
 def _measure(

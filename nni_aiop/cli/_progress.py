@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +14,8 @@ import typer
 from tqdm import tqdm
 
 from nni_aiop.cli._app import BadInput, table
+from nni_aiop.cli._claims import STATE
+from nni_aiop.engines._state import write_state
 from nni_aiop.measures import Measure, TableMeasure
 from nni_aiop.results import SearchResults
 from nni_aiop.search import BaseSearch
@@ -24,13 +27,19 @@ _TURN = 0.5  # seconds between two looks of a spinner
 class Bar:
     """A progress bar over evaluations that saves what there is every few seconds.
 
+    Ctrl-C is told of: how far it came, and how to go on.
+
     Args:
         total: Number of evaluations.
         save: Called now and then, and at the end, unless that is an error before the first result.
+        out: The folder of the results.
     """
 
-    def __init__(self, total: int, save: Callable[[], object]) -> None:
+    def __init__(self, total: int, save: Callable[[], object], out: Path) -> None:
+        self._total = total
         self._save = save
+        self._out = out
+        self._done = 0
         self._saved = -math.inf
         # disable=None: no bar where stderr is no terminal.
         self._bar = tqdm(total=total, unit="architecture", disable=None)
@@ -42,10 +51,19 @@ class Bar:
         self._bar.close()
         if kind is None or self._saved > -math.inf:
             self._save()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            typer.echo(
+                f"Interrupted: {self._done} of {self._total} evaluated, results in {self._out}; "
+                "the same command goes on.",
+                err=True,
+            )
 
-    def step(self) -> None:
-        """One more evaluation is done."""
-        self._bar.update()
+    def step(self, done: int) -> None:
+        """One more evaluation is done, `done` in all, those of earlier runs included."""
+        if self._done == 0:
+            self._bar.initial = done - 1  # no part of the rate
+        self._done = done
+        self._bar.update(done - self._bar.n)
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self._save()
             self._saved = time.monotonic()
@@ -57,8 +75,11 @@ def evaluate_all(
     budget: int,
     save: Callable[[], object],
     check: Callable[[Mapping[str, float]], None],
+    out: Path,
 ) -> None:
     """Ask, measure and tell until the budget is spent or the space is exhausted.
+
+    What is pending is evaluated first.
 
     An exception of the measure is a failed evaluation. Before the first success it is more likely a
     mistake that would spend the whole budget, and ends the search; not so with a table, which may
@@ -70,14 +91,21 @@ def evaluate_all(
         budget: Number of evaluations.
         save: Called now and then and at the end.
         check: Raises where the metrics of a first success are not what the search needs.
+        out: The folder of the results, where `STATE` holds the search's state after every event.
 
     Raises:
         BadInput: The measure failed before it succeeded once.
     """
-    succeeded = isinstance(measure, TableMeasure)
-    with Bar(budget, save) as bar:
+    succeeded = isinstance(measure, TableMeasure) or any(m for _, m in search.history)
+    pending = deque(search.pending())
+    state = out / STATE
+    with Bar(budget, save, out) as bar:
         while len(search.history) < budget:
-            asked = search.ask(1)
+            if pending:
+                asked = [pending.popleft()]
+            else:
+                asked = search.ask(1)
+                write_state(state, search.state_dict())
             if not asked:
                 break
             metrics: Mapping[str, float] | None = None
@@ -93,7 +121,8 @@ def evaluate_all(
                 check(metrics)
                 succeeded = True
             search.tell(asked[0], metrics)
-            bar.step()
+            write_state(state, search.state_dict())
+            bar.step(len(search.history))
 
 
 class Spinner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,18 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nni_aiop.cli._app import BadInput, bad_input
+from nni_aiop.cli._app import bad_input
 from nni_aiop.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from nni_aiop.cli._experiment import Experiment
     from nni_aiop.search import BaseSearch
     from nni_aiop.spaces import CodeSpace, Sample
-
-_STATE_FILES = {
-    "nni": ("state.json",),
-    "optuna": ("optuna.journal", "optuna.journal.lock"),
-}
 
 
 def run(
@@ -71,8 +67,10 @@ def run(
       nni-aiop run examples/nni_ncp_digits.yml
       nni-aiop run examples/nni_ncp_digits.yml --engine optuna --seed 1 --out out/optuna
     """
+    from nni_aiop.cli._claims import EXPERIMENT, JOURNAL, STATE, STATES, claimed
     from nni_aiop.cli._experiment import read_experiment
     from nni_aiop.cli._inputs import import_from, load_space, make_search
+    from nni_aiop.cli._outputs import check_folder
     from nni_aiop.cli._progress import Bar, report
     from nni_aiop.results import SearchResults
 
@@ -101,7 +99,12 @@ def run(
         start = (_prepare_nni if name == "nni" else _prepare_optuna)(
             experiment, space, search, folder
         )
-    _claim(folder, experiment, name, restart)
+    read = {f"the evaluator's {k}": v for k, v in experiment.evaluator.arguments.items()}
+    check_folder(
+        folder,
+        (*SearchResults.FILES, EXPERIMENT, *STATES, "nni.log"),
+        inputs={"the command": file, **{k: Path(v) for k, v in read.items() if _names_file(v)}},
+    )
     progress = _Progress(search)
 
     def results() -> SearchResults:
@@ -113,13 +116,18 @@ def run(
             settings={**experiment.record, "engine": name},
         )
 
-    with Bar(experiment.maxTrialNumber, lambda: results().save(folder)) as bar:
+    settings = {**experiment.identity, "engine": name}
+    state = STATE if name == "nni" else JOURNAL if experiment.storage is None else None
+    with claimed(folder, settings, kind="run", state=state, restart=restart):
+        if restart and name == "optuna" and experiment.storage is not None:
+            _delete_study(experiment)
+        with Bar(experiment.maxTrialNumber, lambda: results().save(folder), folder) as bar:
 
-        def on_result(sample: Sample, metrics: dict[str, float] | None) -> None:
-            progress.add(sample, metrics)
-            bar.step()
+            def on_result(sample: Sample, metrics: dict[str, float] | None) -> None:
+                progress.add(sample, metrics)
+                bar.step(progress.done)
 
-        start(on_result)
+            start(on_result)
     report(results(), folder)
 
 
@@ -136,6 +144,11 @@ class _Progress:
     def add(self, sample: Sample, metrics: dict[str, float] | None) -> None:
         with self._lock:
             self._new.append((sample, metrics))
+
+    @property
+    def done(self) -> int:
+        """Number of evaluations, those of earlier runs included."""
+        return max(len(self.search.history), len(self._new))
 
     def history(self) -> list[tuple[Sample, dict[str, float] | None]]:
         """What the search was told, and what an engine has not yet told it."""
@@ -160,48 +173,8 @@ def _engine(experiment: Experiment) -> str:
     return "nni"
 
 
-def _claim(folder: Path, experiment: Experiment, engine: str, restart: bool) -> None:
-    """Make the folder this experiment's: go on with an earlier run of the same one, no other.
-
-    Raises:
-        BadInput: The folder holds the run of another experiment or engine, or what another program
-            left there.
-    """
-    from nni_aiop.files import parse_json, write_json
-
-    path = folder / "experiment.json"
-    states = [name for names in _STATE_FILES.values() for name in names]
-    if restart:
-        for name in (path.name, *states):
-            (folder / name).unlink(missing_ok=True)
-        if engine == "optuna" and experiment.storage is not None:
-            _delete_study(experiment)
-    same = {**experiment.identity, "engine": engine}
-    if path.exists():
-        try:
-            earlier = parse_json(path.read_text(encoding="utf-8"), str(path))
-        except ValueError:
-            earlier = None
-        if isinstance(earlier, dict) and {**earlier, "engine": engine} == same != earlier:
-            raise BadInput(
-                f"a run must go on with the engine that it began with, but {folder} holds one of "
-                f"{earlier.get('engine')}, not of {engine}: say --engine, take another --out, or "
-                "--restart to begin anew."
-            )
-        if earlier != same:
-            raise BadInput(
-                f"{folder} must be empty or hold a run of the same experiment, but holds another: "
-                "take another --out, or --restart to begin anew."
-            )
-        typer.echo(f"Going on with the run in {folder} (--restart begins anew).")
-        return
-    left = [name for name in states if (folder / name).exists()]
-    if left:
-        raise BadInput(
-            f"{folder} must be empty or hold a run of the same experiment, but holds {left[0]} of "
-            "another program: take another --out, or --restart to begin anew."
-        )
-    write_json(path, same)
+def _names_file(value: object) -> bool:
+    return isinstance(value, str) and os.path.exists(value)
 
 
 def _delete_study(experiment: Experiment) -> None:
@@ -225,6 +198,7 @@ def _prepare_optuna(
 ) -> Start:
     import optuna
 
+    from nni_aiop.cli._claims import JOURNAL
     from nni_aiop.cli._evaluators import FirstResult, check_result, make_measure, told
     from nni_aiop.engines.optuna_experiment import run_optuna
 
@@ -241,7 +215,7 @@ def _prepare_optuna(
             measure,
             search,
             max_trials=experiment.maxTrialNumber,
-            storage=experiment.storage or folder / "optuna.journal",
+            storage=experiment.storage or folder / JOURNAL,
             study_name=experiment.study_name,
             n_jobs=experiment.trialConcurrency,
             on_result=measure.before(on_result),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nni_aiop.cli._app import BadInput
+
+if TYPE_CHECKING:
+    from nni_aiop.search import BaseSearch
 
 
 def search(
@@ -46,11 +49,21 @@ def search(
     lam: Annotated[float, typer.Option(help="Weight of --cost (lambda in NCP's Eq. 3).")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/search"),
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Begin anew instead of going on with the search in the folder, whose results are "
+            "overwritten.",
+        ),
+    ] = False,
 ) -> None:
     """Search a space and write results.json, history.csv and search.png.
 
-    Ctrl-C ends a search early and leaves the results so far. An evaluation that fails is counted
-    and left behind, unless none has succeeded before it.
+    A search that was interrupted, by Ctrl-C too, leaves the results so far and goes on when the
+    same command is given again, with a larger --budget too. A folder that holds anything else is
+    refused. An evaluation that fails is counted and left behind, unless none has succeeded before
+    it.
 
     \b
     Examples
@@ -60,9 +73,12 @@ def search(
       nni-aiop search multi_resolution --predictor out/predictor/predictor.safetensors \\
           --limit flops=3e9 --budget 200
     """
+    from nni_aiop.cli._claims import EXPERIMENT, STATE, STATES, claimed
     from nni_aiop.cli._evaluators import check_result, make_measure, told
     from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
+    from nni_aiop.cli._outputs import check_folder
     from nni_aiop.cli._progress import evaluate_all, report
+    from nni_aiop.engines._state import read_state
     from nni_aiop.results import SearchResults
     from nni_aiop.search import Objective
 
@@ -74,25 +90,35 @@ def search(
     code_space = load_space(space)
     objectives = parse_objectives(metric or []) or [Objective("default")]
     limits = parse_limits(limit or [])
-    searcher = make_search(
-        search,
-        code_space,
-        objectives=objectives,
-        budget=budget,
-        seed=seed,
-        arguments={"limits": limits} | ({} if cost is None else {"cost": cost, "lam": lam}),
-    )
+
+    def new_search() -> BaseSearch:
+        return make_search(
+            search,
+            code_space,
+            objectives=objectives,
+            budget=budget,
+            seed=seed,
+            arguments={"limits": limits} | ({} if cost is None else {"cost": cost, "lam": lam}),
+        )
+
+    searcher = new_search()
     measure = make_measure(
         evaluator,
         code_space,
         {} if path is None else {"path": path},
         *told(searcher),
     )
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder(
+        out,
+        (*SearchResults.FILES, EXPERIMENT, *STATES),
+        inputs={"--table": table, "--predictor": predictor},
+    )
+    if limits:  # what nothing meets is told before the folder is touched
+        new_search().ask(1)
     settings = {
         "search": search,
         "evaluator": evaluator,
-        "path": path,
+        "path": None if path is None else str(path),
         "budget": budget,
         "cost": cost,
         "lam": lam,
@@ -112,5 +138,17 @@ def search(
     def check(metrics: Mapping[str, float]) -> None:
         check_result(code_space, metrics, searcher.needed)
 
-    evaluate_all(searcher, measure, budget, lambda: results().save(out), check)
+    same = {
+        "command": "search",
+        "space": code_space.name,
+        "fingerprint": code_space.fingerprint,
+        "metrics": [[o.metric, o.direction] for o in objectives],
+        "limits": limits,
+        **{name: value for name, value in settings.items() if name != "budget"},
+    }
+    state = out / STATE
+    with claimed(out, same, kind="search", state=STATE, restart=restart):
+        if state.exists():
+            searcher.load_state_dict(read_state(state))
+        evaluate_all(searcher, measure, budget, lambda: results().save(out), check, out)
     report(results(), out)

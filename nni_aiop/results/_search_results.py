@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,6 +54,9 @@ class SearchResults:
         settings: How the search was asked for, for the record (plain JSON).
         cost: The exact cost to draw against; by default the space's first one, if it has any.
     """
+
+    FILES: ClassVar[tuple[str, ...]] = ("results.json", "history.csv", "search.png")
+    """What `save` writes."""
 
     space: CodeSpace
     history: Sequence[tuple[Sample, Mapping[str, float] | None]]

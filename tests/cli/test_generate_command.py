@@ -103,6 +103,7 @@ def test_architectures_whose_training_failed_are_left_out(
     table.write_text("\n".join(lines))
     given = ("--generator", str(tmp_path / "g.safetensors"), "--budget", "flops=6e7")
     assert "op_01=" in run(*given, "--table", str(table), "--steps", "3")
+    given = (*given, "--overwrite")
     table.write_text("\n".join([lines[0], lines[3], lines[4]]))
     assert "at least 2 rows" in run(*given, "--table", str(table), code=2)
     table.write_text("\n".join([lines[0], lines[4], lines[4]]))

@@ -31,7 +31,7 @@ from nni_aiop.predictors.graph.few_shot import HEADS
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
 
-__all__ = ["MODELS", "TaskPredictor", "learn_task", "load_task"]
+__all__ = ["MODELS", "TaskPredictor", "learn_task", "load_task", "task_files"]
 
 MODELS = ("adapter", *HEADS)
 """What can predict a task: an adapter, or a few-shot head on frozen embeddings."""
@@ -122,9 +122,20 @@ def learn_task(
         tensors |= {f"domain.{name}": array for name, array in domain.to_arrays().items()}
         tensors |= {f"head.{name}": array for name, array in few.head.to_arrays().items()}
         found = few
-    predictor.save(backbone)
+    if not backbone.exists():  # one that is there may have metrics of its own
+        predictor.save(backbone)
     write_file(path, _KIND, content, tensors)
     return TaskPredictor(task, domain, found)
+
+
+def task_files(folder: str | os.PathLike[str], task: str, model: str) -> list[Path]:
+    """What `learn_task` writes of a task into a folder, beside the backbone.
+
+    Raises:
+        ValueError: The name is not such.
+    """
+    path = _path(Path(folder), task)
+    return [path, _adapter(path)] if model == "adapter" else [path]
 
 
 def load_task(folder: str | os.PathLike[str], task: str) -> TaskPredictor:

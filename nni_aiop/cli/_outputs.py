@@ -1,0 +1,109 @@
+"""Where a command writes: places are tried before the work, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from nni_aiop.cli._app import BadInput
+
+__all__ = ["Overwrite", "check_files", "check_folder"]
+
+Overwrite: TypeAlias = Annotated[
+    bool, typer.Option("--overwrite", help="Replace results that are there already.")
+]
+
+
+def check_folder(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    option: str = "--out",
+    inputs: Mapping[str, Path | None] | None = None,
+    overwrite: bool = True,
+) -> None:
+    """Refuse a folder in which a command cannot write its files, or would destroy others.
+
+    Args:
+        folder: It need not be there.
+        names: The files that the command may write into it.
+        option: What names the folder.
+        inputs: Files that the command reads, by what names them.
+        overwrite: Whether files that are there may be overwritten.
+
+    Raises:
+        BadInput: The folder cannot be made or written, a file of it is read by the command, is a
+            folder, or is there already.
+    """
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        what = "a file" if os.path.exists(folder) else "a link that leads nowhere"
+        raise BadInput(f"{option} must be a folder, but {folder} is {what}.")
+    files = [folder / name for name in names]
+    check_files(files, option=option, inputs=inputs, overwrite=overwrite)
+
+
+def check_files(
+    files: Sequence[Path],
+    *,
+    option: str,
+    inputs: Mapping[str, Path | None] | None = None,
+    overwrite: bool = True,
+) -> None:
+    """Refuse files, all of one folder, that a command cannot write, or that it would destroy.
+
+    Args:
+        files: What the command may write, the longest name included.
+        option: What names them.
+        inputs: As `check_folder` takes them.
+        overwrite: As `check_folder` takes it.
+
+    Raises:
+        BadInput: As `check_folder`.
+    """
+    for file in files:
+        for source, path in (inputs or {}).items():
+            if path is not None and _same(file, path):
+                raise BadInput(
+                    f"{option} must not overwrite what {source} reads, but {file} is that file."
+                )
+        if os.path.isdir(file):
+            raise BadInput(f"{option} must not name a folder as a file, but {file} is a folder.")
+    _try(max(files, key=lambda file: len(file.name)), option)
+    if not overwrite:
+        for file in files:
+            if os.path.lexists(file):
+                raise BadInput(
+                    f"{file} must not be overwritten unasked, but is there already: take another "
+                    f"{option}, or --overwrite to replace it."
+                )
+
+
+def _same(file: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(file, other)
+    except OSError:
+        return os.path.realpath(file) == os.path.realpath(other)
+
+
+def _try(file: Path, option: str) -> None:
+    """Write a draft as `write_atomically` does; nothing of it stays, nor do folders made for it."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    missing = [p for p in (file.parent, *file.parent.parents) if not os.path.lexists(p)]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.touch()
+        draft.unlink()
+    except OSError as err:
+        raise BadInput(
+            f"{option} must lead to where files can be written, but {file} cannot be: "
+            f"{err.strerror}."
+        ) from err
+    finally:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
