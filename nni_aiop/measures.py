@@ -1,13 +1,17 @@
 """What tells the metrics of a sample without training: a predictor, a table, a function.
 
-A measure is called with a sample and returns its metrics, among them `default`, which is what a
-search improves unless told otherwise. The NNI evaluators and the command line wrap these.
+A measure is called with a sample and returns its metrics. `default` is the one that a search
+improves unless its objectives name others: a predictor or a table calls one of its own metrics so,
+beside its name; a function's bare number is called so, and a function that returns a dict may name
+its metrics as it likes. The NNI evaluators and the command line wrap these.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,11 +24,18 @@ if TYPE_CHECKING:
     from nni_aiop.predictors import Prediction
     from nni_aiop.predictors.graph import GraphPredictor, TransferredPredictor
 
-__all__ = ["FunctionMeasure", "GraphMeasure", "Measure", "PredictedMeasure", "TableMeasure"]
+__all__ = [
+    "FunctionMeasure",
+    "GraphMeasure",
+    "Measure",
+    "PredictedMeasure",
+    "TableMeasure",
+    "numbers",
+]
 
 
 class Measure(Protocol):
-    """From a sample to its metrics, among them `default`; an exception is a failed evaluation."""
+    """From a sample to its metrics; an exception is a failed evaluation."""
 
     def __call__(self, sample: Sample) -> Mapping[str, float]:
         """The metrics of a sample."""
@@ -169,9 +180,15 @@ class TableMeasure:
 class FunctionMeasure:
     """What a function of the sample returns: a number, or a dict of metrics.
 
+    A number is the metric `default`: what a search improves unless its objectives name others. A
+    dict has the metrics by names of one's own, which are then the objectives, or `default`.
+
     Args:
         function: It is called with the sample (every label) and `arguments`.
         arguments: Scalars and texts for the function.
+
+    Attributes:
+        metric: How a bare number is called.
     """
 
     def __init__(
@@ -179,21 +196,52 @@ class FunctionMeasure:
     ) -> None:
         self.function = function
         self.arguments = arguments
+        self.metric = "default"
 
-    def __call__(self, sample: Sample) -> Mapping[str, float]:
-        """What the function returns of a sample.
+    def __call__(self, sample: Sample) -> dict[str, float]:
+        """The numbers that the function returns of a sample; what is no number is left out.
 
         Raises:
-            AiopError: It is no number and has no number `default`.
+            AiopError: It returns neither a number nor a dict with a number in it.
         """
         found = self.function(sample, **self.arguments)
-        metrics = found if isinstance(found, Mapping) else {"default": found}
-        if "default" not in metrics:
-            name = getattr(self.function, "__qualname__", repr(self.function))
+        metrics = numbers(found, self.metric)
+        if not metrics:
             raise AiopError(
-                f"{name} must return a number or a dict with 'default', but returned {found!r}."
+                f"{self.name} must return a number or a dict of numbers, "
+                f"but returned {found!r:.80}."
             )
         return metrics
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+
+def numbers(found: Any, name: str = "default") -> dict[str, float]:
+    """The numbers, also NumPy's and PyTorch's, of what an evaluator returned.
+
+    What is no number is left out.
+
+    Args:
+        found: Numbers by name, or a bare one.
+        name: Of a bare one; NNI calls it `default`.
+    """
+    given = found if isinstance(found, Mapping) else {name: found}
+    out = {}
+    for name, value in given.items():
+        if not isinstance(value, Real) and hasattr(value, "item"):
+            try:
+                value = value.item()
+            except (TypeError, ValueError, RuntimeError):  # an array of several numbers
+                continue
+        if isinstance(value, Real):
+            try:
+                out[str(name)] = float(value)
+            except OverflowError:  # an integer of many digits
+                out[str(name)] = math.inf
+    return out
 
 
 def _one_of(known: Sequence[str], wanted: str | None, path: Path | str) -> str:

@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from typer.core import TyperGroup
@@ -21,6 +21,19 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 class BadInput(AiopError):
     """What was typed, or what a file says, breaks a rule."""
+
+
+KeepGoing: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--keep-going",
+        help="Spend the budget although the first evaluations fail and none succeeds.",
+    ),
+]
+
+
+class NothingWorked(AiopError):
+    """No evaluation of a search succeeded; the command ends with exit code 1."""
 
 
 @contextmanager
@@ -69,7 +82,7 @@ class _OneSentence(TyperGroup):
             code = run()
         except (_UsageError, AiopError) as err:
             typer.echo(f"nni-aiop: {sentence(err)}", err=True)
-            code = 2
+            code = 1 if isinstance(err, NothingWorked) else 2
         except OSError as err:
             if err.errno == errno.EPIPE:  # the reader of our output, such as `head`, is gone
                 sys.stderr.close()

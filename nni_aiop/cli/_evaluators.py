@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
+import inspect
+import math
+import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from nni_aiop.cli._app import BadInput, bad_input
+from nni_aiop.cli._app import BadInput, NothingWorked, bad_input, sentence
 from nni_aiop.engines._nni import load_object
 from nni_aiop.errors import AiopError
 from nni_aiop.history import check_names
@@ -17,6 +20,7 @@ from nni_aiop.search import BaseSearch
 from nni_aiop.spaces import CodeSpace, Sample
 
 _DIGITS = ("val_accuracy", "test_accuracy", "flops", "params")
+_FEW = 5  # evaluations that fail in a row, from the start, before a search is given up
 _TRIED = 200  # random samples of which a table must hold one
 
 
@@ -72,78 +76,168 @@ def make_measure(
         return measure
     if ":" in name:
         check_names(space)
-        return FunctionMeasure(_function(name), **arguments)
+        return FunctionMeasure(_function(name, arguments), **arguments)
     raise BadInput(
         f"an evaluator must be one of {', '.join(_MEASURES)} or module:function, but got {name!r}."
     )
 
 
-def check_result(space: CodeSpace, metrics: Mapping[str, float], needed: Sequence[str]) -> None:
+def check_result(
+    space: CodeSpace,
+    metrics: Mapping[str, float],
+    needed: Sequence[str],
+    name: str = "the evaluator",
+) -> None:
     """Refuse a result that the search could not learn from, or that its files could not hold.
 
     Args:
         space: Where the sample comes from.
         metrics: What a measure told of it.
         needed: What the search needs; see `BaseSearch.needed`.
+        name: Of what told it.
 
     Raises:
         BadInput: A metric is missing.
         SpaceError: A metric is named as a dimension.
     """
     check_names(space, metrics)
-    for name in needed:
-        if name not in metrics:
+    given = ", ".join(metrics)
+    for wanted in needed:
+        if wanted not in metrics and wanted == "default":
             raise BadInput(
-                f"the evaluator must tell the metric {name!r}, but tells {', '.join(metrics)}."
+                f"{name} must return a number or a dict with 'default', which a search improves "
+                "unless --metric, or `objectives` of an experiment file's strategy, names others, "
+                f"but the numbers that it returned are {given}."
             )
+        if wanted not in metrics:
+            raise BadInput(f"the evaluator must tell the metric {wanted!r}, but tells {given}.")
 
 
-class FirstResult:
-    """A measure inside of an engine, which takes every exception for a failed evaluation.
+class Watched:
+    """A measure that keeps in mind why evaluations fail, and ends a search in which all of them do.
 
-    Where the first result is not what the search needs, it would fail to the end: the problem is
-    kept and raised where the engine lets it pass, before the result is reported.
+    Engines take every exception for a failed evaluation. Where a result is not what the search
+    needs, or nothing succeeds at first, it would go on so to the end: the problem is kept and
+    raised where the engine lets it pass, behind the report of the result.
 
     Args:
-        measure: What is called.
-        check: Raises where metrics are not what the search needs.
+        measure: What is called. A bare number of a function is the search's objective, where that
+            is one.
+        search: What is told the results.
+        keep_going: Whether to go on however many evaluations fail.
+        logs: Where to look for the reason of a failure in another process.
     """
 
-    def __init__(self, measure: Measure, check: Callable[[Mapping[str, float]], None]) -> None:
+    def __init__(
+        self,
+        measure: Measure,
+        search: BaseSearch,
+        *,
+        keep_going: bool,
+        logs: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._measure = measure
-        self._check = check
+        self._search = search
+        self._name = "the evaluator"
+        if isinstance(measure, FunctionMeasure):
+            self._name = measure.name
+            if len(search.objectives) == 1:
+                measure.metric = search.objectives[0].metric
+        self._logs = logs
         self._checked = False
         self._problem: AiopError | None = None
+        self._why = threading.local()
+        self._lock = threading.Lock()
+        self.keep_going = keep_going
+        self.reasons: Counter[str] = Counter()
+
+    @property
+    def quick(self) -> bool:
+        """Whether an evaluation costs nothing."""
+        return isinstance(self._measure, (TableMeasure, PredictedMeasure))
 
     def __call__(self, sample: Sample) -> Mapping[str, float]:
+        """The metrics of a sample, all of those needed among them."""
+        try:
+            return self._measured(sample)
+        except Exception as err:
+            self._why.reason = sentence(err) if isinstance(err, AiopError) else _named(err)
+            raise
+
+    def attempt(self, sample: Sample) -> Mapping[str, float] | None:
+        """The same, None where it failed.
+
+        Raises:
+            AiopError: The metrics are not what the search needs.
+        """
+        try:
+            return self(sample)
+        except Exception as err:
+            if self._problem is not None:
+                raise self._problem from err
+            return None
+
+    def _measured(self, sample: Sample) -> Mapping[str, float]:
         try:
             metrics = self._measure(sample)
-        except AiopError as err:
-            # A table may well lack the first samples.
-            if not self._checked and isinstance(self._measure, FunctionMeasure):
-                self._problem = err
-            raise
+        except SystemExit as err:  # it would end the engine
+            raise AiopError(f"the evaluator must return, but left by {err!r}.") from err
         if not self._checked:
             try:
-                self._check(metrics)
-                self._checked = True
-            except AiopError as err:  # not raised here: an engine would log it as a failure
+                check_result(self._search.space, metrics, self._search.needed, self._name)
+            except AiopError as err:
                 self._problem = err
-                # The search would tell of it, too.
-                warnings.filterwarnings("ignore", "a result must have", UserWarning)
+                raise
+            self._checked = True
+        for name in self._search.needed:
+            if name not in metrics:
+                raise AiopError(f"the evaluator told no {name}, but {', '.join(metrics)}.")
+            if not math.isfinite(metrics[name]):
+                raise AiopError(f"the evaluator told {name} = {metrics[name]}.")
         return metrics
 
     def before(
         self, on_result: Callable[[Sample, dict[str, float] | None], None]
     ) -> Callable[[Sample, dict[str, float] | None], None]:
-        """The same function of a result, which first raises what was wrong."""
+        """The same function of a result; what is wrong is raised before it, or behind it."""
 
         def report(sample: Sample, metrics: dict[str, float] | None) -> None:
             if self._problem is not None:
                 raise self._problem
+            if metrics is None:
+                with self._lock:
+                    self._failed()
             on_result(sample, metrics)
+            failures = self.reasons.total()
+            if metrics is None and failures >= _FEW and not self.keep_going and self.in_vain:
+                raise self.given_up(failures)
 
         return report
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether there were evaluations, and none has ever succeeded."""
+        history = self._search.history
+        return bool(history) and all(metrics is None for _, metrics in history)
+
+    def _failed(self) -> None:
+        reason = getattr(self._why, "reason", None) or self._logs() or "the reason is not known"
+        self._why.reason = None
+        self.reasons[reason] += 1
+
+    def given_up(self, failures: int) -> NothingWorked:
+        """What ends a search in which so many evaluations failed and none succeeded."""
+        reason = next(iter(reversed(self.reasons)), "the reason is in the earlier output")
+        first = "the first " if failures == _FEW else ""
+        return NothingWorked(
+            f"an evaluation must succeed now and then, but {first}{failures} failed: "
+            f"{reason.rstrip('.')} (--keep-going goes on all the same)."
+        )
+
+
+def _named(err: Exception) -> str:
+    """An exception of the user's code, by its kind and text."""
+    return f"{type(err).__name__}: {sentence(err)}" if str(err) else type(err).__name__
 
 
 def told(search: BaseSearch) -> tuple[list[str], list[str]]:
@@ -228,9 +322,19 @@ def _default(arguments: Mapping[str, Any], metrics: Sequence[str]) -> str | None
     return str(named) if named is not None else metrics[0] if metrics else None
 
 
-def _function(reference: str) -> Callable[..., float | Mapping[str, float]]:
-    found = load_object(reference)
-    if not callable(found):
-        raise BadInput(f"{reference!r} must be a function, but is a {type(found).__name__}.")
-    function: Callable[..., float | Mapping[str, float]] = found
-    return function
+def _function(
+    reference: str, arguments: Mapping[str, Any]
+) -> Callable[..., float | Mapping[str, float]]:
+    function: Any = load_object(reference)
+    if not callable(function):
+        raise BadInput(f"{reference!r} must be a function, but is a {type(function).__name__}.")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some functions written in C
+        return function  # type: ignore[no-any-return]
+    try:
+        signature.bind({}, **arguments)
+    except TypeError as err:
+        given = ", ".join(["a sample", *arguments])
+        raise BadInput(f"{reference!r} must take {given}, but does not: {err}.") from err
+    return function  # type: ignore[no-any-return]

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 import typer
 from tqdm import tqdm
 
-from nni_aiop.cli._app import BadInput, table
+from nni_aiop.cli._app import table
 from nni_aiop.cli._claims import STATE
+from nni_aiop.cli._evaluators import Watched
 from nni_aiop.engines._state import write_state
-from nni_aiop.measures import Measure, TableMeasure
 from nni_aiop.results import SearchResults
 from nni_aiop.search import BaseSearch
 
 _SAVE_EVERY = 15.0  # seconds
 _TURN = 0.5  # seconds between two looks of a spinner
+_WIDTH = 80  # of a terminal that tells none
+_REASONS = 3  # that are named of failed evaluations
 
 
 class Bar:
@@ -41,8 +44,11 @@ class Bar:
         self._out = out
         self._done = 0
         self._saved = -math.inf
-        # disable=None: no bar where stderr is no terminal.
-        self._bar = tqdm(total=total, unit="architecture", disable=None)
+        # disable=None: no bar where stderr is no terminal. It is blank on one that tells no width.
+        narrow = os.isatty(2) and os.get_terminal_size(2).columns < 1
+        self._bar = tqdm(
+            total=total, unit="architecture", disable=None, ncols=_WIDTH if narrow else None
+        )
 
     def __enter__(self) -> Bar:
         return self
@@ -58,8 +64,12 @@ class Bar:
                 err=True,
             )
 
-    def step(self, done: int) -> None:
-        """One more evaluation is done, `done` in all, those of earlier runs included."""
+    def step(self, search: BaseSearch) -> None:
+        """One more evaluation is done; the search knows those of earlier runs, too."""
+        done = max(len(search.history), self._done + 1)
+        if not self._bar.disable and (best := search.best()) is not None:
+            name = search.objectives[0].metric
+            self._bar.set_postfix_str(f"best {name} {best[1][name]:.6g}", refresh=False)
         if self._done == 0:
             self._bar.initial = done - 1  # no part of the rate
         self._done = done
@@ -71,58 +81,66 @@ class Bar:
 
 def evaluate_all(
     search: BaseSearch,
-    measure: Measure,
+    measure: Watched,
     budget: int,
     save: Callable[[], object],
-    check: Callable[[Mapping[str, float]], None],
     out: Path,
 ) -> None:
     """Ask, measure and tell until the budget is spent or the space is exhausted.
 
-    What is pending is evaluated first.
-
-    An exception of the measure is a failed evaluation. Before the first success it is more likely a
-    mistake that would spend the whole budget, and ends the search; not so with a table, which may
-    well lack the first samples.
+    What is pending is evaluated first. An exception of the measure is a failed evaluation.
 
     Args:
         search: What proposes.
         measure: What evaluates.
         budget: Number of evaluations.
         save: Called now and then and at the end.
-        check: Raises where the metrics of a first success are not what the search needs.
         out: The folder of the results, where `STATE` holds the search's state after every event.
 
     Raises:
-        BadInput: The measure failed before it succeeded once.
+        BadInput: The metrics of a first success are not what the search needs.
+        NothingWorked: The first evaluations failed, and none succeeded.
     """
-    succeeded = isinstance(measure, TableMeasure) or any(m for _, m in search.history)
     pending = deque(search.pending())
-    state = out / STATE
-    with Bar(budget, save, out) as bar:
+    with Bar(budget, save, out) as bar, _Keeper(search, out / STATE, measure.quick) as keep:
+        on_result = measure.before(lambda sample, metrics: bar.step(search))
         while len(search.history) < budget:
-            if pending:
-                asked = [pending.popleft()]
-            else:
-                asked = search.ask(1)
-                write_state(state, search.state_dict())
-            if not asked:
+            sample = pending.popleft() if pending else next(iter(search.ask(1)), None)
+            if sample is None:
                 break
-            metrics: Mapping[str, float] | None = None
-            try:
-                metrics = measure(asked[0])
-            except Exception as err:
-                if not succeeded:
-                    raise BadInput(
-                        f"the evaluator must succeed once before it fails, but the first "
-                        f"evaluation ended with {err!r}."
-                    ) from err
-            if not succeeded and metrics is not None:
-                check(metrics)
-                succeeded = True
-            search.tell(asked[0], metrics)
-            write_state(state, search.state_dict())
-            bar.step(len(search.history))
+            keep()
+            metrics = measure.attempt(sample)
+            search.tell(sample, metrics)
+            keep()
+            on_result(sample, None if metrics is None else dict(metrics))
+
+
+class _Keeper:
+    """Writes the state of a search, so that a kill loses nothing, and at the end.
+
+    Args:
+        search: Whose state.
+        path: Where to.
+        quick: Whether evaluations cost nothing, so that the last second of them may be lost.
+    """
+
+    def __init__(self, search: BaseSearch, path: Path, quick: bool) -> None:
+        self._search = search
+        self._path = path
+        self._pause = 1.0 if quick else 0.0  # seconds
+        self._kept = -math.inf
+
+    def __enter__(self) -> _Keeper:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._kept = -math.inf
+        self()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._kept >= self._pause:
+            write_state(self._path, self._search.state_dict())
+            self._kept = time.monotonic()
 
 
 class Spinner:
@@ -154,8 +172,8 @@ class Spinner:
             self._line.refresh()
 
 
-def report(results: SearchResults, out: Path) -> None:
-    """Print the best architecture and where the results lie."""
+def report(results: SearchResults, out: Path, reasons: Counter[str]) -> None:
+    """Print the best architecture, why evaluations failed, and where the results lie."""
     best = results.best
     if best is None:
         within = " within the limits" if results.limits else ""
@@ -168,5 +186,22 @@ def report(results: SearchResults, out: Path) -> None:
         typer.echo(table(["measured", "value"], [(k, float(v)) for k, v in dict(shown).items()]))
     failed = sum(metrics is None for _, metrics in results.history)
     if failed:
-        typer.echo(f"\nEvaluations that failed: {failed} of {len(results.history)}")
-    typer.echo(f"\nResults: {out}/results.json, {out}/history.csv, {out}/search.png")
+        named = [
+            f"{reason.rstrip('.')} ({count} times)" if len(reasons) > 1 else reason.rstrip(".")
+            for reason, count in reasons.most_common(_REASONS)
+        ]
+        more = [f"{len(reasons) - _REASONS} other reasons"] if len(reasons) > _REASONS else []
+        why = f": {'; '.join(named + more)}" if reasons else ""
+        typer.echo(f"\nEvaluations that failed: {failed} of {len(results.history)}{why}")
+    typer.echo(f"\nResults: {', '.join(str(out / name) for name in results.FILES)}")
+
+
+def finish(results: SearchResults, out: Path, measure: Watched) -> None:
+    """Print what a search found.
+
+    Raises:
+        NothingWorked: No evaluation succeeded.
+    """
+    report(results, out, measure.reasons)
+    if measure.in_vain and not measure.keep_going:
+        raise measure.given_up(len(results.history))

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nni_aiop.cli._app import bad_input
+from nni_aiop.cli._app import KeepGoing, NothingWorked, bad_input
 from nni_aiop.errors import MissingPackageError
 
 if TYPE_CHECKING:
+    from nni_aiop.cli._evaluators import Watched
     from nni_aiop.cli._experiment import Experiment
     from nni_aiop.search import BaseSearch
     from nni_aiop.spaces import CodeSpace, Sample
@@ -37,11 +39,13 @@ def run(
             "the folder, and of this experiment in the file's storage.",
         ),
     ] = False,
+    keep_going: KeepGoing = False,
 ) -> None:
     """Run an experiment file and write results.json, history.csv and search.png.
 
     It runs on NNI, or on Optuna where NNI is not installed, with the same proposals for the same
-    seed. A run that was interrupted goes on when it is started again.
+    seed. A run that was interrupted goes on when it is started again. Where the first five
+    evaluations fail, it ends with the reason and exit code 1.
 
     The file has these of NNI's fields for a NAS experiment: experimentType, experimentName,
     trialConcurrency, maxTrialNumber, trialGpuNumber, executionEngine, and trainingService with
@@ -71,7 +75,7 @@ def run(
     from nni_aiop.cli._experiment import read_experiment
     from nni_aiop.cli._inputs import import_from, load_space, make_search
     from nni_aiop.cli._outputs import check_folder
-    from nni_aiop.cli._progress import Bar, report
+    from nni_aiop.cli._progress import Bar, finish, report
     from nni_aiop.results import SearchResults
 
     experiment = read_experiment(file, engine=engine, seed=seed)
@@ -96,8 +100,8 @@ def run(
     if search.limits or search.bounds:  # what nothing meets is told before an engine starts
         new_search().ask(1)
     with bad_input():
-        start = (_prepare_nni if name == "nni" else _prepare_optuna)(
-            experiment, space, search, folder
+        start, watch = (_prepare_nni if name == "nni" else _prepare_optuna)(
+            experiment, space, search, folder, keep_going
         )
     read = {f"the evaluator's {k}": v for k, v in experiment.evaluator.arguments.items()}
     check_folder(
@@ -125,10 +129,14 @@ def run(
 
             def on_result(sample: Sample, metrics: dict[str, float] | None) -> None:
                 progress.add(sample, metrics)
-                bar.step(progress.done)
+                bar.step(search)
 
-            start(on_result)
-    report(results(), folder)
+            try:
+                start(watch.before(on_result))
+            except NothingWorked:
+                report(results(), folder, watch.reasons)
+                raise
+    finish(results(), folder, watch)
 
 
 @dataclass
@@ -144,11 +152,6 @@ class _Progress:
     def add(self, sample: Sample, metrics: dict[str, float] | None) -> None:
         with self._lock:
             self._new.append((sample, metrics))
-
-    @property
-    def done(self) -> int:
-        """Number of evaluations, those of earlier runs included."""
-        return max(len(self.search.history), len(self._new))
 
     def history(self) -> list[tuple[Sample, dict[str, float] | None]]:
         """What the search was told, and what an engine has not yet told it."""
@@ -189,27 +192,26 @@ def _delete_study(experiment: Experiment) -> None:
         optuna.delete_study(study_name=name, storage=storage)
 
 
-Start = Callable[[Callable[["Sample", "dict[str, float] | None"], None]], object]
+OnResult = Callable[["Sample", "dict[str, float] | None"], None]
+Start = Callable[[OnResult], object]
 """Runs an experiment to its end, calling the given function after each evaluation."""
 
 
 def _prepare_optuna(
-    experiment: Experiment, space: CodeSpace, search: BaseSearch, folder: Path
-) -> Start:
+    experiment: Experiment, space: CodeSpace, search: BaseSearch, folder: Path, keep_going: bool
+) -> tuple[Start, Watched]:
     import optuna
 
     from nni_aiop.cli._claims import JOURNAL
-    from nni_aiop.cli._evaluators import FirstResult, check_result, make_measure, told
+    from nni_aiop.cli._evaluators import Watched, make_measure, told
     from nni_aiop.engines.optuna_experiment import run_optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would trace every failed trial
     given = experiment.evaluator
-    measure = FirstResult(
-        make_measure(given.name, space, given.arguments, *told(search)),
-        lambda metrics: check_result(space, metrics, search.needed),
-    )
+    made = make_measure(given.name, space, given.arguments, *told(search))
+    measure = Watched(made, search, keep_going=keep_going)
 
-    def start(on_result: Callable[[Sample, dict[str, float] | None], None]) -> None:
+    def start(on_result: OnResult) -> None:
         run_optuna(
             space,
             measure,
@@ -218,42 +220,56 @@ def _prepare_optuna(
             storage=experiment.storage or folder / JOURNAL,
             study_name=experiment.study_name,
             n_jobs=experiment.trialConcurrency,
-            on_result=measure.before(on_result),
+            on_result=on_result,
         )
 
-    return start
+    return start, measure
 
 
 def _prepare_nni(
-    experiment: Experiment, space: CodeSpace, search: BaseSearch, folder: Path
-) -> Start:
-    from nni_aiop.cli._evaluators import FirstResult, check_result, make_nni_evaluator, told
+    experiment: Experiment, space: CodeSpace, search: BaseSearch, folder: Path, keep_going: bool
+) -> tuple[Start, Watched]:
+    from nni_aiop.cli._evaluators import Watched, make_nni_evaluator, told
     from nni_aiop.engines.nni_experiment import run_nni
     from nni_aiop.engines.nni_strategy import SearchStrategy
     from nni_aiop.search_spaces import SPACES
 
     given = experiment.evaluator
-    evaluator, measure = make_nni_evaluator(given.name, space, given.arguments, *told(search))
+    evaluator, made = make_nni_evaluator(given.name, space, given.arguments, *told(search))
     sequential = experiment.executionEngine.name == "sequential"
-    first = FirstResult(
-        measure,
-        lambda metrics: check_result(space, metrics, search.needed),
+    measure = Watched(
+        made, search, keep_going=keep_going, logs=lambda: _last_error(folder / "nni", sequential)
     )
     if sequential and hasattr(evaluator, "measure"):
-        evaluator.measure = first  # the trials of the training service measure elsewhere
+        evaluator.measure = measure  # the trials of the training service measure elsewhere
 
-    def start(on_result: Callable[[Sample, dict[str, float] | None], None]) -> None:
-        run_nni(
-            SPACES.get(experiment.space, experiment.space),
-            evaluator,
-            SearchStrategy(search),
-            engine=experiment.executionEngine.name,
-            max_trials=experiment.maxTrialNumber,
-            concurrency=experiment.trialConcurrency,
-            out_dir=folder,
-            port=experiment.port,
-            training_service=experiment.service,
-            on_result=first.before(on_result),
-        )
+    def start(on_result: OnResult) -> None:
+        # What trials of the training service report is first looked at when the search is told.
+        with nullcontext() if sequential else bad_input():
+            run_nni(
+                SPACES.get(experiment.space, experiment.space),
+                evaluator,
+                SearchStrategy(search),
+                engine=experiment.executionEngine.name,
+                max_trials=experiment.maxTrialNumber,
+                concurrency=experiment.trialConcurrency,
+                out_dir=folder,
+                port=experiment.port,
+                training_service=experiment.service,
+                on_result=on_result,
+            )
 
-    return start
+    return start, measure
+
+
+def _last_error(folder: Path, sequential: bool) -> str | None:
+    """Where to look for what went wrong in NNI, and the last line of it."""
+    if sequential:
+        return f"see {folder.with_name('nni.log')}"
+    logs = sorted(folder.glob("*/environments/*/trials/*/trial.stderr"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(logs):
+        lines = path.read_text(errors="replace").split("\n")
+        told = [line for line in lines if line.strip()]
+        if told:
+            return f"{told[-1].strip()} (see {path})"
+    return f"see {folder}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nni_aiop.cli._app import BadInput
+from nni_aiop.cli._app import BadInput, KeepGoing, NothingWorked
 
 if TYPE_CHECKING:
     from nni_aiop.search import BaseSearch
@@ -57,13 +56,14 @@ def search(
             "overwritten.",
         ),
     ] = False,
+    keep_going: KeepGoing = False,
 ) -> None:
     """Search a space and write results.json, history.csv and search.png.
 
     A search that was interrupted, by Ctrl-C too, leaves the results so far and goes on when the
     same command is given again, with a larger --budget too. A folder that holds anything else is
-    refused. An evaluation that fails is counted and left behind, unless none has succeeded before
-    it.
+    refused. An evaluation that fails is counted and left behind; where the first five fail, the
+    search ends with the reason and exit code 1.
 
     \b
     Examples
@@ -74,10 +74,10 @@ def search(
           --limit flops=3e9 --budget 200
     """
     from nni_aiop.cli._claims import EXPERIMENT, STATE, STATES, claimed
-    from nni_aiop.cli._evaluators import check_result, make_measure, told
+    from nni_aiop.cli._evaluators import Watched, make_measure, told
     from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
     from nni_aiop.cli._outputs import check_folder
-    from nni_aiop.cli._progress import evaluate_all, report
+    from nni_aiop.cli._progress import evaluate_all, finish, report
     from nni_aiop.engines._state import read_state
     from nni_aiop.results import SearchResults
     from nni_aiop.search import Objective
@@ -108,6 +108,7 @@ def search(
         {} if path is None else {"path": path},
         *told(searcher),
     )
+    watch = Watched(measure, searcher, keep_going=keep_going)
     check_folder(
         out,
         (*SearchResults.FILES, EXPERIMENT, *STATES),
@@ -135,9 +136,6 @@ def search(
             cost=cost if cost in code_space.costs else None,
         )
 
-    def check(metrics: Mapping[str, float]) -> None:
-        check_result(code_space, metrics, searcher.needed)
-
     same = {
         "command": "search",
         "space": code_space.name,
@@ -150,5 +148,9 @@ def search(
     with claimed(out, same, kind="search", state=STATE, restart=restart):
         if state.exists():
             searcher.load_state_dict(read_state(state))
-        evaluate_all(searcher, measure, budget, lambda: results().save(out), check, out)
-    report(results(), out)
+        try:
+            evaluate_all(searcher, watch, budget, lambda: results().save(out), out)
+        except NothingWorked:
+            report(results(), out, watch.reasons)
+            raise
+    finish(results(), out, watch)

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from nni_aiop.engines._folder_lock import locked
 from nni_aiop.engines._nni import importing_nni, nni_log
 from nni_aiop.engines._references import made
 from nni_aiop.engines._results import Result
@@ -86,8 +87,8 @@ def run_nni(
         ValueError: The engine is unknown, or `concurrency` does not suit it.
         SpaceError: `space` is not an NNI ModelSpace.
         FileFormatError: `out_dir` holds the state of another search or space.
-        AiopError: NNI's manager stopped with an error, the port is not free, or the evaluator
-            cannot get ready.
+        AiopError: Another process runs in `out_dir`, NNI's manager stopped with an error, the port
+            is not free, or the evaluator cannot get ready.
     """
     if engine not in ("sequential", "ts"):
         raise ValueError(f"engine must be sequential or ts, but got {engine!r}.")
@@ -104,7 +105,7 @@ def run_nni(
     strategy.max_trials = max_trials
     strategy.on_result = on_result or strategy.on_result
     strategy.state = strategy.state or out / "state.json"
-    with nni_log(out / "nni.log"), _ended_by_sigterm():
+    with locked(out), nni_log(out / "nni.log"), _ended_by_sigterm():
         if engine == "sequential":
             _run_here(model_space, evaluator, strategy)
         else:

@@ -321,6 +321,9 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
             if sample is None:
                 return
             metrics = numbers(event.metric)
+            needed = getattr(self.search_, "needed", ())
+            if len(needed) == 1 and set(metrics) == {"default"}:  # NNI's name for a bare number
+                metrics[needed[0]] = metrics["default"]
             if "default" in metrics:
                 event.metric = metrics  # plain floats, which NNI accepts
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from nni_aiop.engines.nni_experiment import run_nni
 from nni_aiop.engines.nni_space import code_space_from_nni
 from nni_aiop.errors import AiopError, FileFormatError, SpaceError
 from nni_aiop.evaluators import PredictedEvaluator, SampleEvaluator, TableEvaluator
+from nni_aiop.measures import FunctionMeasure
 from nni_aiop.spaces import CodeSpace, Sample
 from nni_aiop.strategies import RandomSearch
 
@@ -156,8 +158,13 @@ def test_a_function_of_the_sample(toy: Any, tmp_path: Path) -> None:
     results = run(toy.Toy, SampleEvaluator("nni_toy:score"), tmp_path / "1")
     assert all(m == toy.score(s) for s, m in results)
     assert SampleEvaluator("nni_toy:plus", b=3).measure({"a": 1}) == {"default": 4}
-    with pytest.raises(AiopError, match="must return a number or a dict with 'default'"):
-        SampleEvaluator("nni_toy:nameless").measure({"a": 1})
+    assert SampleEvaluator("nni_toy:nameless").measure({"a": 1}) == {"score": 1.0}
+    with pytest.raises(ValueError, match="must have default, but lacks default: it has score"):
+        run(toy.Toy, SampleEvaluator("nni_toy:nameless"), tmp_path / "2")
+    assert FunctionMeasure(lambda sample: np.float32(0.5))({}) == {"default": 0.5}
+    assert FunctionMeasure(lambda sample: {"a": 10**400, "b": "no"})({}) == {"a": math.inf}
+    with pytest.raises(AiopError, match="must return a number or a dict of numbers, but returned"):
+        FunctionMeasure(lambda sample: [1.0, 2.0])({})
     with pytest.raises(TypeError, match="must be run by NNI"):
         SampleEvaluator("nni_toy:score").evaluate(None)
 
