@@ -36,6 +36,7 @@ SEARCHES: dict[str, type[BaseSearch]] = {
     "local": LocalSearch,
     "topk": PredictorTopK,
     "pnag": PNAGSearch,
+    "local": LocalSearch,
 }
 """The searches that have a name on the command line and in experiment files."""
 

@@ -53,6 +53,11 @@ def run(
     maxTrialDuration, experimentWorkingDirectory, logLevel and debug are read and change nothing.
     Ours are space, evaluator, strategy, engine, seed, out, port, and storage: a URL for Optuna.
 
+    A function of your own (module:function) is called with the sample. It returns a number, or a
+    dict of metrics of which the strategy's `objectives` name what to improve. Without `objectives`
+    the metric `default` is maximised: a function's bare number, the first metric of a table or a
+    predictor, the validation accuracy of digits.
+
     \b
     An experiment file
       experimentType: nas
@@ -62,7 +67,7 @@ def run(
       space: digits                          # or module:Class, a model space of your own
       evaluator: {name: digits, epochs: 8}   # table, predictor (with path), module:function
       strategy: {name: ncp, rounds: 6}       # pnag (targets: {flops: 2.0e5}), random, evolution,
-                                             # topk
+                                             # topk, local; objectives: [acc, "ms:minimize"]
       engine: auto                           # nni, optuna
       seed: 0
 
@@ -266,8 +271,8 @@ def _last_error(folder: Path, sequential: bool) -> str | None:
     """Where to look for what went wrong in NNI, and the last line of it."""
     if sequential:
         return f"see {folder.with_name('nni.log')}"
-    logs = sorted(folder.glob("*/environments/*/trials/*/trial.stderr"), key=lambda path: path.stat().st_mtime)
-    for path in reversed(logs):
+    logs = folder.glob("*/environments/*/trials/*/trial.stderr")
+    for path in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
         lines = path.read_text(errors="replace").split("\n")
         told = [line for line in lines if line.strip()]
         if told:

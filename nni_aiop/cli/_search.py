@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 def search(
     space: Annotated[str, typer.Argument(help="A name from `spaces list`, or module:attribute.")],
-    search: Annotated[str, typer.Option(help="ncp, random, evolution, topk or pnag.")] = "ncp",
+    search: Annotated[
+        str, typer.Option(help="ncp, random, evolution, topk, pnag or local.")
+    ] = "ncp",
     evaluator: Annotated[
         str | None,
         typer.Option(
             help="digits (really trains), table, predictor, or module:function from a sample to "
-            "a dict of metrics; by default what --table or --predictor says, else the space's own."
+            "a number or a dict of metrics; by default what --table or --predictor says, else the "
+            "space's own."
         ),
     ] = None,
     table: Annotated[
@@ -36,7 +39,9 @@ def search(
         list[str] | None,
         typer.Option(
             help="What to improve: NAME to maximise it, NAME:minimize to minimise it; repeat it "
-            "for several objectives. The evaluator's first metric by default."
+            "for several objectives. By default the metric `default` is maximised: a function's "
+            "bare number (or what its dict calls so), the first metric of a table or a predictor, "
+            "the validation accuracy of digits."
         ),
     ] = None,
     budget: Annotated[int, typer.Option(min=1, help="Number of architectures to evaluate.")] = 40,
@@ -70,6 +75,8 @@ def search(
       nni-aiop search digits --budget 40 --out out/digits
       nni-aiop search digits --search random --limit flops=2e5
       nni-aiop search nasbench201 --table trainval.pkl --cost flops --lam 0.3
+      nni-aiop search my_module:MySpace --evaluator my_module:train --metric acc \\
+          --metric ms:minimize
       nni-aiop search multi_resolution --predictor out/predictor/predictor.safetensors \\
           --limit flops=3e9 --budget 200
     """

@@ -50,7 +50,7 @@ class _ByTheSample(Evaluator):  # type: ignore[misc]
 
     @cached_property
     def measure(self) -> Measure:
-        """The metrics of a sample (every label), among them `default`.
+        """From a sample (every label) to its metrics.
 
         Made when it is first needed. Whoever has made the same measure already may set it, so that
         nothing is read twice.
@@ -221,6 +221,9 @@ class TableEvaluator(_OfFile):
 class SampleEvaluator(_ByTheSample):
     """Reports what a function of the sample returns, a number or a dict; see `FunctionMeasure`.
 
+    A search improves the metric `default`, as NNI calls a bare number, unless its `objectives` name
+    others.
+
     Args:
         function: Reference `module:function`; it is called with the sample (every label) and
             `arguments`. The module is imported: name only modules that you trust.
@@ -228,7 +231,7 @@ class SampleEvaluator(_ByTheSample):
         arguments: Scalars and texts for the function.
 
     Raises:
-        AiopError: The reference leads nowhere, or the result has no number `default`.
+        AiopError: The reference leads nowhere, or the result has no number.
     """
 
     def __init__(self, function: str, space: str | None = None, **arguments: Any) -> None:

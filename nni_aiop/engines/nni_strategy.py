@@ -321,7 +321,7 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
             if sample is None:
                 return
             metrics = numbers(event.metric)
-            needed = getattr(self.search_, "needed", ())
+            needed: tuple[str, ...] = getattr(self.search_, "needed", ())
             if len(needed) == 1 and set(metrics) == {"default"}:  # NNI's name for a bare number
                 metrics[needed[0]] = metrics["default"]
             if "default" in metrics:

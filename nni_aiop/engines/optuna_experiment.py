@@ -23,6 +23,7 @@ from nni_aiop.engines._results import Result, recorded
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import sample_of, suggest
 from nni_aiop.errors import AiopError, FileFormatError, SpaceError
+from nni_aiop.measures import numbers
 from nni_aiop.search import Objective, Search
 from nni_aiop.spaces import CodeSpace, Sample
 
@@ -39,7 +40,7 @@ class EvaluationError(AiopError):
 
 def run_optuna(
     space: CodeSpace,
-    evaluate: Callable[[Sample], Mapping[str, float]],
+    evaluate: Callable[[Sample], Mapping[str, float] | float],
     search: Search,
     *,
     max_trials: int,
@@ -58,8 +59,9 @@ def run_optuna(
 
     Args:
         space: The search's space.
-        evaluate: From a sample (every label) to its metrics; an exception, or NaN in an objective,
-            is a failed evaluation.
+        evaluate: From a sample (every label) to its metrics, or to a number where there is one
+            objective. An exception, NaN in an objective, or a result that lacks one is a failed
+            evaluation. `default` is the objective of a search that is given no `objectives`.
         search: What proposes.
         max_trials: Number of evaluations, those of earlier runs on the storage included.
         storage: None for memory, a path for a journal file, a URL for a database, or Optuna's own.
@@ -95,10 +97,16 @@ def run_optuna(
         trial.set_user_attr(_WORKER, worker)
         sample = space.complete(suggest(trial, space))
         try:
-            metrics = {str(k): float(v) for k, v in evaluate(sample).items()}
-            values = [metrics[name] for name in names]
+            metrics = numbers(evaluate(sample), names[0] if len(names) == 1 else "default")
         except Exception as err:
             raise EvaluationError(f"evaluating {sample} failed: {err!r}.") from err
+        missing = [name for name in names if name not in metrics]
+        if missing:
+            raise EvaluationError(
+                f"a result must have {', '.join(names)}, but lacks {', '.join(missing)}: it has "
+                f"the numbers {', '.join(metrics) or 'of nothing'}."
+            )
+        values = [metrics[name] for name in names]
         trial.set_user_attr(METRICS, metrics)
         return values
 
