@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeAlias
@@ -12,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from nni_aiop import __version__
+from nni_aiop.engines._references import raised
 from nni_aiop.errors import AiopError
 
 # typer brings its own copy of click in newer releases and imports click in older ones; this is the
@@ -22,6 +25,9 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 class BadInput(AiopError):
     """What was typed, or what a file says, breaks a rule."""
 
+
+MOST = 1_000_000
+"""The largest budget: a search plans for all of it."""
 
 KeepGoing: TypeAlias = Annotated[
     bool,
@@ -50,12 +56,25 @@ def bad_input() -> Iterator[None]:
 def sentence(err: BaseException) -> str:
     """What is told of an error: one line."""
     if isinstance(err, OSError) and err.filename is not None:
-        text = f"{err.filename} must be usable, but is not: {err.strerror}."
+        text = f"{err.filename} must be usable, but is not: {err.strerror}"
+        relative = not os.path.isabs(os.fsdecode(err.filename))
+        looked = f" (looked for in {os.getcwd()})" if relative and err.errno == errno.ENOENT else ""
+        text += f"{looked}."
     elif isinstance(err, _UsageError):
         text = err.format_message()  # type: ignore[attr-defined]
     else:
         text = str(err)
     return " ".join(text.split())
+
+
+_TRACEBACK = "NNI_AIOP_TRACEBACK"  # environment variable: unforeseen errors show their traceback
+
+
+def _place(err: Exception) -> str:
+    """Where an unforeseen error was raised, rather in the user's code or ours than in a library."""
+    frames = traceback.extract_tb(err.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{own[-1].filename}, line {own[-1].lineno}"
 
 
 class _OneSentence(TyperGroup):
@@ -92,6 +111,14 @@ class _OneSentence(TyperGroup):
                 code = 2
         except typer.Abort:
             code = 130
+        except Exception as err:
+            if os.environ.get(_TRACEBACK):
+                raise
+            typer.echo(
+                f"nni-aiop: {raised(err)} (in {_place(err)}; {_TRACEBACK}=1 shows the way there).",
+                err=True,
+            )
+            code = 2
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -130,6 +157,15 @@ def _root(
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def help_without_command(group: typer.Typer) -> None:
+    """Let a group of commands show its help when it is called without one."""
+
+    @group.callback(invoke_without_command=True)
+    def show(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

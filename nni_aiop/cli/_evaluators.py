@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nni_aiop.cli._app import BadInput, NothingWorked, bad_input, sentence
-from nni_aiop.engines._nni import load_object
+from nni_aiop.engines._references import load_object, raised
 from nni_aiop.errors import AiopError
 from nni_aiop.history import check_names
 from nni_aiop.measures import FunctionMeasure, Measure, PredictedMeasure, TableMeasure
@@ -63,6 +64,10 @@ def make_measure(
                 )
         if "path" in known and "path" not in arguments:
             raise BadInput(f"the evaluator {name} needs the path of a file, but got none.")
+        if not isinstance(arguments.get("path", ""), (str, os.PathLike)):
+            raise BadInput(
+                f"the path of the evaluator {name} must be a text, but got {arguments['path']!r}."
+            )
         with bad_input():
             measure, known = make(space, arguments, metrics)
         check_names(space, known)
@@ -161,7 +166,7 @@ class Watched:
         try:
             return self._measured(sample)
         except Exception as err:
-            self._why.reason = sentence(err) if isinstance(err, AiopError) else _named(err)
+            self._why.reason = sentence(err) if isinstance(err, AiopError) else raised(err)
             raise
 
     def attempt(self, sample: Sample) -> Mapping[str, float] | None:
@@ -233,11 +238,6 @@ class Watched:
             f"an evaluation must succeed now and then, but {first}{failures} failed: "
             f"{reason.rstrip('.')} (--keep-going goes on all the same)."
         )
-
-
-def _named(err: Exception) -> str:
-    """An exception of the user's code, by its kind and text."""
-    return f"{type(err).__name__}: {sentence(err)}" if str(err) else type(err).__name__
 
 
 def told(search: BaseSearch) -> tuple[list[str], list[str]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from nni_aiop.cli._app import MOST
+from nni_aiop.engines._references import without_password
 from nni_aiop.errors import FileFormatError
 from nni_aiop.files import brief, parse_yaml
 
@@ -66,7 +67,7 @@ class Experiment(_Strict):
     experimentType: Literal["nas"] = "nas"
     experimentName: str = ""
     trialConcurrency: int = Field(1, ge=1)
-    maxTrialNumber: int = Field(ge=1)
+    maxTrialNumber: int = Field(ge=1, le=MOST)
     trialGpuNumber: int | None = Field(None, ge=0)
     trainingService: TrainingService = TrainingService()
     executionEngine: ExecutionEngine = ExecutionEngine()
@@ -91,8 +92,7 @@ class Experiment(_Strict):
         """The experiment in plain JSON, without the password of its storage."""
         record = self.model_dump(mode="json")
         if self.storage is not None:
-            storage = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", self.storage)
-            record["storage"] = re.sub(r"(?i)(password=)[^&]*", r"\1***", storage)
+            record["storage"] = without_password(self.storage)
         return record
 
     @property
@@ -174,7 +174,8 @@ def read_experiment(path: Path, **instead: Any) -> Experiment:
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise FileFormatError(
-            f"{path} must hold fields and values, but holds {type(data).__name__}."
+            f"{path} must hold fields and values, but "
+            + ("is empty." if data is None else f"holds {type(data).__name__}.")
         )
     try:
         given = {k: v for k, v in instead.items() if v is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,8 @@ import typer
 
 from nni_aiop.cli._app import BadInput, table
 from nni_aiop.cli._outputs import Overwrite, check_folder
-from nni_aiop.errors import GraphError
+from nni_aiop.engines._references import load_object, raised
+from nni_aiop.errors import AiopError, GraphError, MissingPackageError
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
@@ -268,18 +268,19 @@ def _network(name: str, attribute: str) -> Any:
 
     import_from(os.getcwd())
     try:
-        found: Any = importlib.import_module(name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as err:
-        raise BadInput(f"{name}:{attribute} must be importable, but is not: {err}.") from err
+        found: Any = load_object(f"{name}:{attribute}")
+    except MissingPackageError:
+        raise
+    except AiopError as err:
+        why = err.__cause__ or err
+        told = why if isinstance(why, (AiopError, ImportError, AttributeError)) else raised(why)
+        raise BadInput(f"{name}:{attribute} must be importable, but is not: {told}.") from err
     if callable(found) and not isinstance(found, nn.Module):
         try:
             found = found()
-        except Exception as err:
+        except (Exception, SystemExit) as err:
             raise BadInput(
-                f"{name}:{attribute} must return a network when called, "
-                f"but raised {type(err).__name__}: {err}"
+                f"{name}:{attribute} must return a network when called, but raised {raised(err)}."
             ) from err
     if not isinstance(found, (nn.Module, ComputeGraph)):
         raise BadInput(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nni_aiop.cli._app import BadInput, bad_input
+from nni_aiop.cli._app import MOST, BadInput, bad_input
 from nni_aiop.engines.nni_space import as_code_space
 from nni_aiop.search import (
     BaseSearch,
@@ -161,10 +161,20 @@ def make_search(
             )
         objectives = parse_objectives(given)
     if name in LEARNING:
-        options.setdefault("budget", budget)
-    with bad_input():
-        if "warmup" in options:
-            given = options["warmup"]
-            count = isinstance(given, int)
-            options["warmup"] = RandomWarmup(count=given) if count else RandomWarmup(given)
-        return SEARCHES[name](space, objectives=objectives, seed=seed, **options)
+        planned = options.setdefault("budget", budget)
+        if isinstance(planned, (int, float)) and planned > MOST:
+            raise BadInput(f"a budget must be at most {MOST}, but got {planned}.")
+    shown = ", ".join(f"{option}={value!r:.40}" for option, value in arguments.items())
+    try:
+        with bad_input():
+            if "warmup" in options:
+                given = options["warmup"]
+                count = isinstance(given, int)
+                options["warmup"] = RandomWarmup(count=given) if count else RandomWarmup(given)
+            return SEARCHES[name](space, objectives=objectives, seed=seed, **options)
+    except (BadInput, AttributeError) as err:
+        if isinstance(err.__cause__, ValueError):  # a rule in words
+            raise
+        raise BadInput(
+            f"options of the search {name} must be of their kind, but got {shown}: {err}."
+        ) from err

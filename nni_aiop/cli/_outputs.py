@@ -66,6 +66,8 @@ def check_files(
         BadInput: As `check_folder`.
     """
     for file in files:
+        if "\0" in str(file):
+            raise BadInput(f"{option} must not hold a NUL character, but is {str(file.parent)!r}.")
         for source, path in (inputs or {}).items():
             if path is not None and _same(file, path):
                 raise BadInput(

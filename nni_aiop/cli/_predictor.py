@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nni_aiop.cli._app import BadInput, bad_input, table
+from nni_aiop.cli._app import BadInput, bad_input, help_without_command, table
 from nni_aiop.cli._outputs import Overwrite, check_folder
 from nni_aiop.errors import AiopError
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 predictor = typer.Typer(
     name="predictor",
-    no_args_is_help=True,
     rich_markup_mode=None,
     help="Fit a predictor on a table of measured architectures, and measure how good it is.",
 )
+help_without_command(predictor)
 
 _FEWEST = 3  # networks that a task is learned from
 _LEVEL = 0.8  # of the prediction intervals whose coverage is told

@@ -209,12 +209,14 @@ def _prepare_optuna(
 
     from nni_aiop.cli._claims import JOURNAL
     from nni_aiop.cli._evaluators import Watched, make_measure, told
-    from nni_aiop.engines.optuna_experiment import run_optuna
+    from nni_aiop.engines.optuna_experiment import open_storage, run_optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would trace every failed trial
     given = experiment.evaluator
     made = make_measure(given.name, space, given.arguments, *told(search))
     measure = Watched(made, search, keep_going=keep_going)
+    # Opened here, so that nothing is begun where it cannot be; a folder's own one is begun in it.
+    storage = open_storage(experiment.storage) if experiment.storage else None
 
     def start(on_result: OnResult) -> None:
         run_optuna(
@@ -222,7 +224,7 @@ def _prepare_optuna(
             measure,
             search,
             max_trials=experiment.maxTrialNumber,
-            storage=experiment.storage or folder / JOURNAL,
+            storage=storage or folder / JOURNAL,
             study_name=experiment.study_name,
             n_jobs=experiment.trialConcurrency,
             on_result=on_result,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nni_aiop.cli._app import BadInput, KeepGoing, NothingWorked
+from nni_aiop.cli._app import MOST, BadInput, KeepGoing, NothingWorked
 
 if TYPE_CHECKING:
     from nni_aiop.search import BaseSearch
@@ -44,7 +44,9 @@ def search(
             "the validation accuracy of digits."
         ),
     ] = None,
-    budget: Annotated[int, typer.Option(min=1, help="Number of architectures to evaluate.")] = 40,
+    budget: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Number of architectures to evaluate.")
+    ] = 40,
     limit: Annotated[
         list[str] | None,
         typer.Option(help="A hard upper limit on an exact cost, such as flops=2e5; repeatable."),

@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from nni_aiop.cli._app import table
+from nni_aiop.cli._app import help_without_command, table
 from nni_aiop.errors import MissingPackageError
 
-spaces = typer.Typer(
-    name="spaces", no_args_is_help=True, rich_markup_mode=None, help="The spaces to search."
-)
+spaces = typer.Typer(name="spaces", rich_markup_mode=None, help="The spaces to search.")
+help_without_command(spaces)
 
 
 @spaces.command("list")

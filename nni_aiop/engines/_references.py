@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from importlib import import_module
 from types import ModuleType
@@ -9,14 +10,14 @@ from typing import Any
 
 from nni_aiop.errors import AiopError, MissingPackageError
 
-__all__ = ["load_object", "made"]
+__all__ = ["load_object", "made", "raised", "without_password"]
 
 
 def load_object(reference: str) -> Any:
     """The object that `package.module:name` names (its parts may go deeper: `module:Class.method`).
 
     Raises:
-        AiopError: The text has another form, or there is no such module or name.
+        AiopError: The text has another form, there is no such module or name, or the module raises.
         MissingPackageError: The module needs a package that is not installed.
     """
     module_name, colon, name = reference.partition(":")
@@ -32,18 +33,44 @@ def load_object(reference: str) -> Any:
         raise
     except (ImportError, AttributeError) as err:
         raise AiopError(f"{reference!r} must name something importable, but: {err}.") from err
+    except (Exception, SystemExit) as err:
+        raise AiopError(
+            f"{reference!r} must name something importable, but importing it raised {raised(err)}."
+        ) from err
     return found
+
+
+def without_password(storage: str) -> str:
+    """A storage's URL as it may be shown."""
+    shown = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", storage)
+    return re.sub(r"(?i)(password=)[^&]*", r"\1***", shown)
+
+
+def raised(err: BaseException) -> str:
+    """An exception of other people's code, by its kind and text, in one line."""
+    text = " ".join(str(err).split()).rstrip(".")
+    return f"{type(err).__name__}: {text}" if text else type(err).__name__
 
 
 def made(given: Any) -> Any:
     """What is given or what a reference leads to; a class, or a function that makes it, is called.
 
     Raises:
-        AiopError: The reference leads nowhere.
+        AiopError: The reference leads nowhere, or the call raises.
+        OSError: The call raises it.
+        TypeError: The call raises it, as one does that wants arguments.
     """
     found = load_object(given) if isinstance(given, str) else given
     makes = isinstance(found, type) or (callable(found) and not hasattr(found, "simplify"))
-    return found() if makes else found
+    if not makes:
+        return found
+    try:
+        return found()
+    except (AiopError, OSError, TypeError):
+        raise
+    except (Exception, SystemExit) as err:
+        name = repr(given) if isinstance(given, str) else getattr(found, "__qualname__", found)
+        raise AiopError(f"{name} must return when called, but raised {raised(err)}.") from err
 
 
 def _import(name: str) -> ModuleType:

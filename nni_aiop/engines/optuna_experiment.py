@@ -19,6 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nni_aiop.engines._optuna_session import METRICS, repeated
+from nni_aiop.engines._references import raised, without_password
 from nni_aiop.engines._results import Result, recorded
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import sample_of, suggest
@@ -72,6 +73,7 @@ def run_optuna(
         on_result: Called after each evaluation of this run.
 
     Raises:
+        AiopError: The storage cannot be opened.
         FileFormatError: The storage's study is of another search.
         ValueError: It is another program's, with other directions than the search's objectives.
         InfeasibleError: No sample meets the search's limits.
@@ -128,11 +130,34 @@ def run_optuna(
     return recorded(sampler.catch_up(study), _results(study, space, names))
 
 
-def open_storage(storage: str | Path | BaseStorage | None) -> str | BaseStorage | None:
-    """Optuna's storage: a journal file behind a path, a database behind a URL."""
-    if isinstance(storage, Path) or (isinstance(storage, str) and "://" not in storage):
-        return JournalStorage(JournalFileBackend(str(storage)))
-    return storage
+def open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None:
+    """Optuna's storage: a journal file behind a path, a database behind a URL.
+
+    Raises:
+        AiopError: It cannot be opened; the message has no password.
+    """
+    if storage is None or isinstance(storage, BaseStorage):
+        return storage
+    try:
+        if isinstance(storage, Path) or "://" not in storage:
+            _check_journal(Path(storage))
+            return JournalStorage(JournalFileBackend(str(storage)))
+        return optuna.storages.get_storage(storage)
+    except Exception as err:
+        why = raised(err).partition(" (Background")[0].partition(" [SQL")[0]
+        raise AiopError(
+            f"a storage must be a journal file, or a database that Optuna can open, but "
+            f"{without_password(str(storage))} is not: {why}."
+        ) from err
+
+
+def _check_journal(path: Path) -> None:
+    """Refuse a file of something else, to which Optuna would append before it reads it."""
+    if path.exists():
+        with open(path, "rb") as file:
+            first = file.read(64).lstrip()
+        if first and not first.startswith(b'{"op_code"'):
+            raise ValueError(f"it begins with {first[:20]!r}")
 
 
 def _identity(space: CodeSpace, search: Search) -> dict[str, Any]:
