@@ -15,8 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# The one place that puts all the rooms together; nothing imports it.
+# The one place that puts all the rooms together; nothing but `python -m nni_aiop` imports it.
 COMPOSITION_ROOT = "nni_aiop.cli"
+ENTRY = "nni_aiop.__main__"
 # A door that shows what stands in several rooms, each name imported when it is asked for.
 DOOR = "nni_aiop.evaluators"
 ABOVE = ("nni_aiop.strategies", "nni_aiop.search_spaces")
@@ -64,7 +65,7 @@ def breaches(module: str, source: str) -> list[str]:
     out = []
     for name in imports(ast.parse(source)):
         for room in (COMPOSITION_ROOT, DOOR):
-            if within(name, room) and not within(module, COMPOSITION_ROOT, room):
+            if within(name, room) and not within(module, COMPOSITION_ROOT, room, ENTRY):
                 out.append(f"{module} imports {name}: nothing imports {room}")
         core = not within(module, *ABOVE, COMPOSITION_ROOT, "nni_aiop.engines")
         if core and name.split(".")[0] in ("nni", "optuna"):
