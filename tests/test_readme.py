@@ -66,3 +66,15 @@ def test_the_files_exist() -> None:
         assert (ROOT / path).exists(), path
     for folder in re.findall(r"^\| `([\w/]+)`", README, flags=re.M):
         assert (ROOT / folder).is_dir(), folder
+
+
+def test_an_experiment_file_is_said_to_be_code() -> None:
+    from typer.testing import CliRunner
+
+    from nni_aiop.cli import app
+
+    shown = CliRunner().invoke(app, ["run", "--help"]).output
+    for text in (README, shown, (ROOT / "docs" / "architecture.md").read_text()):
+        said = " ".join(text.split())
+        assert "An experiment file is code" in said
+        assert "import" in said[said.index("An experiment file is code") :][:200]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="The experiment file, in YAML.")],
+    file: Annotated[Path, typer.Argument(help="The experiment file, in YAML; it is code (see above).")],
     engine: Annotated[
         str | None, typer.Option(help="auto, nni or optuna, instead of what the file says.")
     ] = None,
@@ -57,6 +57,9 @@ def run(
     dict of metrics of which the strategy's `objectives` name what to improve. Without `objectives`
     the metric `default` is maximised: a function's bare number, the first metric of a table or a
     predictor, the validation accuracy of digits.
+
+    An experiment file is code: space and evaluator import the modules that they name, also from
+    the file's folder, and call what is in them. Run only files that you trust.
 
     \b
     An experiment file

@@ -70,7 +70,8 @@ def search(
     A search that was interrupted, by Ctrl-C too, leaves the results so far and goes on when the
     same command is given again, with a larger --budget too. A folder that holds anything else is
     refused. An evaluation that fails is counted and left behind; where the first five fail, the
-    search ends with the reason and exit code 1.
+    search ends with the reason and exit code 1. What is named module:attribute is imported and
+    called: it is code.
 
     \b
     Examples
