@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections import Counter, deque
@@ -17,13 +16,13 @@ from tqdm import tqdm
 from nni_aiop.cli._app import table
 from nni_aiop.cli._claims import STATE
 from nni_aiop.cli._evaluators import Watched
+from nni_aiop.engines._progress import EvaluationBar
 from nni_aiop.engines._state import write_state
 from nni_aiop.results import SearchResults
 from nni_aiop.search import BaseSearch
 
 _SAVE_EVERY = 15.0  # seconds
 _TURN = 0.5  # seconds between two looks of a spinner
-_WIDTH = 80  # of a terminal that tells none
 _REASONS = 3  # that are named of failed evaluations
 
 
@@ -34,46 +33,37 @@ class Bar:
 
     Args:
         total: Number of evaluations.
+        search: What is told the results.
         save: Called now and then, and at the end, unless that is an error before the first result.
         out: The folder of the results.
     """
 
-    def __init__(self, total: int, save: Callable[[], object], out: Path) -> None:
-        self._total = total
+    def __init__(
+        self, total: int, search: BaseSearch, save: Callable[[], object], out: Path
+    ) -> None:
         self._save = save
         self._out = out
-        self._done = 0
         self._saved = -math.inf
-        # disable=None: no bar where stderr is no terminal. It is blank on one that tells no width.
-        narrow = os.isatty(2) and os.get_terminal_size(2).columns < 1
-        self._bar = tqdm(
-            total=total, unit="architecture", disable=None, ncols=_WIDTH if narrow else None
-        )
+        self._bar = EvaluationBar(total, search)
 
     def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._bar.close()
+        with self._bar:
+            pass
         if kind is None or self._saved > -math.inf:
             self._save()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             typer.echo(
-                f"Interrupted: {self._done} of {self._total} evaluated, results in {self._out}; "
-                "the same command goes on.",
+                f"Interrupted: {self._bar.done} of {self._bar.total} evaluated, results in "
+                f"{self._out}; the same command goes on.",
                 err=True,
             )
 
-    def step(self, search: BaseSearch) -> None:
-        """One more evaluation is done; the search knows those of earlier runs, too."""
-        done = max(len(search.history), self._done + 1)
-        if not self._bar.disable and (best := search.best()) is not None:
-            name = search.objectives[0].metric
-            self._bar.set_postfix_str(f"best {name} {best[1][name]:.6g}", refresh=False)
-        if self._done == 0:
-            self._bar.initial = done - 1  # no part of the rate
-        self._done = done
-        self._bar.update(done - self._bar.n)
+    def step(self) -> None:
+        """One more evaluation is done."""
+        self._bar.step()
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self._save()
             self._saved = time.monotonic()
@@ -102,8 +92,8 @@ def evaluate_all(
         NothingWorked: The first evaluations failed, and none succeeded.
     """
     pending = deque(search.pending())
-    with Bar(budget, save, out) as bar, _Keeper(search, out / STATE, measure.quick) as keep:
-        on_result = measure.before(lambda sample, metrics: bar.step(search))
+    with Bar(budget, search, save, out) as bar, _Keeper(search, out / STATE, measure.quick) as keep:
+        on_result = measure.before(lambda sample, metrics: bar.step())
         while len(search.history) < budget:
             sample = pending.popleft() if pending else next(iter(search.ask(1)), None)
             if sample is None:

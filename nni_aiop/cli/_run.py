@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="The experiment file, in YAML; it is code (see above).")],
+    file: Annotated[
+        Path, typer.Argument(help="The experiment file, in YAML; it is code, see above.")
+    ],
     engine: Annotated[
         str | None, typer.Option(help="auto, nni or optuna, instead of what the file says.")
     ] = None,
@@ -128,16 +130,19 @@ def run(
             settings={**experiment.record, "engine": name},
         )
 
+    def save() -> None:
+        results().save(folder)
+
     settings = {**experiment.identity, "engine": name}
     state = STATE if name == "nni" else JOURNAL if experiment.storage is None else None
     with claimed(folder, settings, kind="run", state=state, restart=restart):
         if restart and name == "optuna" and experiment.storage is not None:
             _delete_study(experiment)
-        with Bar(experiment.maxTrialNumber, lambda: results().save(folder), folder) as bar:
+        with Bar(experiment.maxTrialNumber, search, save, folder) as bar:
 
             def on_result(sample: Sample, metrics: dict[str, float] | None) -> None:
                 progress.add(sample, metrics)
-                bar.step(search)
+                bar.step()
 
             try:
                 start(watch.before(on_result))
@@ -267,6 +272,8 @@ def _prepare_nni(
                 port=experiment.port,
                 training_service=experiment.service,
                 on_result=on_result,
+                results=False,
+                progress=False,
             )
 
     return start, measure

@@ -41,7 +41,7 @@ def importing_nni() -> Iterator[None]:
 
 @contextlib.contextmanager
 def nni_log(path: Path) -> Iterator[None]:
-    """NNI's log goes to the file `path` inside this block, and not to the screen."""
+    """NNI's log, and ours, goes to the file `path` inside this block; NNI's not to the screen."""
     with importing_nni():
         from nni.runtime import log as nni_runtime_log
 
@@ -50,12 +50,17 @@ def nni_log(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s (%(name)s) %(message)s"))
-    logger = logging.getLogger("nni")
-    logger.addHandler(handler)
+    own = logging.getLogger("nni_aiop")
+    level = own.level
+    own.setLevel(min(level or logging.INFO, logging.INFO))
+    for logger in (logging.getLogger("nni"), own):
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for logger in (logging.getLogger("nni"), own):
+            logger.removeHandler(handler)
+        own.setLevel(level)
         handler.close()
         if spoke:
             nni_runtime_log.start_stdout_logging()

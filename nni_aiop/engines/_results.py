@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from nni_aiop.errors import AiopError
+from nni_aiop.results import SearchResults
 from nni_aiop.spaces import Sample
 
-__all__ = ["Result", "recorded", "settled"]
+__all__ = ["Result", "check_results", "recorded", "save_results", "settled"]
+
+_logger = logging.getLogger(__name__)
 
 #: A sample (every label) and its metrics; None where the evaluation failed.
 Result = tuple[Sample, dict[str, float] | None]
@@ -39,3 +45,29 @@ def settled(metrics: Mapping[str, float] | None) -> dict[str, float] | None:
     if metrics is None:
         return None
     return {name: math.nan if math.isinf(v) else v for name, v in metrics.items()}
+
+
+def check_results(out: Path, state: Path) -> None:
+    """Refuse a folder with results of something else, which those of this run would overwrite.
+
+    Raises:
+        AiopError: There are results, and no state that they could belong to.
+    """
+    held = [name for name in SearchResults.FILES if (out / name).exists()]
+    if held and not state.exists():
+        raise AiopError(
+            f"{out} must be empty or hold this run, but holds {held[0]} and no {state.name}: take "
+            "another folder."
+        )
+
+
+def save_results(search: Any, out: Path, settings: Mapping[str, Any]) -> None:
+    """Write results.json, history.csv and search.png of a search that keeps a history."""
+    history, objectives = getattr(search, "history", None), getattr(search, "objectives", None)
+    if not history or not objectives:
+        return
+    limits = {**getattr(search, "bounds", {}), **getattr(search, "limits", {})}
+    try:
+        SearchResults(search.space, history, objectives, limits=limits, settings=settings).save(out)
+    except (AiopError, OSError) as err:  # the results that are returned are worth more
+        _logger.warning("The results cannot be written to %s: %s", out, err)

@@ -24,8 +24,9 @@ from typing import Any, Literal
 
 from nni_aiop.engines._folder_lock import locked
 from nni_aiop.engines._nni import importing_nni, nni_log
+from nni_aiop.engines._progress import EvaluationBar, log_result
 from nni_aiop.engines._references import made
-from nni_aiop.engines._results import Result
+from nni_aiop.engines._results import Result, check_results, save_results
 from nni_aiop.engines.nni_strategy import SearchStrategy
 from nni_aiop.errors import AiopError, SpaceError
 from nni_aiop.spaces import Sample
@@ -60,6 +61,8 @@ def run_nni(
     port: int | None = None,
     training_service: Mapping[str, Any] | None = None,
     on_result: Callable[[Sample, dict[str, float] | None], None] | None = None,
+    results: bool = True,
+    progress: bool = True,
 ) -> list[Result]:
     """Samples (every label) and metrics (None where failed) of `max_trials` evaluations.
 
@@ -77,18 +80,21 @@ def run_nni(
             each, several at once.
         max_trials: Number of evaluations, those of earlier runs included.
         concurrency: Number of trials at once; 1 on the sequential engine.
-        out_dir: Folder for the state, NNI's log and NNI's own files; it is made where missing.
+        out_dir: Folder for the state, the results, the log (a line for each evaluation, beside
+            NNI's) and NNI's own files; it is made where missing.
         port: Of NNI's manager; a free one by default. Not used by the sequential engine.
         training_service: Fields of NNI's `LocalConfig`, such as `use_active_gpu`, and
             `trial_gpu_number`. Not used by the sequential engine.
         on_result: Called after each evaluation.
+        results: Whether to leave results.json, history.csv and search.png in `out_dir`.
+        progress: Whether a terminal shows a bar.
 
     Raises:
         ValueError: The engine is unknown, or `concurrency` does not suit it.
         SpaceError: `space` is not an NNI ModelSpace.
         FileFormatError: `out_dir` holds the state of another search or space.
-        AiopError: Another process runs in `out_dir`, NNI's manager stopped with an error, the port
-            is not free, or the evaluator cannot get ready.
+        AiopError: Another process runs in `out_dir`, or it holds results of something else; NNI's
+            manager stopped with an error, the port is not free, or the evaluator cannot get ready.
     """
     if engine not in ("sequential", "ts"):
         raise ValueError(f"engine must be sequential or ts, but got {engine!r}.")
@@ -103,9 +109,25 @@ def run_nni(
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     strategy.max_trials = max_trials
-    strategy.on_result = on_result or strategy.on_result
     strategy.state = strategy.state or out / "state.json"
-    with locked(out), nni_log(out / "nni.log"), _ended_by_sigterm():
+    if results:
+        check_results(out, strategy.state)
+    told = on_result or strategy.on_result
+    with (
+        locked(out),
+        nni_log(out / "nni.log"),
+        _ended_by_sigterm(),
+        _results_saved(strategy, out, results, engine=engine, max_trials=max_trials),
+        EvaluationBar(max_trials, _Searching(strategy), shown=progress) as bar,
+    ):
+
+        def report(sample: Sample, metrics: dict[str, float] | None) -> None:
+            log_result(strategy.search_, max_trials, sample, metrics)
+            bar.step()
+            if told is not None:
+                told(sample, metrics)
+
+        strategy.on_result = report
         if engine == "sequential":
             _run_here(model_space, evaluator, strategy)
         else:
@@ -117,6 +139,30 @@ def run_nni(
                 setattr(config if on_top else config.training_service, name, value)
             _run_in_trials(_Experiment(model_space, evaluator, strategy, config), port)
     return strategy.results
+
+
+class _Searching:
+    """A strategy's search, which is made when the strategy is run."""
+
+    def __init__(self, strategy: SearchStrategy) -> None:
+        self._strategy = strategy
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._strategy.search_, name)
+
+
+@contextlib.contextmanager
+def _results_saved(
+    strategy: SearchStrategy, out: Path, wanted: bool, **settings: Any
+) -> Iterator[None]:
+    """What the block found is saved behind it, by whatever exception it ends."""
+    try:
+        yield
+    finally:
+        if wanted:
+            search = strategy.search_
+            more = {"search": type(search).__name__, "seed": getattr(search, "seed", None)}
+            save_results(search, out, {**settings, **more})
 
 
 def _model_space(given: str | type | BaseModelSpace) -> BaseModelSpace:

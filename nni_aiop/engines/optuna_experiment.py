@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nni_aiop.engines._optuna_session import METRICS, repeated
 from nni_aiop.engines._references import raised, without_password
-from nni_aiop.engines._results import Result, recorded
+from nni_aiop.engines._results import Result, recorded, save_results
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import sample_of, suggest
 from nni_aiop.errors import AiopError, FileFormatError, SpaceError
@@ -49,6 +49,7 @@ def run_optuna(
     study_name: str | None = None,
     n_jobs: int = 1,
     on_result: Callable[[Sample, dict[str, float] | None], None] | None = None,
+    out_dir: str | os.PathLike[str] | None = None,
 ) -> list[Result]:
     """Samples and metrics of `max_trials` evaluations, in the order in which they began.
 
@@ -71,6 +72,8 @@ def run_optuna(
             the same search is run with several `evaluate` on one storage.
         n_jobs: Number of threads; with one the run is reproducible.
         on_result: Called after each evaluation of this run.
+        out_dir: Where to leave results.json, history.csv and search.png, also of a run that ends
+            early; what is there of them is overwritten.
 
     Raises:
         AiopError: The storage cannot be opened.
@@ -119,14 +122,20 @@ def run_optuna(
                 on_result(*recorded(sampler.catch_up(study), [result])[0])
 
     missing = max_trials - len(_results(study, space, names))
-    if missing > 0:
-        study.optimize(
-            objective,
-            n_trials=missing,
-            n_jobs=n_jobs,
-            catch=(EvaluationError,),
-            callbacks=[report],
-        )
+    try:
+        if missing > 0:
+            study.optimize(
+                objective,
+                n_trials=missing,
+                n_jobs=n_jobs,
+                catch=(EvaluationError,),
+                callbacks=[report],
+            )
+    finally:
+        if out_dir is not None:
+            more = {"engine": "optuna", "study": study.study_name, "max_trials": max_trials}
+            settings = {**more, "search": type(search).__name__, "seed": identity["seed"]}
+            save_results(sampler.catch_up(study), Path(out_dir), settings)
     return recorded(sampler.catch_up(study), _results(study, space, names))
 
 

@@ -150,7 +150,10 @@ def test_sequential_run(toy: Any, tmp_path: Path, space: str) -> None:
     assert all(m == (None if s["a"] % 2 else toy.score(s)) for s, m in results)
     assert nni.get_current_parameter() is None  # NNI would go on believing it is inside a trial
     assert sorted(p.name for p in (tmp_path / "deep" / "out").iterdir()) == [
+        "history.csv",
         "nni.log",
+        "results.json",
+        "search.png",
         "state.json",
     ]
 
@@ -159,6 +162,48 @@ def test_nothing_on_the_screen(toy: Any, tmp_path: Path, capfd: pytest.CaptureFi
     run_nni(toy.Toy, toy.ToyEvaluator(mode="fail"), RandomSearch(), max_trials=5, out_dir=tmp_path)
     assert capfd.readouterr() == ("", "")
     assert "a is odd" in (tmp_path / "nni.log").read_text()
+
+
+def test_what_a_run_leaves(toy: Any, tmp_path: Path) -> None:
+    def run(out: str, n: int, **options: Any) -> Any:
+        given = (toy.Toy, toy.ToyEvaluator(mode="fail"), RandomSearch(seed=1))
+        return run_nni(*given, max_trials=n, out_dir=tmp_path / out, **options)
+
+    run("o", 4)
+    found = run("o", 6)
+    results = json.loads((tmp_path / "o/results.json").read_text())
+    assert results["evaluations"] == 6
+    assert results["failed"] == sum(m is None for _, m in found)
+    assert results["best"]["metrics"]["default"] == max(m["default"] for _, m in found if m)
+    assert len((tmp_path / "o/history.csv").read_text().splitlines()) == 7
+    log = (tmp_path / "o/nni.log").read_text()
+    assert all(f"{i} of 4: " in log for i in range(1, 5)) and "6 of 6: " in log
+    assert "best so far: default " in log
+    run("plain", 2, results=False)
+    assert sorted(p.name for p in (tmp_path / "plain").iterdir()) == ["nni.log", "state.json"]
+
+
+def test_results_of_something_else_are_kept(toy: Any, tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text("mine")
+    with pytest.raises(AiopError, match=r"holds history\.csv and no state\.json"):
+        run_nni(toy.Toy, toy.ToyEvaluator(), RandomSearch(), max_trials=2, out_dir=tmp_path)
+    assert (tmp_path / "history.csv").read_text() == "mine"
+
+
+def test_what_was_found_before_an_error_is_left(toy: Any, tmp_path: Path) -> None:
+    def stop(sample: Any, metrics: Any) -> None:
+        if (n := seen.append(metrics) or len(seen)) == 3:
+            raise KeyboardInterrupt(n)
+
+    seen: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_nni(
+            *(toy.Toy, toy.ToyEvaluator(), RandomSearch()),
+            max_trials=9,
+            out_dir=tmp_path,
+            on_result=stop,
+        )
+    assert json.loads((tmp_path / "results.json").read_text())["evaluations"] == 3
 
 
 def test_called_again_it_goes_on(toy: Any, tmp_path: Path) -> None:

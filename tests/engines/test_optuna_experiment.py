@@ -1,5 +1,6 @@
 """A search run on Optuna: pairs, failures, and going on after a kill."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import optuna
 import pytest
 
 from nni_aiop.engines.optuna_experiment import open_storage, run_optuna
-from nni_aiop.errors import FileFormatError, InfeasibleError
+from nni_aiop.errors import AiopError, FileFormatError, InfeasibleError
 from nni_aiop.search import NCPSearch, Objective, RandomSearch, RegularizedEvolution
 from nni_aiop.spaces import CodeSpace, Condition, Continuous, Nominal, Ordinal, Sample
 
@@ -91,6 +92,28 @@ def test_failures_are_results_without_metrics() -> None:
     assert len(found) == 20
     assert {s["depth"] for s, m in found if m is None} == {2, 3, 4}
     assert {s["depth"] for s, m in found if m is not None} == {1}
+
+
+def test_what_a_run_leaves(tmp_path: Path) -> None:
+    found = run_optuna(space(), evaluate, search(), max_trials=5, out_dir=tmp_path / "o")
+    results = json.loads((tmp_path / "o/results.json").read_text())
+    assert (results["evaluations"], results["failed"]) == (5, 0)
+    assert results["best"]["metrics"]["default"] == max(m["default"] for _, m in found if m)
+    assert len((tmp_path / "o/history.csv").read_text().splitlines()) == 6
+
+
+def test_a_bare_number_is_the_one_objective(tmp_path: Path) -> None:
+    found = run_optuna(space(), lambda s: s["depth"], search(objectives=["acc"]), max_trials=4)
+    assert all(m == {"acc": s["depth"]} for s, m in found)
+
+
+def test_a_storage_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+    for storage in (tmp_path / "notes.csv", "sqlite:////proc/no.db", "postgresql://a:secret@h/d"):
+        with pytest.raises(AiopError, match="a storage must be a journal file, or a") as caught:
+            run_optuna(space(), evaluate, search(), max_trials=2, storage=storage)
+        assert "secret" not in str(caught.value)
+    assert (tmp_path / "notes.csv").read_text() == "a,b\n1,2\n"
 
 
 def test_several_objectives_and_several_threads() -> None:
