@@ -142,6 +142,9 @@ class TableMeasure:
         space: What was measured.
         metric: Which column is `default`; the first metric by default.
 
+    Attributes:
+        points: (n, d) the rows as points of the space.
+
     Raises:
         AiopError: The table has no such metric.
         FileFormatError: The table is damaged or of another space.
@@ -156,7 +159,8 @@ class TableMeasure:
         codes, self._columns = load_table(self.path, space)
         self.metrics = tuple(self._columns)
         self._default = _one_of(self.metrics, metric, self.path)
-        self._row_of = {key: i for i, key in enumerate(space.keys(space.decode_points(codes)))}
+        self.points = space.decode_points(codes)
+        self._row_of = {key: i for i, key in enumerate(space.keys(self.points))}
 
     def __len__(self) -> int:
         return len(self._row_of)

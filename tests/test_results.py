@@ -95,6 +95,24 @@ def test_best_keeps_the_limits_and_the_direction(space: CodeSpace, tmp_path: Pat
     assert (tmp_path / "search.png").read_bytes().startswith(PNG)
 
 
+def test_a_picture_numbers_as_the_files_do(
+    space: CodeSpace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from nni_aiop.results import _search_results
+
+    history = [(sample, {"y": float(i == 3)}) for i, (sample, _) in enumerate(some(space, 6))]
+    results = SearchResults(space, history, [Objective("y")])
+    drawn: list[Any] = []
+    monkeypatch.setattr(_search_results, "save_figure", lambda figure, path: drawn.append(figure))
+    results.draw(tmp_path / "a.png", baseline=("random", results))
+    progress, scatter, *_ = drawn[0].axes
+    (points,) = progress.collections
+    numbers = points.get_offsets()[:, 0].tolist()
+    assert numbers == list(range(6)) and points.get_offsets()[results.best, 1] == 1.0
+    assert results.evaluation(3)["number"] == results.best == 3
+    assert scatter.collections[-1].get_array().tolist() == numbers
+
+
 @pytest.mark.parametrize("history", [[], "failed"])
 def test_nothing_found_is_still_written(space: CodeSpace, tmp_path: Path, history: Any) -> None:
     if history:

@@ -184,6 +184,8 @@ class Watched:
 
     def _measured(self, sample: Sample) -> Mapping[str, float]:
         try:
+            if isinstance(self._measure, TableMeasure) and sample not in self._measure:
+                raise AiopError(f"{self._measure.path} lacks the architecture.")
             metrics = self._measure(sample)
         except SystemExit as err:  # it would end the engine
             raise AiopError(f"the evaluator must return, but left by {err!r}.") from err
@@ -214,7 +216,9 @@ class Watched:
                     self._failed()
             on_result(sample, metrics)
             failures = self.reasons.total()
-            if metrics is None and failures >= _FEW and not self.keep_going and self.in_vain:
+            table = isinstance(self._measure, TableMeasure)  # which may well lack the first samples
+            stops = not (table or self.keep_going)
+            if metrics is None and failures >= _FEW and stops and self.in_vain:
                 raise self.given_up(failures)
 
         return report

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from nni_aiop.cli._app import BadInput, bad_input, table
+from nni_aiop.cli._app import MOST, BadInput, bad_input, table
+
+_MANY = 1000  # architectures, which take more than a moment
 
 
 def generate(
@@ -38,7 +40,7 @@ def generate(
     metric: Annotated[
         str | None, typer.Option(help="The metric of --table to maximise; its first by default.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many architectures.")] = 1,
+    n: Annotated[int, typer.Option("-n", min=1, max=MOST, help="How many architectures.")] = 1,
     levels: Annotated[int, typer.Option(min=2, help="Number of budgets to train at.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Updates of the generator.")] = 800,
     extrapolate: Annotated[
@@ -67,6 +69,7 @@ def generate(
 
     from nni_aiop.cli._inputs import complete_rows, load_space, parse_limits
     from nni_aiop.cli._outputs import check_files
+    from nni_aiop.cli._progress import Spinner
 
     limits = parse_limits(budget)
     code_space = load_space(space)
@@ -128,7 +131,9 @@ def generate(
         trained.save(file)
         checkpoint.unlink()
         typer.echo(f"Generator: {file}\n")
-    with bad_input():
+    if n > _MANY:
+        typer.echo(f"Generating {n} architectures, which takes a while", err=True)
+    with bad_input(), Spinner(f"Generating {n}"):
         found = trained.generate(limits, n, extrapolate=extrapolate, seed=seed)
     codes = code_space.encode([code_space.complete(code_space.canonical(s)) for s in found])
     costs = {name: code_space.cost(name, codes) for name in limits}

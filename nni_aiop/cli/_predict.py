@@ -46,8 +46,8 @@ def predict(
     """Predict a metric of a network, or rank several by it, with 80 % intervals.
 
     It says so, and predicts nothing, where a network is unlike those that the predictor learned
-    from. No weights are made. Files that cannot be read are named below the others, and the exit
-    code is 2.
+    from; where it predicts nothing at all, the exit code is 1. No weights are made. Files that
+    cannot be read are named below the others, and the exit code is 2.
 
     \b
     Examples
@@ -71,18 +71,19 @@ def predict(
             if len(models) == 1:
                 raise
             failed.append((model, err))
-    if read:
-        _tell(known, task, read, several=len(models) > 1)
+    told = bool(read) and _tell(known, task, read, several=len(models) > 1)
     for model, refusal in failed:
         typer.echo(f"nni-aiop: {model}: {sentence(refusal)}", err=True)
     if failed:
         raise typer.Exit(2)
+    if not told:
+        raise typer.Exit(1)
 
 
 def _tell(
     known: TaskPredictor, task: str, read: Sequence[tuple[str, ComputeGraph]], *, several: bool
-) -> None:
-    """Prints the metric of each network, or that it is unlike those known."""
+) -> bool:
+    """Whether anything is predicted; prints the metric of each network, or why there is none."""
     from nni_aiop.predictors.graph import GraphSet
 
     graphs = GraphSet([graph for _, graph in read])
@@ -113,3 +114,4 @@ def _tell(
     for model, graph in read:
         for note in notes(model, graph):
             typer.echo(note)
+    return bool(inside)

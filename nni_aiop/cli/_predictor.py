@@ -205,6 +205,8 @@ def adapt(
 
     if model not in MODELS:
         raise BadInput(f"a model must be one of {', '.join(MODELS)}, but got {model!r}.")
+    if epochs is not None and model != "adapter":
+        typer.echo(f"Without effect here: --epochs, which are an adapter's, not of {model}.")
     heading, rows, name = _measured_rows(data, task)
     with bad_input():
         files = [path.name for path in task_files(out, name, model)]

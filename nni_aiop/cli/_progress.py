@@ -16,6 +16,7 @@ from tqdm import tqdm
 from nni_aiop.cli._app import table
 from nni_aiop.cli._claims import STATE
 from nni_aiop.cli._evaluators import Watched
+from nni_aiop.cli._rows import Rows
 from nni_aiop.engines._progress import EvaluationBar
 from nni_aiop.engines._state import write_state
 from nni_aiop.results import SearchResults
@@ -61,9 +62,9 @@ class Bar:
                 err=True,
             )
 
-    def step(self) -> None:
-        """One more evaluation is done."""
-        self._bar.step()
+    def step(self, done: int | None = None) -> None:
+        """One more evaluation is done: so many in all, or all that the search was told."""
+        self._bar.step(done)
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self._save()
             self._saved = time.monotonic()
@@ -75,6 +76,7 @@ def evaluate_all(
     budget: int,
     save: Callable[[], object],
     out: Path,
+    rows: Rows | None,
 ) -> None:
     """Ask, measure and tell until the budget is spent or the space is exhausted.
 
@@ -86,21 +88,31 @@ def evaluate_all(
         budget: Number of evaluations.
         save: Called now and then and at the end.
         out: The folder of the results, where `STATE` holds the search's state after every event.
+        rows: What the search is to stay within: the nearest one is looked up for a proposal.
 
     Raises:
         BadInput: The metrics of a first success are not what the search needs.
         NothingWorked: The first evaluations failed, and none succeeded.
     """
     pending = deque(search.pending())
+    done = len(search.history if rows is None else rows.looked_up(search.history))
     with Bar(budget, search, save, out) as bar, _Keeper(search, out / STATE, measure.quick) as keep:
-        on_result = measure.before(lambda sample, metrics: bar.step())
-        while len(search.history) < budget:
+        on_result = measure.before(lambda sample, metrics: bar.step(done))
+        while done < budget:
             sample = pending.popleft() if pending else next(iter(search.ask(1)), None)
+            if rows is not None and sample is not None:
+                row = rows.nearest(sample)
+                if row is None or search.space.key(row) != search.space.key(sample):
+                    search.tell(sample, None)
+                    sample = row
             if sample is None:
                 break
             keep()
             metrics = measure.attempt(sample)
             search.tell(sample, metrics)
+            if rows is not None:
+                rows.take(sample)
+            done += 1
             keep()
             on_result(sample, None if metrics is None else dict(metrics))
 

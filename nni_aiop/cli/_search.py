@@ -29,7 +29,8 @@ def search(
     table: Annotated[
         Path | None,
         typer.Option(
-            help="A benchmark's original file, or a CSV of samples and metrics, to look up."
+            help="A benchmark's original file, or a CSV of samples and metrics, to look up. Where "
+            "it holds a part of the space, the search stays within its rows."
         ),
     ] = None,
     predictor: Annotated[
@@ -49,7 +50,10 @@ def search(
     ] = 40,
     limit: Annotated[
         list[str] | None,
-        typer.Option(help="A hard upper limit on an exact cost, such as flops=2e5; repeatable."),
+        typer.Option(
+            help="A hard upper limit on an exact cost, such as flops=2e5 (multiply-adds, in the "
+            "ready spaces); repeatable."
+        ),
     ] = None,
     cost: Annotated[str | None, typer.Option(help="A cost to hold down, weighed by --lam.")] = None,
     lam: Annotated[float, typer.Option(help="Weight of --cost (lambda in NCP's Eq. 3).")] = 0.5,
@@ -88,6 +92,7 @@ def search(
     from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
     from nni_aiop.cli._outputs import check_folder
     from nni_aiop.cli._progress import evaluate_all, finish, report
+    from nni_aiop.cli._rows import Rows, rows_of
     from nni_aiop.engines._state import read_state
     from nni_aiop.results import SearchResults
     from nni_aiop.search import Objective
@@ -136,10 +141,13 @@ def search(
         "seed": seed,
     }
 
+    rows: Rows | None = None
+
     def results() -> SearchResults:
+        history = searcher.history
         return SearchResults(
             code_space,
-            searcher.history,
+            history if rows is None else rows.looked_up(history),
             objectives,
             limits=limits,
             settings=settings,
@@ -158,8 +166,9 @@ def search(
     with claimed(out, same, kind="search", state=STATE, restart=restart):
         if state.exists():
             searcher.load_state_dict(read_state(state))
+        rows = rows_of(measure, searcher)
         try:
-            evaluate_all(searcher, watch, budget, lambda: results().save(out), out)
+            evaluate_all(searcher, watch, budget, lambda: results().save(out), out, rows)
         except NothingWorked:
             report(results(), out, watch.reasons)
             raise

@@ -34,6 +34,7 @@ def list_spaces() -> None:
             [name, len(space), f"{space.size:.3g}", ", ".join(space.shown_costs()) or "none"]
         )
     typer.echo(table(["space", "dimensions", "points", "exact costs"], rows))
+    typer.echo("\nThe cost flops of these counts multiply-adds, which `graph` calls MACs.")
 
 
 @spaces.command("show")

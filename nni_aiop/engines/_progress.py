@@ -44,9 +44,14 @@ class EvaluationBar:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
-    def step(self) -> None:
-        """One more evaluation is done; the search knows those of earlier runs, too."""
-        done = max(len(getattr(self._search, "history", ())), self.done + 1)
+    def step(self, done: int | None = None) -> None:
+        """One more evaluation is done.
+
+        Args:
+            done: Number of all; by default what the search was told, in earlier runs too.
+        """
+        if done is None:
+            done = max(len(getattr(self._search, "history", ())), self.done + 1)
         if not self._bar.disable and (best := best_of(self._search)):
             self._bar.set_postfix_str(f"best {best}", refresh=False)
         if self.done == 0:

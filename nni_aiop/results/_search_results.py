@@ -204,7 +204,7 @@ class SearchResults:
         objective = self.objectives[0]
         if baseline is not None:
             name, other = baseline
-            numbers = np.arange(1, len(other.history) + 1)
+            numbers = np.arange(len(other.history))
             axes.step(
                 numbers,
                 objective.sign * other._best_so_far(),
@@ -212,11 +212,11 @@ class SearchResults:
                 color="0.6",
                 label=name,
             )
-        numbers = np.arange(1, len(self.history) + 1)
+        numbers = np.arange(len(self.history))  # as results.json and history.csv number them
         axes.scatter(numbers, self.metrics[objective.metric], s=12, color="tab:blue", alpha=0.5)
         best = objective.sign * self._best_so_far()
         axes.step(numbers, best, where="post", color="tab:red", label="best so far")
-        axes.set_xlabel("architectures evaluated")
+        axes.set_xlabel("number of the evaluation")
         axes.set_ylabel(self._title(objective.metric))
         axes.legend(loc="best", frameon=False)
 
@@ -229,7 +229,7 @@ class SearchResults:
             name, other = baseline
             others = other.metrics[objective.metric]
             axes.scatter(other.costs[cost], others, s=16, color="0.7", label=name)
-        points = axes.scatter(x, y, s=20, c=np.arange(1, len(x) + 1), cmap="viridis", zorder=2)
+        points = axes.scatter(x, y, s=20, c=np.arange(len(x)), cmap="viridis", zorder=2)
         axes.figure.colorbar(points, ax=axes, label="number of the evaluation")
         gains = np.where(self.feasible, objective.sign * y, np.nan)
         front = np.flatnonzero(pareto_front(np.stack([gains, -x], axis=1)))

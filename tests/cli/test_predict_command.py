@@ -60,6 +60,7 @@ def test_a_task_is_learned_and_asked(folder: Path, tmp_path: Path, model: str) -
     done = invoke("predictor", "adapt", folder / "files.csv", *options)
     assert done.exit_code == 0, done.output
     assert "mflops learned from 12 networks" in done.output
+    assert ("Without effect here: --epochs" in done.output) == (model != "adapter")
     told = invoke("predict", folder / "12.json", "--task", "mflops", "--predictor", tmp_path)
     assert told.exit_code == 0, told.output
     found = re.fullmatch(r"mflops: (\S+) \(80% interval (\S+) to (\S+)\)\n", told.output)
@@ -74,8 +75,10 @@ def test_a_task_is_learned_and_asked(folder: Path, tmp_path: Path, model: str) -
 def test_it_abstains_from_what_it_does_not_know(folder: Path, tmp_path: Path) -> None:
     backbone = folder / "backbone.safetensors"
     invoke("predictor", "adapt", folder / "files.csv", "--backbone", backbone, "--out", tmp_path)
-    told = invoke("predict", folder / "foreign.json", "--task", "mflops", "--predictor", tmp_path)
-    assert told.exit_code == 0
+    task = ("--task", "mflops", "--predictor", tmp_path)
+    told = invoke("predict", folder / "foreign.json", *task)
+    assert told.exit_code == 1, "nothing at all is predicted"
+    assert invoke("predict", folder / "foreign.json", folder / "0.json", *task).exit_code == 0
     assert "outside what it was trained on" in told.output
     assert "interval" not in told.output
 

@@ -54,7 +54,12 @@ class TaskPredictor:
     _predictor: GraphPredictor | TransferredPredictor
 
     def predict(self, graphs: Sequence[ComputeGraph] | GraphSet) -> Prediction:
-        """The task's metric of n networks."""
+        """The task's metric of n networks.
+
+        Raises:
+            TypeError: They are not compute graphs in a list, or a `GraphSet`.
+        """
+        _check_graphs(graphs)
         if isinstance(self._predictor, GraphPredictor):
             if self.task in self._predictor.adapters_:
                 return self._predictor.predict(graphs, adapters=[self.task])
@@ -63,11 +68,28 @@ class TaskPredictor:
 
     def distance(self, graphs: Sequence[ComputeGraph] | GraphSet) -> NDArray[np.float64]:
         """(n,) how far networks are from known ones; beyond 1 a prediction is not to be trusted."""
+        _check_graphs(graphs)
         if isinstance(self._predictor, GraphPredictor):
             adapter = self.task if self.task in self._predictor.adapters_ else None
             return self._predictor.distance(graphs, adapter=adapter)
         data = graphs if isinstance(graphs, GraphSet) else GraphSet(graphs)
         return self.domain.distance(data.u)
+
+
+def _check_graphs(graphs: object) -> None:
+    from nni_aiop.graphs import ComputeGraph
+
+    if isinstance(graphs, GraphSet):
+        return
+    wrong: object = graphs
+    if isinstance(graphs, Sequence):
+        wrong = next((graph for graph in graphs if not isinstance(graph, ComputeGraph)), None)
+    if wrong is not None:
+        what = "one compute graph" if isinstance(wrong, ComputeGraph) else type(wrong).__name__
+        raise TypeError(
+            f"networks must be given as a list of compute graphs, as `from_module` and `from_onnx` "
+            f"make them, but got {what}."
+        )
 
 
 def learn_task(
