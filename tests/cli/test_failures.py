@@ -217,3 +217,23 @@ def test_two_at_once_in_one_folder(folder: Path, front: str) -> None:
         process.wait()
     result = invoke(*arguments(folder, front, "evals:none", 2), "--restart")
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_ctrl_c_says_how_far_it_came_and_goes_on(folder: Path, front: str) -> None:
+    (folder / "stop.py").write_text(
+        "calls = []\n"
+        "def f(sample):\n"
+        "    calls.append(sample)\n"
+        "    if len(calls) == 4: raise KeyboardInterrupt\n"
+        "    return float(sample['width_1'])\n"
+    )
+    sys.modules.pop("stop", None)
+    result = invoke(*arguments(folder, front, "stop:f", 9))
+    assert result.exit_code == 130, result.output
+    said = result.stderr.splitlines()[-1]
+    assert said == "Interrupted: 3 of 9 evaluated, results in o; the same command goes on."
+    assert json.loads((folder / "o/results.json").read_text())["evaluations"] == 3
+    result = invoke(*arguments(folder, front, "stop:f", 9))
+    assert result.exit_code == 0 and "Going on with the " in result.stdout
+    assert json.loads((folder / "o/results.json").read_text())["evaluations"] == 9
