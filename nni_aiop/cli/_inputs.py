@@ -33,7 +33,6 @@ SEARCHES: dict[str, type[BaseSearch]] = {
     "ncp": NCPSearch,
     "random": RandomSearch,
     "evolution": RegularizedEvolution,
-    "local": LocalSearch,
     "topk": PredictorTopK,
     "pnag": PNAGSearch,
     "local": LocalSearch,
