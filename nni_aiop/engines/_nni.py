@@ -12,6 +12,8 @@ from typing import Any
 from nni_aiop.engines._references import load_object
 from nni_aiop.errors import MissingPackageError
 
+_EVALUATIONS = "nni_aiop.engines._progress"  # the logger of a line for each evaluation
+
 __all__ = ["importing_nni", "load_object", "nni_log", "numbers"]
 
 
@@ -41,7 +43,10 @@ def importing_nni() -> Iterator[None]:
 
 @contextlib.contextmanager
 def nni_log(path: Path) -> Iterator[None]:
-    """NNI's log, and ours, goes to the file `path` inside this block; NNI's not to the screen."""
+    """NNI's log goes to the file `path` inside this block, and not to the screen.
+
+    So does a line for each evaluation, which reaches other handlers only where these want INFO.
+    """
     with importing_nni():
         from nni.runtime import log as nni_runtime_log
 
@@ -50,9 +55,10 @@ def nni_log(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s (%(name)s) %(message)s"))
-    own = logging.getLogger("nni_aiop")
-    level = own.level
-    own.setLevel(min(level or logging.INFO, logging.INFO))
+    own = logging.getLogger(_EVALUATIONS)
+    before = own.level, own.propagate
+    own.propagate = own.isEnabledFor(logging.INFO)
+    own.setLevel(logging.INFO)
     for logger in (logging.getLogger("nni"), own):
         logger.addHandler(handler)
     try:
@@ -60,7 +66,8 @@ def nni_log(path: Path) -> Iterator[None]:
     finally:
         for logger in (logging.getLogger("nni"), own):
             logger.removeHandler(handler)
-        own.setLevel(level)
+        own.setLevel(before[0])
+        own.propagate = before[1]
         handler.close()
         if spoke:
             nni_runtime_log.start_stdout_logging()

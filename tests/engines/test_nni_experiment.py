@@ -7,6 +7,7 @@ they are few and small.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -181,6 +182,17 @@ def test_what_a_run_leaves(toy: Any, tmp_path: Path) -> None:
     assert "best so far: default " in log
     run("plain", 2, results=False)
     assert sorted(p.name for p in (tmp_path / "plain").iterdir()) == ["nni.log", "state.json"]
+
+
+@pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
+def test_lines_of_the_log_reach_who_wants_them(
+    toy: Any, tmp_path: Path, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(level):
+        run_nni(toy.Toy, toy.ToyEvaluator(), RandomSearch(), max_trials=2, out_dir=tmp_path)
+    lines = [r for r in caplog.records if r.name.startswith("nni_aiop")]
+    assert len(lines) == (2 if level == logging.INFO else 0)
+    assert "2 of 2: " in (tmp_path / "nni.log").read_text()
 
 
 def test_results_of_something_else_are_kept(toy: Any, tmp_path: Path) -> None:
