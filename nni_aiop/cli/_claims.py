@@ -13,7 +13,7 @@ import typer
 from nni_aiop.cli._app import BadInput
 from nni_aiop.engines._folder_lock import locked
 from nni_aiop.errors import AiopError
-from nni_aiop.files import plain, write_json
+from nni_aiop.files import parse_json, plain, write_json
 from nni_aiop.results import SearchResults
 
 __all__ = ["EXPERIMENT", "JOURNAL", "STATE", "STATES", "claimed"]
@@ -95,8 +95,9 @@ def _rule(folder: Path, kind: str) -> str:
 def _check(folder: Path, same: Mapping[str, Any], kind: str) -> None:
     """Refuse a folder whose settings are not the same."""
     try:
-        earlier = json.loads((folder / EXPERIMENT).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        path = folder / EXPERIMENT
+        earlier = parse_json(path.read_text(encoding="utf-8"), str(path))
+    except ValueError:
         earlier = None
     if not isinstance(earlier, dict):
         raise BadInput(f"{_rule(folder, kind)}, but holds {EXPERIMENT} of another one: {_CURE}")
