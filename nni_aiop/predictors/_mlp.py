@@ -162,6 +162,8 @@ class NCPMLP(CodePredictor):
         net = self._network()
         for name, own in net.state_dict().items():
             checked_tensors(tensors, {name: tuple(own.shape)}, str(own.numpy().dtype))
+            if name.endswith("running_var") and (tensors[name] < 0).any():
+                raise ValueError(f"{name} must not be negative, as variances are")
         self._input_center, self._input_scale = tensors["input_center"], tensors["input_scale"]
         self._std = tensors["std"]
         net.load_state_dict({k: torch.as_tensor(tensors[k]) for k in net.state_dict()})

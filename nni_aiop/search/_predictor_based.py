@@ -279,8 +279,12 @@ class PredictorSearch(BaseSearch):
         taken: set[str] = set()
         out: list[Sample] = []
         most = self._book.n_evaluated + _AT_ONCE * self._wanted
+        # A merit without exploration does not change with what is believed.
+        still = self.exploration == 0 and not self.pareto
+        ranked = points
         while len(out) < self._wanted and len(points):
-            ranked = self._ranked(points, acquisition)
+            if not out or not still:
+                ranked = self._ranked(points, acquisition)
             if waiting:
                 ranked = ranked[~too_near(self.space, ranked, self.space.points(waiting), gap)]
             found: list[Sample] = []

@@ -18,6 +18,7 @@ from nni_aiop.predictors.tabular import (
     space_features,
 )
 from nni_aiop.search_spaces import digits, get_space, naap
+from nni_aiop.spaces import SampleCost
 
 
 def column(found: np.ndarray, name: str) -> np.ndarray:
@@ -73,7 +74,8 @@ def test_any_space_has_features(name: str) -> None:
     assert space.graph is not None
     samples = space.sample(2, np.random.default_rng(0))
     assert np.isfinite(scheme_features([space.graph(s) for s in samples])).all()
-    assert space_features(space, samples).shape == (2, space.width + len(space.costs))
+    of_codes = [cost for cost in space.costs.values() if not isinstance(cost, SampleCost)]
+    assert space_features(space, samples).shape == (2, space.width + len(of_codes))
 
 
 def test_equal_networks_have_equal_rows() -> None:
