@@ -47,6 +47,8 @@ _MOST_DIGITS = 4300  # of a whole number, as Python's own limit
 def write_atomically(path: Path | str, content: str | bytes, *, flush: bool = True) -> Path:
     """The path, which now holds `content`; its folder is made where missing.
 
+    A device or a pipe, such as /dev/stdout, is written into: nothing takes its place.
+
     Args:
         path: The file to write.
         content: All of it; text in UTF-8.
@@ -56,6 +58,9 @@ def write_atomically(path: Path | str, content: str | bytes, *, flush: bool = Tr
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(data)
+        return path
     # Each writer has a draft of its own: of several at once, on any machine, the last one stays.
     draft = path.with_name(f".{path.name[:40]}.{uuid4().hex}.tmp")
     try:
