@@ -40,7 +40,6 @@ from nni_aiop.search_spaces import get_space
 from nni_aiop.spaces import CodeSpace, Sample
 
 COLUMNS = ("c10_val", "c10_test", "c100_val", "c100_test", "in16_val", "in16_test")
-BUDGETS = (50, 100, 200)
 NCP, GP = "NCP in rounds", "Optuna GPSampler"
 METHODS = (
     NCP,
@@ -172,13 +171,14 @@ def draw(regrets: Regrets, columns: list[str], budgets: tuple[int, ...], path: P
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0], name="ncp_nasbench201", seeds=20)
     arguments.add_argument("--columns", default=",".join(COLUMNS), help="of nb201.csv.gz")
+    arguments.add_argument("--budgets", default="50,100,200", help="lookups B (50,100,200)")
     arguments.add_argument("--gp-seeds", type=int, default=5, help="seeds of GPSampler (5)")
     options = parse_arguments(arguments)
     space = get_space("nasbench201")
     cells = load_nas_bench_201_csv(options.data / "nas_bench_201" / "nb201.csv.gz")
     points = space.decode_points(cells.embedding)
     columns = options.columns.split(",")[: 1 if options.quick else None]
-    budgets = (30,) if options.quick else BUDGETS
+    budgets = (30,) if options.quick else tuple(int(b) for b in options.budgets.split(","))
     say = progress()
     say(f"{len(points)} architectures, Optuna {optuna.__version__}")
     regrets: Regrets = {}
