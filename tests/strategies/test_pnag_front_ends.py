@@ -221,12 +221,12 @@ def test_a_target_that_nothing_keeps_is_told_before_anything_is_evaluated() -> N
         search.ask(1)
 
 
-def test_a_cost_that_is_never_told_is_warned_of_once() -> None:
+def test_a_cost_that_is_not_told_is_an_error() -> None:
     search = PNAGSearch(SPACE, targets={"watts": 5.0}, seed=0, **QUICK)
-    with pytest.warns(UserWarning, match="must have default, watts, but one lacks watts") as found:
-        for sample in search.ask(3):
-            search.tell(sample, {"default": merit(sample)})
-    assert len(found) == 1
+    (sample,) = search.ask(1)
+    with pytest.raises(ValueError, match="must have default, watts, but lacks watts: it has def"):
+        search.tell(sample, {"default": merit(sample)})
+    assert search.pending() == [sample]
 
 
 def test_a_told_cost_is_generated_for_in_its_own_unit(tmp_path: Path) -> None:
