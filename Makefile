@@ -2,6 +2,8 @@
 # make test   the quick tests; `make test ALL=1` runs the long ones too, and SHARE=4 beside it one of
 #             four of them
 # make lint   ruff, mypy, and the stair of imports
+# make mutants ARGS="--room search --count 20 --seed 1"   changes the code in 20 places drawn by the
+#             seed, one after another, and counts how many of them the quick tests notice
 # Each makes .venv when it is missing or older than the files that describe it.
 
 # The first interpreter that the package supports; or say make PYTHON=/path/to/python3.11 test
@@ -19,7 +21,7 @@ TIMM := $(shell grep '^timm==' constraints.txt)
 # More threads than cores slow small networks down; the tests run in JOBS processes.
 test: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint mutants clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py --out out/demo
@@ -31,6 +33,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+mutants: $(STAMP)
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 # torch goes first and alone: a looser requirement could take a build with gigabytes of CUDA packages.
 # timm, which tests and benchmarks draw networks from, goes without its requirements: torchvision's
