@@ -60,7 +60,8 @@ def test_probability_and_entropy_of_what_is_drawn() -> None:
     _, made = policy()
     assert made.tokens.num_embeddings == 1 + 3 + 4 + 5
     weights = torch.tensor([[[1.0, 0.0]], [[0.25, 0.75]]]).repeat(20, 1, 1)
-    tokens, log_prob, entropy = made(weights, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        tokens, log_prob, entropy = made(weights, torch.Generator().manual_seed(0))
     assert {tuple(row) for row in tokens.tolist()} >= {(1, 1, 0), (2, 3, 4)}
     for i, row in enumerate(tokens.tolist()):
         budget = (weights[i, 0, :, None] * made.budgets[0]).sum(0)
@@ -76,7 +77,8 @@ def training(options: TrainingOptions, k: int = 2) -> PolicyTraining:
 
 def entropy_of(made: TokenPolicy) -> float:
     weights = torch.eye(2)[:, None].repeat(500, 1, 1)
-    return float(made(weights, torch.Generator().manual_seed(1))[2].mean())
+    with torch.no_grad():
+        return float(made(weights, torch.Generator().manual_seed(1))[2].mean())
 
 
 def same_reward(codes: np.ndarray, costs: np.ndarray, budgets: np.ndarray) -> np.ndarray:
