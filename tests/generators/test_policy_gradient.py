@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nni_aiop.generators import BudgetGrid, TrainingOptions
+from nni_aiop.generators import BudgetGrid, ParetoGenerator, TrainingOptions
 from nni_aiop.generators._policy import TokenPolicy, TokenTables
 from nni_aiop.generators._training import PolicyTraining, costs_of
 from nni_aiop.spaces import CodeSpace, Condition, Nominal, Ordinal
@@ -158,3 +158,11 @@ def test_options_say_what_must_hold() -> None:
     for wrong_done in (-1, 5):
         with pytest.raises(ValueError, match=r"done must lie in 0\.\.4"):
             made.restore({**state, "done": wrong_done}, tensors)
+
+
+def test_a_bar_shows_only_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    options = TrainingOptions(steps=2, samples=2)
+    grid = BudgetGrid({"ms": (1.5, 2.0)})
+    made = ParetoGenerator(space(), grid, hidden=4, training=options).fit_policy(same_reward)
+    assert len(made.history_) == 2
+    assert capsys.readouterr().err == ""
