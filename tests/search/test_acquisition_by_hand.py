@@ -1,0 +1,173 @@
+"""What candidates are worth, against the formulas written out for a predictor of known numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from nni_aiop.predictors import Prediction
+from nni_aiop.search._acquisition import (
+    Acquisition,
+    fine_dimensions,
+    log_expected_improvement,
+    perturbed,
+    too_near,
+)
+from nni_aiop.search._pnag import _grid, _range, _read_targets
+from nni_aiop.spaces import CodeSpace, Continuous, Nominal, Ordinal
+
+CODES = np.array([[0.0, 0.4], [1.0, 0.2], [0.5, 0.9]])
+KNOWN = np.array([[0.3, 0.3], [0.6, 0.1]])
+
+
+class Known:
+    """Predicts the codes themselves, with deviations 0.5 and 0.2."""
+
+    def __init__(self, shift: float = 0.0, noise: Any = None) -> None:
+        self.shift = shift
+        self.noise_std_ = noise
+
+    def predict(self, codes: np.ndarray) -> Prediction:
+        std = np.broadcast_to([0.5, 0.2], codes.shape)
+        return Prediction(codes + self.shift, std, ("a", "b"))
+
+
+def gains(codes: np.ndarray, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
+    return prediction.mean, prediction.std
+
+
+def acquisition(predictor: Any = None, weights: Any = (1.0, 2.0), **options: Any) -> Acquisition:
+    given = {"exploration": None, "constraints": (), "rng": np.random.default_rng(3)} | options
+    known = given.pop("known", KNOWN)
+    weights = None if weights is None else np.array(weights)
+    return Acquisition(predictor or Known(), gains, weights, known, **given)
+
+
+def test_weighted_gains() -> None:
+    merit, spread = CODES @ [1, 2], np.sqrt(0.25 + 4 * 0.04)
+    assert acquisition(exploration=0.5).values(CODES) == pytest.approx(merit + 0.5 * spread)
+    # The best of what is known is 0.3 + 2 * 0.3.
+    expected = log_expected_improvement(merit, np.full(3, spread), 0.9)
+    assert acquisition().values(CODES) == pytest.approx(expected)
+    # Nothing is known: the best of the candidates stands for it.
+    expected = log_expected_improvement(merit, np.full(3, spread), 2.3)
+    assert acquisition(known=np.empty((0, 2))).values(CODES) == pytest.approx(expected)
+
+
+def test_noise_is_no_reason_to_look_again() -> None:
+    _, std = acquisition(Known(noise=np.array([0.3, 0.2])))._latent(CODES)
+    assert std == pytest.approx(np.tile([0.4, 1e-3 * 0.2], (3, 1)))
+
+
+def test_a_weighting_of_several_is_an_augmented_chebyshev_distance() -> None:
+    w = np.random.default_rng(3).dirichlet(np.ones(2))
+    upper = CODES + 2.0 * np.array([0.5, 0.2])
+    below = w * (upper - [1.0 + 1.0, 0.9 + 0.4])
+    expected = below.min(axis=1) + 0.05 * below.sum(axis=1)
+    assert acquisition(weights=None, exploration=2.0).values(CODES) == pytest.approx(expected)
+
+
+def test_the_improvement_of_a_chebyshev_distance_is_a_mean_over_draws() -> None:
+    rng = np.random.default_rng(3)
+    w = rng.dirichlet(np.ones(2))
+    draws = rng.normal(size=(32, 1, 2))
+    top = (CODES + 0.5 * np.array([0.5, 0.2])).max(axis=0)
+
+    def scalar(values: np.ndarray) -> np.ndarray:
+        below = w * (values - top)
+        return below.min(axis=-1) + 0.05 * below.sum(axis=-1)
+
+    best = scalar(KNOWN).max()
+    gained = np.maximum(scalar(CODES + draws * [0.5, 0.2]) - best, 0).mean(axis=0)
+    expected = gained + 1e-6 * scalar(CODES + 0.5 * np.array([0.5, 0.2]))
+    assert acquisition(weights=None).values(CODES) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_chance_of_feasibility_multiplies_the_improvement() -> None:
+    rule = Known(shift=-0.5)
+    chance = norm.logcdf(-(CODES - 0.5) / [0.5, 0.2]).sum(axis=1)
+    free = acquisition().values(CODES)
+    assert acquisition(constraints=[rule]).values(CODES) == pytest.approx(free + chance)
+    # With a mean and its deviations, what is probably infeasible comes after all others.
+    worth = acquisition(exploration=1.0).values(CODES)
+    likely = chance >= np.log(0.5)
+    assert likely.tolist() == [True, False, False]
+    expected = np.where(likely, worth, worth.min() - 1 + chance)
+    found = acquisition(exploration=1.0, constraints=[rule]).values(CODES)
+    assert found == pytest.approx(expected)
+    # Nothing feasible yet: the chance, and the worth's rank between equal ones.
+    none = acquisition(constraints=[rule], known=np.empty((0, 2))).values(CODES)
+    ranks = np.argsort(np.argsort(CODES @ [1, 2]))
+    assert none == pytest.approx(chance + 1e-3 * ranks / 3)
+
+
+def test_what_is_asked_for_is_known_from_then_on() -> None:
+    found = acquisition()
+    found.believe(CODES[:1])
+    assert found.known.tolist() == [*KNOWN.tolist(), [0.0, 0.4]]
+    # It says nothing of constraints: while nothing is known to be feasible, nothing is.
+    blind = acquisition(constraints=[Known()], known=np.empty((0, 2)))
+    blind.believe(CODES[:1])
+    assert len(blind.known) == 0
+
+
+def space() -> CodeSpace:
+    return CodeSpace(
+        [
+            Nominal("act", ("relu", "silu")),
+            Continuous("x", 0.0, 1.0),
+            Ordinal("long", tuple(range(21))),
+            Ordinal("short", tuple(range(20))),
+        ]
+    )
+
+
+def test_fine_dimensions_have_more_than_twenty_values() -> None:
+    assert fine_dimensions(space()) == [1, 2]
+
+
+def test_near_means_near_in_every_fine_dimension() -> None:
+    s = space()
+    base = {"act": "relu", "x": 0.5, "long": 10, "short": 3}
+    changes = [{}, {"x": 0.54}, {"x": 0.56}, {"long": 11}, {"short": 4}, {"act": "silu"}]
+    points = s.points([base | change for change in changes])
+    found = too_near(s, points, s.points([base]), 0.05)
+    assert found.tolist() == [True, True, False, False, False, False]
+
+
+def test_each_move_changes_a_fine_dimension_and_large_ones_are_uniform() -> None:
+    s = space()
+    base = s.points([{"act": "relu", "x": 0.95, "long": 10, "short": 3}])
+    moved = perturbed(s, base, 400, (1.0,), np.random.default_rng(0))
+    assert len(moved) == 400
+    assert (moved[:, [0, 3]] == base[0, [0, 3]]).all()
+    x = moved[moved[:, 1] != base[0, 1], 1]
+    assert 0.4 < x.mean() < 0.6
+    assert 0.0 <= x.min() < 0.05 and 0.95 < x.max() <= 1.0
+    near = perturbed(s, base, 400, (0.01,), np.random.default_rng(0))
+    assert 0 < np.abs(near[:, 1] - 0.95).max() < 0.05
+    # Three quarters of two dimensions move at least: each move has one.
+    assert (near[:, 1] != 0.95).mean() > 0.7
+
+
+def test_ranges_and_grids_of_learned_budgets() -> None:
+    assert _range(np.array([3.0, 1.0, 5.0])) == (1.0, 4.0)
+    assert _range(np.array([2.0, 2.0])) == (2.0, 1.0)
+    values = {"ms": np.linspace(0, 100, 101)}
+    assert _grid(values, {}, 3).levels == {"ms": pytest.approx((2.0, 50.0, 98.0))}
+    assert _grid(values, {"ms": [1.0, 120.0]}, 3).levels == {"ms": pytest.approx((1.0, 60.5, 120))}
+    assert _grid(values, {"ms": [-5.0]}, 2).levels == {"ms": pytest.approx((98e-6, 98.0))}
+    assert _grid({"ms": np.full(5, 7.0)}, {}, 3).levels == {"ms": (7.0,)}
+
+
+def test_targets_are_lists_of_numbers_by_name() -> None:
+    assert _read_targets({"ms": 3, "mb": [1, 2.5]}) == {"ms": [3.0], "mb": [1.0, 2.5]}
+    assert _read_targets(None) == {}
+    for wrong in ({"ms": []}, {"ms": "fast"}, {"ms": [1, np.inf]}):
+        with pytest.raises(ValueError, match="targets of ms must be finite numbers"):
+            _read_targets(wrong)
+    with pytest.raises(ValueError, match="targets must be bounds by the names of costs"):
+        _read_targets([3.0])
