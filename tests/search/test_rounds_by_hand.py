@@ -1,0 +1,162 @@
+"""The parts of a round of a predictor-based search, with predictors of known numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nni_aiop.predictors import Prediction
+from nni_aiop.search import NCPSearch, Objective, PredictorTopK, RandomWarmup
+from nni_aiop.search._base import CONSTRAINT
+from nni_aiop.search._predictor_based import log_regret
+from nni_aiop.spaces import CodeSpace, Ordinal
+
+
+def space(**options: Any) -> CodeSpace:
+    costs = {"flops": lambda codes: 4 * (3 * codes[:, 0] + codes[:, 1])}
+    return CodeSpace([Ordinal("a", range(5)), Ordinal("b", range(5))], costs=costs, **options)
+
+
+SAMPLES = [{"a": i, "b": 4 - i} for i in range(5)]
+
+
+class Fitted:
+    """Remembers what it was fitted on; its leave-one-out density is that of its `like`."""
+
+    def __init__(self, like: float = 0.0) -> None:
+        self.like = like
+
+    def fit(self, codes: np.ndarray, targets: dict[str, np.ndarray]) -> Fitted:
+        self.codes, self.targets = codes, targets
+        self.metrics_ = tuple(targets)
+        self.center_ = np.array([v.mean() for v in targets.values()])
+        self.scale_ = np.array([v.std() for v in targets.values()])
+        return self
+
+    def leave_one_out_log_density(self) -> np.ndarray:
+        return np.full((len(self.codes), len(self.metrics_)), self.like)
+
+
+def test_targets_are_stretched_only_where_one_thing_is_improved() -> None:
+    two = {"objectives": ("x", "y")}
+    assert NCPSearch(space())._warps
+    assert not NCPSearch(space(), cost="flops")._warps
+    assert not NCPSearch(space(), **two)._warps
+    assert NCPSearch(space(), pareto=True, **two)._warps
+    assert not PredictorTopK(space())._warps
+
+
+def test_stretched_targets_keep_their_direction() -> None:
+    objectives = (Objective("x"), Objective("y", "minimize"))
+    search = NCPSearch(space(), objectives=objectives, pareto=True)
+    x, y, z = np.array([1.0, 3.0, 2.0]), np.array([5.0, 4.0, 9.0]), np.array([7.0, 7.0, 8.0])
+    found = search._stretched({"x": x, "y": y, "z": z}, 0.1)
+    assert found["x"] == pytest.approx(log_regret(x, 0.1))
+    assert found["y"] == pytest.approx(-log_regret(-y, 0.1))
+    assert (found["z"] == z).all()
+    assert np.argmax(found["x"]) == 1 and np.argmin(found["y"]) == 1
+    assert search._stretched({"x": x}, 0)["x"] is x
+
+
+def test_the_likelihood_of_the_better_half_in_units_of_the_results() -> None:
+    search = NCPSearch(space(), objectives=("x",))
+    plain = {"x": np.array([1.0, 2.0, 3.0, 4.0, 5.0])}
+    codes = space().encode(SAMPLES)
+    fitted = Fitted(like=-0.5).fit(codes, plain)
+    scale = np.sqrt(2.0)
+    # The better half of five is 3, 4, 5.
+    assert search._likelihood(fitted, plain, 0) == pytest.approx(3 * (-0.5 - np.log(scale)))
+    slope = log_regret(plain["x"], 0.1)[2:].sum()
+    expected = 3 * (-0.5 - np.log(scale)) + slope
+    assert search._likelihood(fitted, plain, 0.1) == pytest.approx(expected)
+    assert search._likelihood(object(), plain, 0) == 0  # it does not tell
+    assert search._likelihood(object(), plain, 0.1) == 10
+
+
+def test_the_stretching_is_chosen_anew_after_a_quarter_more_results() -> None:
+    made: list[Fitted] = []
+
+    def factory(space: CodeSpace, seed: int) -> Fitted:
+        made.append(Fitted())
+        return made[-1]
+
+    search = NCPSearch(space(), objectives=("x",), predictor=factory)
+    samples = [s for s in SAMPLES for _ in range(8)]
+    metrics = [{"x": float(i)} for i in range(40)]
+    search._fit(samples[:4], metrics[:4])
+    assert len(made) == 2 and search._decided_at == 4
+    search._fit(samples[:4], metrics[:4])  # fewer than a quarter more: as it was
+    assert len(made) == 3
+    search._fit(samples[:5], metrics[:5])
+    assert len(made) == 5 and search._decided_at == 5
+    search._fit(samples, metrics)
+    assert len(made) > 7 and search._decided_at == 40
+
+
+def test_gains_are_standardised_and_costs_are_lost() -> None:
+    objectives = (Objective("x"), Objective("y", "minimize"))
+    mean = np.array([[3.0, 8.0, 30.0], [1.0, 2.0, 10.0]])
+    std = np.array([[1.0, 2.0, 4.0], [0.5, 1.0, 2.0]])
+    codes = space().encode([{"a": 4, "b": 0}, {"a": 0, "b": 2}])
+
+    def gains(cost: str) -> tuple[np.ndarray, np.ndarray]:
+        search = NCPSearch(space(), objectives=objectives, cost=cost)
+        search.predictor_ = Fitted()  # type: ignore[assignment]
+        search.predictor_.center_ = np.array([1.0, 2.0, 10.0])
+        search.predictor_.scale_ = np.array([2.0, 0.0, 5.0])
+        return search._gains(codes, Prediction(mean, std, ("x", "y", "ms")))
+
+    found, spread = gains("ms")
+    assert found == pytest.approx(np.array([[1.0, -6.0, -4.0], [0.0, 0.0, 0.0]]))
+    assert spread == pytest.approx(np.array([[0.5, 2.0, 0.8], [0.25, 1.0, 0.4]]))
+    found, spread = gains("flops")
+    # Costs of 12 and 2 about the mean 8 of the space, with the deviation sqrt(20).
+    assert found[:, :2] == pytest.approx(np.array([[1.0, -6.0], [0.0, 0.0]]))
+    assert found[:, 2] == pytest.approx([-4 / 20**0.5, 6 / 20**0.5], abs=0.1)
+    assert spread[:, 2].tolist() == [0.0, 0.0]
+
+
+def test_rounds_share_what_warm_up_leaves() -> None:
+    search = NCPSearch(space(), budget=20, rounds=4, warmup=RandomWarmup(count=7))
+    assert search._batch == 4  # 13 in 4 rounds
+    assert NCPSearch(space(), budget=5, rounds=50)._batch == 1
+    assert PredictorTopK(space(), budget=20, warmup=RandomWarmup(count=7))._batch == 13
+    warmup = RandomWarmup(count=1)
+    assert (warmup.of(0), warmup.of(5)) == (1, 1)
+    for wrong in ({"fraction": 0.0}, {"fraction": 1.0}, {"count": 0}):
+        with pytest.raises(ValueError, match="must"):
+            RandomWarmup(**wrong)
+
+
+def test_a_constraint_is_learned_once_a_result_breaks_it() -> None:
+    search = NCPSearch(space(), objectives=("x",), predictor=lambda s, seed: Fitted())
+    kept = [{"x": 1.0, f"{CONSTRAINT}0": -1.0} for _ in SAMPLES]
+    assert search._constraints(SAMPLES, kept) == []
+    assert search._constraints(SAMPLES, [*kept[:-1], {"x": 1.0}]) == []
+    broken = [{"x": 1.0}, *kept[:3], {"x": 1.0, f"{CONSTRAINT}0": 0.5}]
+    (found,) = search._constraints(SAMPLES, broken)
+    assert found.targets[f"{CONSTRAINT}0"].tolist() == [-1.0, -1.0, -1.0, 0.5]
+    assert found.codes.tolist() == space().encode(SAMPLES[1:]).tolist()
+    # Two results are too few to learn from.
+    assert search._constraints(SAMPLES[3:], broken[3:]) == []
+    search.predictor_ = found
+    known = search._acquisition(found, SAMPLES, broken).known
+    assert known.tolist() == space().encode(SAMPLES[:4]).tolist()
+
+
+def test_options_that_no_search_can_have_are_refused() -> None:
+    for options, message in (
+        ({"budget": 0}, "budget and rounds must be at least 1"),
+        ({"rounds": 0}, "budget and rounds must be at least 1"),
+        ({"lam": -0.1}, "lam must not be negative"),
+        ({"lam": np.inf}, "lam must not be negative"),
+        ({"exploration": np.inf}, "exploration must be a finite number"),
+        ({"cost": 3}, "a cost must be a name"),
+        ({"starts": 0}, "starts and steps must be at least 1"),
+        ({"steps": 0}, "starts and steps must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            NCPSearch(space(), **options)
+    NCPSearch(space(), budget=1, rounds=1, lam=0.0, exploration=0.0, starts=1, steps=1)
