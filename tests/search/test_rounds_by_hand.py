@@ -160,3 +160,13 @@ def test_options_that_no_search_can_have_are_refused() -> None:
         with pytest.raises(ValueError, match=message):
             NCPSearch(space(), **options)
     NCPSearch(space(), budget=1, rounds=1, lam=0.0, exploration=0.0, starts=1, steps=1)
+
+
+def test_a_pool_of_half_the_space_is_the_whole_space() -> None:
+    s = space()  # of 25
+    whole = PredictorTopK(s, pool=13)._candidates(Fitted(), [], [])
+    assert whole.tolist() == [[a, b] for a in range(5) for b in range(5)]
+    part = PredictorTopK(s, pool=12)._candidates(Fitted(), [], [])
+    assert 6 <= len(part) <= 12
+    even = CodeSpace([Ordinal("a", range(4)), Ordinal("b", range(5))])
+    assert len(PredictorTopK(even, pool=10)._candidates(Fitted(), [], [])) == 20
