@@ -51,11 +51,13 @@ ROOMS = {
 
 # The tests of a file, those that notice most first; the first pattern that fits counts.
 TESTS = {
-    "nni_aiop/search/_acquisition.py": "search/test_acquisition.py search/test_search_contract.py",
-    "nni_aiop/search/_pnag.py": "search/test_search_contract.py strategies/test_pnag*.py",
+    "nni_aiop/search/_acquisition.py": "search/test_acquisition_by_hand.py"
+    " search/test_acquisition.py search/test_search_contract.py",
     "nni_aiop/search/_drawing.py": "search/test_drawing.py",
-    "nni_aiop/search/_propagation*.py": "search/test_propagation*.py"
+    "nni_aiop/search/_propagation*.py": "search/test_propagation*.py search/test_what_*.py"
     " search/test_search_contract.py",
+    "nni_aiop/search/_p*.py": "search/test_*_by_hand.py search/test_search_contract.py"
+    " strategies/test_pnag*.py",
     "nni_aiop/search/*": "search/test_search_contract.py search/test_acquisition.py search",
     "nni_aiop/graphs/_costs.py": "graphs/test_costs.py graphs/test_products.py"
     " graphs/test_costs_*.py graphs/test_recurrent.py",
@@ -68,15 +70,15 @@ TESTS = {
     "nni_aiop/predictors/tabular/*": "predictors/test_tabular_*.py"
     " predictors/test_early_stopping.py engines/test_optuna_pruner.py",
     "nni_aiop/predictors/*": "predictors/test_predictor_*.py predictors/test_*.py",
-    "nni_aiop/generators/*": "generators/test_policy_gradient.py generators",
-    "nni_aiop/engines/_nni_activity.py": "engines/test_nni_space.py",
+    "nni_aiop/generators/*": "generators/test_policy_gradient.py generators/test_re*.py generators",
+    "nni_aiop/engines/_nni_activity.py": "engines/test_small_parts.py engines/test_nni_space.py",
     "nni_aiop/engines/_nni_reaper.py": "engines/test_nni_experiment.py",
     "nni_aiop/engines/_nni.py": "engines/test_nni_*.py strategies/test_nni_tuner.py"
     " strategies/test_nni_strategies.py",
-    "nni_aiop/engines/_references.py": "engines/test_nni_*.py",
-    "nni_aiop/engines/_results.py": "engines/test_optuna_*.py engines/test_nni_experiment.py"
-    " strategies/test_nni_strategies.py",
-    "nni_aiop/engines/_state.py": "strategies/test_nni_strategies.py strategies/test_nni_tuner.py",
+    "nni_aiop/engines/_references.py": "engines/test_small_parts.py engines/test_nni_*.py",
+    "nni_aiop/engines/_results.py": "engines/test_small_parts.py"
+    " engines/test_optuna_experiment.py engines/test_nni_experiment.py",
+    "nni_aiop/engines/_state.py": "engines/test_small_parts.py strategies/test_nni_tuner.py",
     "nni_aiop/engines/_ordered.py": "engines/test_ordered_choices.py engines/test_*_space.py",
     "nni_aiop/engines/nni_assessor.py": "engines/test_nni_early_stopping.py",
     "nni_aiop/engines/nni_early_stopping.py": "engines/test_nni_early_stopping.py",
@@ -92,8 +94,8 @@ TESTS = {
     "nni_aiop/engines/optuna_objectives.py": "engines/test_graph_predictor_evaluator.py",
     "nni_aiop/engines/optuna_experiment.py": "engines/test_optuna_experiment.py"
     " engines/test_optuna_processes.py engines/test_same_on_both_engines.py",
-    "nni_aiop/engines/*": "engines/test_optuna_space.py engines/test_optuna_learner.py"
-    " engines/test_optuna_*.py engines/test_ordered_choices.py strategies/test_optuna_contract.py"
+    "nni_aiop/engines/*": "engines/test_optuna_parameters.py engines/test_optuna_space.py"
+    " engines/test_optuna_learner.py engines/test_optuna_*.py engines/test_ordered_choices.py strategies/test_optuna_contract.py"
     " strategies/test_ncp_sampler.py",
 }
 
