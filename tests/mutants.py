@@ -56,7 +56,7 @@ TESTS = {
     "nni_aiop/search/_drawing.py": "search/test_drawing.py",
     "nni_aiop/search/_propagation*.py": "search/test_propagation*.py search/test_what_*.py"
     " search/test_search_contract.py",
-    "nni_aiop/search/_p*.py": "search/test_*_by_hand.py search/test_search_contract.py"
+    "nni_aiop/search/_[np]*.py": "search/test_*_by_hand.py search/test_search_contract.py"
     " strategies/test_pnag*.py",
     "nni_aiop/search/*": "search/test_search_contract.py search/test_acquisition.py search",
     "nni_aiop/graphs/_costs.py": "graphs/test_costs.py graphs/test_products.py"

@@ -16,7 +16,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nni_aiop.engines._optuna_draws import _base, _choice, _quantile, draw
-from nni_aiop.engines._optuna_learner import SpaceLearner, _merged, _union
+from nni_aiop.engines._optuna_learner import SpaceLearner, _order
 from nni_aiop.engines._optuna_parameters import (
     Parameter,
     _evenly_spaced,
@@ -26,6 +26,7 @@ from nni_aiop.engines._optuna_parameters import (
     nearest,
     parameters_of,
 )
+from nni_aiop.engines._optuna_ranges import _merged
 from nni_aiop.spaces import CodeSpace, Continuous, Dimension, Nominal, Ordinal, Subset
 
 
@@ -173,11 +174,11 @@ def test_the_ends_are_as_likely_as_the_rest() -> None:
 def test_a_new_label_stands_behind_the_one_suggested_before_it() -> None:
     one = IntDistribution(0, 1)
     known = dict.fromkeys(("a", "b", "c"), one)
-    assert list(_union(known, dict.fromkeys(("a", "x", "y", "c", "z"), one))) == [
+    assert _order([known, dict.fromkeys(("a", "x", "y", "c", "z"), one)]) == [
         "a", "x", "y", "b", "c", "z",
     ]  # fmt: skip
-    assert list(_union({}, known)) == ["a", "b", "c"]
-    assert list(_union(known, dict.fromkeys(("x", "b"), one))) == ["x", "a", "b", "c"]
+    assert _order([known]) == ["a", "b", "c"]
+    assert _order([known, dict.fromkeys(("x", "b"), one)]) == ["x", "a", "b", "c"]
 
 
 @pytest.mark.parametrize(

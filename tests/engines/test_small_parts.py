@@ -110,9 +110,9 @@ def test_states_are_mappings(tmp_path: Path) -> None:
     assert read_state(path) == {"a": [1, None]}
     for text in ("[1]", "{", "3"):
         path.write_text(text)
-        with pytest.raises(FileFormatError, match="must be a strategy's state"):
+        with pytest.raises(FileFormatError, match="a strategy's state"):
             read_state(path)
-    with pytest.raises(FileFormatError, match="must be a strategy's state"):
+    with pytest.raises(FileFormatError, match="a strategy's state"):
         read_state(tmp_path / "none.json")
 
 

@@ -13,6 +13,7 @@ from nni_aiop.generators import BudgetGrid, ParetoGenerator, TrainingOptions
 from nni_aiop.generators._policy import TokenPolicy, TokenTables
 from nni_aiop.generators._training import PolicyTraining, costs_of
 from nni_aiop.spaces import CodeSpace, Condition, Nominal, Ordinal
+from nni_aiop.spaces._cost_book import CostBook
 
 
 def space() -> CodeSpace:
@@ -142,9 +143,10 @@ def test_budgets_are_one_in_each_part_of_the_range_at_every_other_update() -> No
 def test_costs_stand_in_the_order_of_the_grid_and_unknown_ones_are_infinite() -> None:
     tables, _ = policy()
     codes = tables.codes_of(np.array([[1, 1, 0], [2, 2, 3]]))
-    assert costs_of(tables, BudgetGrid({"ms": (1.5, 2.0)}), codes).tolist() == [[1.0], [2.0]]
+    grid = BudgetGrid({"ms": (1.5, 2.0)})
+    assert costs_of(CostBook(tables.space), grid, codes).tolist() == [[1.0], [2.0]]
     tables.space.costs["ms"] = lambda c: torch.where(c[:, 0] > 0, torch.nan, 1.0)
-    assert costs_of(tables, BudgetGrid({"ms": (1.5, 2.0)}), codes).tolist() == [[1.0], [np.inf]]
+    assert costs_of(CostBook(tables.space), grid, codes).tolist() == [[1.0], [np.inf]]
 
 
 def test_options_say_what_must_hold() -> None:

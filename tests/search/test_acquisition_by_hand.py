@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from nni_aiop.predictors import Prediction
 from nni_aiop.search._acquisition import (
+    _SURE,
     Acquisition,
     fine_dimensions,
     log_expected_improvement,
@@ -87,17 +88,18 @@ def test_the_improvement_of_a_chebyshev_distance_is_a_mean_over_draws() -> None:
 
 
 def test_the_chance_of_feasibility_multiplies_the_improvement() -> None:
-    rule = Known(shift=-0.5)
-    chance = norm.logcdf(-(CODES - 0.5) / [0.5, 0.2]).sum(axis=1)
-    free = acquisition().values(CODES)
-    assert acquisition(constraints=[rule]).values(CODES) == pytest.approx(free + chance)
-    # With a mean and its deviations, what is probably infeasible comes after all others.
-    worth = acquisition(exploration=1.0).values(CODES)
-    likely = chance >= np.log(0.5)
-    assert likely.tolist() == [True, False, False]
-    expected = np.where(likely, worth, worth.min() - 1 + chance)
-    found = acquisition(exploration=1.0, constraints=[rule]).values(CODES)
-    assert found == pytest.approx(expected)
+    rule = Known(shift=-1.0)
+    chance = norm.logcdf(-(CODES - 1.0) / [0.5, 0.2]).sum(axis=1)
+    likely = chance >= np.log(_SURE)
+    assert likely[0] and not likely.all()
+    for exploration in (None, 1.0):
+        worth = acquisition(exploration=exploration).values(CODES)
+        if exploration is None:
+            worth = worth + chance  # of both the logarithm
+        # What is probably infeasible comes after all others.
+        expected = np.where(likely, worth, worth.min() - 1 + chance)
+        found = acquisition(exploration=exploration, constraints=[rule]).values(CODES)
+        assert found == pytest.approx(expected)
     # Nothing feasible yet: the chance, and the worth's rank between equal ones.
     none = acquisition(constraints=[rule], known=np.empty((0, 2))).values(CODES)
     ranks = np.argsort(np.argsort(CODES @ [1, 2]))

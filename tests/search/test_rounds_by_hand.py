@@ -9,7 +9,7 @@ import pytest
 
 from nni_aiop.predictors import Prediction
 from nni_aiop.search import NCPSearch, Objective, PredictorTopK, RandomWarmup
-from nni_aiop.search._base import CONSTRAINT
+from nni_aiop.search._metrics import CONSTRAINT
 from nni_aiop.search._predictor_based import log_regret
 from nni_aiop.spaces import CodeSpace, Ordinal
 
