@@ -170,3 +170,24 @@ def test_a_pool_of_half_the_space_is_the_whole_space() -> None:
     assert 6 <= len(part) <= 12
     even = CodeSpace([Ordinal("a", range(4)), Ordinal("b", range(5))])
     assert len(PredictorTopK(even, pool=10)._candidates(Fitted(), [], [])) == 20
+
+
+class Worth:
+    def values(self, codes: np.ndarray) -> np.ndarray:
+        return codes[:, 0]
+
+
+def test_candidates_are_moved_on_in_fine_dimensions_unless_a_front_is_sought() -> None:
+    fine = CodeSpace([Ordinal("a", range(50)), Ordinal("b", range(5))])
+    points = np.array([[10.0, 1.0], [30.0, 2.0], [20.0, 3.0]])
+    moved = NCPSearch(fine)._ranked(points, Worth())
+    assert len(moved) > 3 and moved[0, 0] > 30
+    best_first = points[[1, 2, 0]].tolist()
+    for search in (
+        NCPSearch(fine, objectives=("x", "y"), pareto=True),
+        NCPSearch(space()),
+        PredictorTopK(fine),
+    ):
+        coarse = points if search.space is fine else points / 10
+        expected = best_first if search.space is fine else (points[[1, 2, 0]] / 10).tolist()
+        assert search._ranked(coarse, Worth()).tolist() == expected
