@@ -138,6 +138,8 @@ def test_budgets_are_one_in_each_part_of_the_range_at_every_other_update() -> No
         low, high = half._budgets().reshape(2, 3)
         assert len(set(low)) == len(set(high)) == 1
         assert 1.5 <= low[0] < 1.75 <= high[0] < 2.0
+    half.done = 2
+    assert set(half._budgets().ravel()) == {1.5, 2.0}
 
 
 def test_costs_stand_in_the_order_of_the_grid_and_unknown_ones_are_infinite() -> None:
