@@ -35,6 +35,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 mutants: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[mutants]"
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 # torch goes first and alone: a looser requirement could take a build with gigabytes of CUDA packages.

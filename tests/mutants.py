@@ -2,7 +2,7 @@
 
 A development tool outside CI: `make mutants ARGS="--room search --count 20 --seed 1"`. The changes
 ("mutants") are those of cosmic-ray (`pip install -c constraints.txt cosmic-ray`, or the extra
-`dev`): `<` becomes `<=`, `+` becomes `-`, 1 becomes 2, `and` becomes `or`, a loop is skipped. A
+`mutants`): `<` becomes `<=`, `+` becomes `-`, 1 becomes 2, `and` becomes `or`, a loop is skipped. A
 seed draws places of each room, then one change at each place, and each runs the tests in TESTS on
 a copy of the working tree. A mutant that no test notices survives: it is printed with its line and
 is either a missing test or a change that makes no difference. A time-out counts as noticed.
