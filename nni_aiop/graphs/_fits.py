@@ -143,7 +143,9 @@ def _fits_matmul(node: Node) -> bool:
         return False
     if len(shapes) == 2:
         (one, m, inner), (other, same, n) = shapes
-        return operand is None and inner == same and out == (max(one, other), m, n)
+        # Leading axes that are broadcast crosswise, (g, 1) with (1, 2), make more groups.
+        groups = 0 < one <= out[0] <= one * other and out[0] % one == out[0] % other == 0
+        return operand is None and inner == same and out[1:] == (m, n) and groups
     fits = {"left": shapes[0][2] == out[2], "right": shapes[0][1] == out[1]}
     return (
         len(shapes) == 1

@@ -402,3 +402,14 @@ def test_a_product_whose_inner_side_equals_one_outer_side() -> None:
     ):
         graph = from_module(Net(torch.bmm), [torch.zeros(left), torch.zeros(right)])
         assert graph.macs == macs == prod(left) * right[-1]
+
+
+def test_products_of_leading_axes_that_cross_are_read_from_json() -> None:
+    for left, right, groups in (((2, 1), (1, 2), 4), ((3, 1, 2), (1, 4, 2), 24), ((2,), (1,), 2)):
+        graph = read(Net(torch.matmul), (*left, 3, 5), (*right, 5, 4))
+        assert graph.macs == groups * 3 * 5 * 4
+    stated = graph.to_json()
+    (place,) = [i for i, node in enumerate(stated["nodes"]) if node["op"] == "matmul"]
+    stated["nodes"][place]["output_shape"] = [3, 3, 4]
+    with pytest.raises(FileFormatError, match="matmul"):
+        ComputeGraph.from_json(stated)
