@@ -219,7 +219,8 @@ def test_train_says_what_is_odd_in_a_table(tmp_path: Path) -> None:
     assert "Left out: 2 of 24 rows, which lack a metric" in done.output
     assert "Warning: 11 of 22 rows repeat a network" in done.output
     assert "Fitting 18 architectures, 4 held out" in done.output
-    constant = invoke("predictor", "train", table_of(tmp_path, [0.5] * 12), *options)
+    again = (*options, "--overwrite")
+    constant = invoke("predictor", "train", table_of(tmp_path, [0.5] * 12), *again)
     assert "Warning: all 12 values of acc are 0.5" in constant.output
 
 
