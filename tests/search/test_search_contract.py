@@ -131,7 +131,13 @@ def run(search, n, metrics=evaluate):
 
 
 class TestContract:
-    @pytest.fixture(autouse=True, params=COSTS)
+    # `test_sample_costs.py` is quick about costs of samples; all of the contract with them is long.
+    @pytest.fixture(
+        autouse=True,
+        params=[
+            pytest.param(kind, marks=() if kind == "codes" else pytest.mark.slow) for kind in COSTS
+        ],
+    )
     def costs(self, request):
         _costs.append(request.param)
         yield
