@@ -176,7 +176,8 @@ def test_a_changed_study_has_as_many_distinct_points_as_chance(
     for make in (quick_ncp, RandomSearch):
         study = study_with(SearchSampler(make, space, seed=0))
         study.optimize(run, n_trials=CHANGE + AFTER)
-        assert distinct(study) >= wanted
+        # A trial may repeat before the change is noticed.
+        assert distinct(study) >= wanted - 1
 
 
 def plain(trial: Trial) -> float:
