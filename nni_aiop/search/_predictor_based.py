@@ -30,6 +30,8 @@ _AT_ONCE = 16  # ranked candidates that are looked at together; costs evaluated 
 _APART = 0.05  # of a fine range, by which proposals of one network differ that are under way
 _APART_BY_MERIT = 0.25  # the same where they are chosen by a merit, not by its improvement
 _APART_FROM_KNOWN = 0.01  # the same from what was evaluated, where a merit does not see to it
+_PATIENCE = 3  # results without a gain after which a search stalls
+_LATE = 30  # latest results that a search which stalls keeps away from
 _REFINED = (0.1, 0.03, 0.01, 0.003)  # scales at which the best candidates are moved on
 
 
@@ -274,6 +276,7 @@ class PredictorSearch(BaseSearch):
         if self.exploration is not None or self.pareto:
             known = self.space.points([*samples, *waiting])
             points = points[~too_near(self.space, points, known, _APART_FROM_KNOWN)]
+        known = self.space.points(samples[-_LATE:] if self._stalls(metrics) else [])
         # Only a believing predictor's improvement tells near-copies apart by itself.
         gap = _APART if self.exploration is None else _APART_BY_MERIT
         taken: set[str] = set()
@@ -287,6 +290,8 @@ class PredictorSearch(BaseSearch):
                 ranked = self._ranked(points, acquisition)
             if waiting:
                 ranked = ranked[~too_near(self.space, ranked, self.space.points(waiting), gap)]
+            if len(known):
+                ranked = ranked[~too_near(self.space, ranked, known, gap)]
             found: list[Sample] = []
             for start in range(0, len(ranked), _AT_ONCE):
                 chunk = self.space.from_points(ranked[start : start + _AT_ONCE])
@@ -298,6 +303,18 @@ class PredictorSearch(BaseSearch):
             waiting += found
             acquisition.believe(self.space.encode(found))
         return out
+
+    def _stalls(self, metrics: list[dict[str, float]]) -> bool:
+        """Whether the latest results were no better: every other round then looks elsewhere.
+
+        A predictor that is too sure of a slope improves upon its end again and again, by less than
+        anybody can tell.
+        """
+        if self._round % 2 or len(metrics) <= _PATIENCE or not fine_dimensions(self.space):
+            return False
+        merits = np.array([self._merit(m) for m in metrics])
+        gained = merits[-_PATIENCE:].max() - merits[:-_PATIENCE].max()
+        return bool(gained < 0.01 * merits.std())
 
     def _acquisition(
         self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]

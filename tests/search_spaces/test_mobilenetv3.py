@@ -24,6 +24,7 @@ from nni_aiop.search_spaces.mobilenetv3 import (
     params,
 )
 from nni_aiop.search_spaces.mobilenetv3._skeleton import make_divisible, se_channels
+from nni_aiop.spaces import SampleCost
 
 SIZES = range(128, 225, 4)
 
@@ -268,7 +269,7 @@ def test_costs_have_gradients() -> None:
     # Not at a depth's own code, where a gate has a corner.
     inside = torch.tensor(space.encode(space.sample(2, np.random.default_rng(2)))) * 0.8 + 0.07
     inside.requires_grad_()
-    for cost in space.costs.values():
+    for cost in (c for c in space.costs.values() if not isinstance(c, SampleCost)):
         assert torch.autograd.gradcheck(lambda c, f=cost: f(c) / 1e6, inside)
         (slope,) = torch.autograd.grad(cost(inside).sum(), inside)
         assert (slope >= 0).all() and (slope[:, :5] > 0).all()

@@ -16,7 +16,7 @@ from nni_aiop.errors import SpaceError
 from nni_aiop.graphs import from_module
 from nni_aiop.search_spaces.transnas101 import TASKS, macro, micro
 from nni_aiop.search_spaces.transnas101._network import FactorisedReduction, Zeroise
-from nni_aiop.spaces import Sample
+from nni_aiop.spaces import Sample, SampleCost
 
 SPACES = {"micro": micro, "macro": macro}
 NETWORKS = {"micro": micro.TransNASMicroNet, "macro": macro.TransNASMacroNet}
@@ -130,7 +130,7 @@ def test_costs_are_differentiable(kind: str, task: str) -> None:
     inside = torch.rand(
         2, space.width, generator=generator, dtype=torch.float64, requires_grad=True
     )
-    for cost in space.costs.values():
+    for cost in (c for c in space.costs.values() if not isinstance(c, SampleCost)):
         assert torch.autograd.gradcheck(lambda codes, f=cost: f(codes) / 1e7, inside)
 
 
