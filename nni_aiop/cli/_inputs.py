@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import sys
@@ -22,6 +21,7 @@ from nni_aiop.search import (
     RandomWarmup,
     RegularizedEvolution,
 )
+from nni_aiop.search._options import options_of
 from nni_aiop.search_spaces import get_space
 from nni_aiop.spaces import CodeSpace
 
@@ -104,18 +104,6 @@ def complete_rows(targets: Mapping[str, NDArray[np.float64]], rows: str) -> NDAr
     return known
 
 
-def _options_of(search: type[BaseSearch]) -> set[str]:
-    """The arguments of a search and of those that it extends, but for what is given otherwise."""
-    names = {
-        name
-        for parent in search.__mro__
-        if "__init__" in vars(parent)
-        for name, argument in inspect.signature(parent).parameters.items()
-        if argument.kind is argument.KEYWORD_ONLY
-    }
-    return names - {"seed", "predictor"}
-
-
 def make_search(
     name: str,
     space: CodeSpace,
@@ -145,7 +133,7 @@ def make_search(
     options = dict(arguments)
     if name not in LEARNING and options.get("cost") is not None:
         raise BadInput(f"a cost to weigh needs one of {', '.join(LEARNING)}, but got {name!r}.")
-    known = _options_of(SEARCHES[name])
+    known = options_of(SEARCHES[name]).keys() - {"seed", "predictor"}
     for option in options:
         if option not in known:
             raise BadInput(

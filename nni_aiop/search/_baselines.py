@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from nni_aiop.search._base import BaseSearch
-from nni_aiop.search._metrics import Objective, violation
+from nni_aiop.search._metrics import violation
 from nni_aiop.spaces import CodeSpace, Sample
 
 _MUTATIONS = 50  # tries to find an unseen child before a random newcomer takes its place
@@ -29,38 +29,30 @@ class RegularizedEvolution(BaseSearch):
 
     Args:
         space: Where to search.
-        objectives: What to improve, by weighted sum.
-        limits: Hard upper limits on exact costs.
-        seed: Of every random choice.
-        repeat_networks: See `BaseSearch`.
         population: Number of the youngest results that are alive.
         tournament: How many of them compete to be the parent.
+        options: See `BaseSearch`.
     """
 
     def __init__(
         self,
         space: CodeSpace,
         *,
-        objectives: Sequence[Objective | str] = ("default",),
-        limits: Mapping[str, float] | None = None,
-        seed: int = 0,
-        repeat_networks: bool = False,
         population: int = 30,
         tournament: int = 10,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            space,
-            objectives=objectives,
-            limits=limits,
-            seed=seed,
-            repeat_networks=repeat_networks,
-        )
-        if not 1 <= tournament <= population:
-            raise ValueError(
-                f"1 <= tournament <= population must hold, but got {tournament}, {population}."
-            )
+        super().__init__(space, **options)
         self.population = population
         self.tournament = tournament
+        self._check_options()
+
+    def _check_options(self) -> None:
+        if not 1 <= self.tournament <= self.population:
+            raise ValueError(
+                "1 <= tournament <= population must hold, "
+                f"but got {self.tournament}, {self.population}."
+            )
 
     def _propose(self, n: int) -> list[Sample]:
         samples, metrics = self._results()
@@ -82,12 +74,8 @@ class RegularizedEvolution(BaseSearch):
         return {"population": self.population, "tournament": self.tournament}
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
-        population, tournament = int(state["population"]), int(state["tournament"])
-        if not 1 <= tournament <= population:
-            raise ValueError(
-                f"1 <= tournament <= population must hold, but got {tournament}, {population}"
-            )
-        self.population, self.tournament = population, tournament
+        self.population, self.tournament = int(state["population"]), int(state["tournament"])
+        self._check_options()
 
 
 class LocalSearch(BaseSearch):
@@ -102,33 +90,21 @@ class LocalSearch(BaseSearch):
 
     Args:
         space: Where to search.
-        objectives: What to improve, by weighted sum.
-        limits: Hard upper limits on exact costs.
-        seed: Of every random choice.
-        repeat_networks: See `BaseSearch`.
         initial: Number of random samples before each climb; the best of them is where it begins.
         greedy: Whether a better neighbour is the incumbent at once, before the others are asked
             for.
+        options: See `BaseSearch`.
     """
 
     def __init__(
         self,
         space: CodeSpace,
         *,
-        objectives: Sequence[Objective | str] = ("default",),
-        limits: Mapping[str, float] | None = None,
-        seed: int = 0,
-        repeat_networks: bool = False,
         initial: int = 10,
         greedy: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            space,
-            objectives=objectives,
-            limits=limits,
-            seed=seed,
-            repeat_networks=repeat_networks,
-        )
+        super().__init__(space, **options)
         self.initial = initial
         self.greedy = greedy
         self._check_options()
@@ -182,13 +158,8 @@ class LocalSearch(BaseSearch):
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
         queue = [self.space.from_json(s) for s in state["queue"]]
-        before = self.initial
         self.initial = state["initial"]
-        try:
-            self._check_options()
-        except ValueError:
-            self.initial = before  # a state that is refused changes nothing
-            raise
+        self._check_options()
         self.greedy = bool(state["greedy"])
         self._since, self._drawn = int(state["since"]), int(state["drawn"])
         centre = state["centre"]

@@ -276,7 +276,7 @@ class PredictorSearch(BaseSearch):
         if self.exploration is not None or self.pareto:
             known = self.space.points([*samples, *waiting])
             points = points[~too_near(self.space, points, known, _APART_FROM_KNOWN)]
-        known = self.space.points(samples[-_LATE:] if self._stalls(metrics) else [])
+        avoided = [*waiting, *(samples[-_LATE:] if self._stalls(metrics) else [])]
         # Only a believing predictor's improvement tells near-copies apart by itself.
         gap = _APART if self.exploration is None else _APART_BY_MERIT
         taken: set[str] = set()
@@ -288,10 +288,8 @@ class PredictorSearch(BaseSearch):
         while len(out) < self._wanted and len(points):
             if not out or not still:
                 ranked = self._ranked(points, acquisition)
-            if waiting:
-                ranked = ranked[~too_near(self.space, ranked, self.space.points(waiting), gap)]
-            if len(known):
-                ranked = ranked[~too_near(self.space, ranked, known, gap)]
+            if avoided:
+                ranked = ranked[~too_near(self.space, ranked, self.space.points(avoided), gap)]
             found: list[Sample] = []
             for start in range(0, len(ranked), _AT_ONCE):
                 chunk = self.space.from_points(ranked[start : start + _AT_ONCE])
@@ -300,7 +298,7 @@ class PredictorSearch(BaseSearch):
             if not found:
                 break
             out += found
-            waiting += found
+            avoided += found
             acquisition.believe(self.space.encode(found))
         return out
 
@@ -425,13 +423,8 @@ class PredictorSearch(BaseSearch):
                 f"the round must be from 0 to a million, a warm-up whole and lr a positive number, "
                 f"but got {place!r:.80}, {warmup.count!r:.80}, {lr!r:.80}"
             )
-        before = {name: getattr(self, name) for name in self._kept}
         self.__dict__.update({name: state["options"][name] for name in self._kept})
-        try:
-            self._check_options()
-        except Exception:
-            self.__dict__.update(before)  # a state that is refused changes nothing
-            raise
+        self._check_options()
         self._queue, self._round, self.warmup = queue, place, warmup
         self._slack = None if slack is None else float(slack)
         self._decided_at = int(decided)
