@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from nni_aiop.cli import app
 from nni_aiop.cli._experiment import Experiment
+from tests.cli.command_line import rows, work_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,11 +64,7 @@ EXPERIMENT: dict[str, Any] = {
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `quick.py`, which is the working folder."""
-    (tmp_path / "quick.py").write_text(QUICK)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "quick", raising=False)
-    return tmp_path
+    return work_in(tmp_path, monkeypatch, "quick", QUICK)
 
 
 def write(folder: Path, **fields: Any) -> Path:
@@ -90,11 +86,6 @@ def succeed(*arguments: object) -> str:
 def command(prelude: str, *arguments: object) -> list[str]:
     code = f"{prelude}\nfrom nni_aiop.cli import main\nmain()"
     return [sys.executable, "-c", code, "run", *(str(a) for a in arguments)]
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with open(out / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_both_engines_evaluate_the_same(folder: Path) -> None:

@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from nni_aiop.cli import app
+from tests.cli.command_line import invoke, work_in
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600.0  # seconds; only against tests that hang
@@ -71,15 +70,7 @@ def needs_lr(sample, lr):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `evals.py`, which is the working folder."""
-    (tmp_path / "evals.py").write_text(EVALUATORS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "evals", raising=False)
-    return tmp_path
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+    return work_in(tmp_path, monkeypatch, "evals", EVALUATORS)
 
 
 def arguments(folder: Path, front: str, evaluator: object, budget: int = 30) -> list[object]:

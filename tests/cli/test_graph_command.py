@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from nni_aiop.cli import app
 from nni_aiop.graphs import ComputeGraph
+from tests.cli.command_line import work_in
 
 OWN = """
 import torch
@@ -49,11 +49,7 @@ def nothing():
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `own_networks.py`, which is the working folder."""
-    (tmp_path / "own_networks.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "own_networks", raising=False)
-    return tmp_path
+    return work_in(tmp_path, monkeypatch, "own_networks", OWN)
 
 
 def invoke(*arguments: object) -> Result:

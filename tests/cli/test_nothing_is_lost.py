@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -14,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from nni_aiop.cli import app
 from nni_aiop.graphs import ComputeGraph, Node
 from nni_aiop.predictors.graph import GraphPredictor
 from nni_aiop.search_spaces import get_space
+from tests.cli.command_line import invoke, refuse, rows, work_in
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600.0  # seconds; only against tests that hang
@@ -50,37 +48,16 @@ def wrong(sample):
 """
 
 
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
 def succeed(*arguments: object) -> str:
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
-def refuse(*arguments: object) -> str:
-    """The one sentence with which the command refuses."""
-    result = invoke(*arguments)
-    assert result.exit_code == 2, result.output
-    (line,) = result.stderr.splitlines()
-    return line
-
-
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `own.py`, which is the working folder."""
-    (tmp_path / "own.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "own", raising=False)
-    return tmp_path
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with open(out / "history.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return work_in(tmp_path, monkeypatch, "own", OWN)
 
 
 def calls(folder: Path) -> list[str]:

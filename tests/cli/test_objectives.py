@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nni_aiop.cli import app
+from tests.cli.command_line import work_in
 
 EVALUATORS = """
 import numpy as np
@@ -40,11 +41,7 @@ FRONTS = ["search", "nni", "optuna"]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `two.py`, which is the working folder."""
-    (tmp_path / "two.py").write_text(EVALUATORS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "two", raising=False)
-    return tmp_path
+    return work_in(tmp_path, monkeypatch, "two", EVALUATORS)
 
 
 def found(front: str, evaluator: str, metrics: list[str], search: str = "random") -> Result:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from nni_aiop.cli import app
+from tests.cli.command_line import invoke, work_in
 
 OWN = """
 from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
@@ -26,18 +24,11 @@ def space():
 @pytest.fixture
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, ...]]:
     """The 20 rows of `t.csv`, of a space of 192 architectures; the working folder holds it."""
-    (tmp_path / "own.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "own", raising=False)
+    work_in(tmp_path, monkeypatch, "own", OWN)
     found = {(str(1 + i % 8), str(8 + 8 * (i // 3 % 8)), "abc"[i % 3]) for i in range(20)}
     lines = [",".join([*row, str(sum(map(len, row)) + int(row[0]))]) for row in sorted(found)]
     (tmp_path / "t.csv").write_text("\n".join(["depth,width,op,acc", *lines, ""]))
     return found
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def history(out: str = "out/search") -> list[dict[str, str]]:

@@ -9,17 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from benchmarks._timm import create
-from nni_aiop.cli import app
 from nni_aiop.graphs import ComputeGraph, Node, from_module
 from nni_aiop.predictors.graph import GraphPredictor, load_task
 from nni_aiop.search_spaces import get_space
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+from tests.cli.command_line import invoke
 
 
 @pytest.fixture(scope="module")
