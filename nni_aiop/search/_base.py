@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nni_aiop.errors import FileFormatError, InfeasibleError, SpaceError
 from nni_aiop.files import brief
-from nni_aiop.search._metrics import Objective, as_number, read_result, violation
+from nni_aiop.search._metrics import CONSTRAINT, Objective, as_number, read_result, violation
 from nni_aiop.spaces import (
     LISTED,
     CodeSpace,
@@ -165,13 +165,13 @@ class BaseSearch(ABC):
         Args:
             sample: Of the space; it may lack inactive labels.
             metrics: Numbers by name, or a number where there is one objective. None, or NaN in an
-                objective, says that the evaluation failed. Further finite numbers are kept; one
-                whose name begins with `constraint:` is violated where it is above 0.
+                objective or a constraint, says that the evaluation failed. Further finite numbers
+                are kept; one whose name begins with `constraint:` is violated where it is above 0.
 
         Raises:
             SpaceError: The sample is not one of the space.
-            ValueError: An objective, or a cost that the search learns, is not among the metrics or
-                is no finite number.
+            ValueError: An objective, or a cost that the search learns, is not among the metrics, or
+                one of these or a constraint is no finite number.
         """
         problem = self.space.violation(sample)
         if problem is not None:
@@ -213,11 +213,12 @@ class BaseSearch(ABC):
         kept, failed = {}, False
         for name, value in metrics.items():
             number = as_number(value)
+            decides = name in needed or str(name).startswith(CONSTRAINT)
             if number is not None and math.isfinite(number):
                 kept[str(name)] = number
-            elif name in needed and number is not None and math.isnan(number):
+            elif decides and number is not None and math.isnan(number):
                 failed = True
-            elif name in needed:
+            elif decides:
                 raise ValueError(
                     f"{name} of a result must be a finite number, or NaN where the evaluation "
                     f"failed, but got {value!r:.80}; the result has {', '.join(map(str, metrics))}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,10 @@ class NCPSearch(PredictorSearch):
         if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in (self.starts, self.steps)):
             raise ValueError(
                 f"starts and steps must be at least 1, but got {self.starts!r}, {self.steps!r}."
+            )
+        if not (isinstance(self.lr, (int, float, np.number)) and 0 < self.lr < math.inf):
+            raise ValueError(
+                f"the search must have as its lr a positive number, but got {self.lr!r:.80}."
             )
 
     _kept = (*PredictorSearch._kept, "starts", "steps", "lr")

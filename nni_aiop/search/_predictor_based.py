@@ -416,12 +416,10 @@ class PredictorSearch(BaseSearch):
             raise ValueError(f"stretched must be a slack and a number, but got {slack!r:.80}")
         if len({self.space.key(s) for s in queue}) < len(queue):
             raise ValueError("what is queued must stand there once")
-        lr = state["options"].get("lr", 1.0)
-        good = 0 <= place <= 10**6 and type(warmup.count) in (int, type(None)) and 0 < lr < math.inf
-        if not good:
+        if not (0 <= place <= 10**6 and type(warmup.count) in (int, type(None))):
             raise ValueError(
-                f"the round must be from 0 to a million, a warm-up whole and lr a positive number, "
-                f"but got {place!r:.80}, {warmup.count!r:.80}, {lr!r:.80}"
+                "the round must be from 0 to a million and a warm-up whole, "
+                f"but got {place!r:.80}, {warmup.count!r:.80}"
             )
         self.__dict__.update({name: state["options"][name] for name in self._kept})
         self._check_options()

@@ -107,6 +107,10 @@ class CodeSpace(CostedSpace):
         key: Callable[[Sample], object] | Literal["graph"] | None = None,
     ) -> None:
         super().__init__(dimensions, name=name)
+        if not (key is None or key == "graph" or callable(key)):
+            raise SpaceError(
+                f"key must be a function of a sample, or 'graph', but got {key!r:.80}."
+            )
         if key == "graph" and graph is None:
             raise SpaceError("a space whose key is its graph must be given graph, but got none.")
         self.network = key

@@ -275,6 +275,16 @@ class TestContract:
         search.tell(sample, {**evaluate(sample), "size": np.float32(0.5), "note": "good"})
         assert search.history == [(sample, {**evaluate(sample), "size": 0.5})]
 
+    def test_a_constraint_that_is_no_number_is_not_taken_for_a_feasible_one(self, make):
+        search = make(space(), seed=0)
+        a, b = search.ask(2)
+        for value in ("0.2", math.inf, None):
+            with pytest.raises(ValueError, match="constraint:size of a result must be a finite"):
+                search.tell(a, {**evaluate(a), "constraint:size": value})
+        search.tell(a, {**evaluate(a), "constraint:size": math.nan})
+        search.tell(b, {**evaluate(b), "constraint:size": 1.0})
+        assert search.history == [(a, None), (b, {**evaluate(b), "constraint:size": 1.0})]
+
     def test_a_number_alone_is_the_one_objective(self, make):
         search = make(space(), seed=0)
         (sample,) = search.ask(1)
@@ -411,3 +421,9 @@ def test_warmup_is_a_share_of_the_budget_or_a_number():
         RandomWarmup(1.5)
     with pytest.raises(ValueError, match="count"):
         RandomWarmup(count=0)
+
+
+@pytest.mark.parametrize("lr", [0, -1.0, math.nan, math.inf, "fast"])
+def test_a_learning_rate_is_positive(lr):
+    with pytest.raises(ValueError, match="a positive number, but got"):
+        NCPSearch(space(), lr=lr)

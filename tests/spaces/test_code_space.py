@@ -266,5 +266,8 @@ def test_the_key_of_a_network_may_be_given_or_its_graph():
         assert [space.network_key(s) for s in space.from_points(points)] == space.network_keys(
             points
         )
+    for key in (3, "grpah"):
+        with pytest.raises(SpaceError, match="key must be a function of a sample, or 'graph'"):
+            CodeSpace(dimensions, key=key)
     with pytest.raises(SpaceError, match="must be given graph"):
         CodeSpace(dimensions, key="graph")
