@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from nni_aiop.graphs._diff import GraphDiff
     from nni_aiop.graphs._exchange import GraphParts
+    from nni_aiop.graphs.edits import Site
 
 __all__ = ["ComputeGraph"]
 
@@ -318,6 +319,46 @@ class ComputeGraph:
         from nni_aiop.graphs._diff import diff
 
         return diff(self, other)
+
+    # --- edits ---------------------------------------------------------------------------------
+
+    def sites(self, *, keep: Sequence[str] = (), round_to: int | None = None) -> tuple[Site, ...]:
+        """What can be edited, and what cannot with the reason.
+
+        Args:
+            keep: Names of layers to leave as they are, with wildcards: "head", "layer1.*".
+            round_to: Widths are multiples of so many channels; 8 or 4 by default, see `find_sites`.
+
+        Raises:
+            GraphError: A pattern fits no layer, or `round_to` is not positive.
+        """
+        from nni_aiop.graphs.edits import find_sites
+
+        return find_sites(self, keep=keep, round_to=round_to)
+
+    def edit(self, edits: Mapping[str, Any]) -> ComputeGraph:
+        """The graph with fewer channels, branches, gates or smaller kernels.
+
+        Args:
+            edits: By label of a site (`sites`) what it is to be: how many units it keeps, or one of
+                its options. What is inside a branch that goes is not looked at.
+
+        Raises:
+            GraphError: There is no such site, it cannot be edited, or not in that way.
+
+        Example:
+            >>> x = Node.make("input", [], (1, 8))
+            >>> a = Node.make("linear", [(1, 8)], (1, 64), weight_shape=(64, 8), parameters=512)
+            >>> b = Node.make("linear", [(1, 64)], (1, 2), weight_shape=(2, 64), parameters=128)
+            >>> y = Node.make("output", [(1, 2)], (1, 2))
+            >>> graph = ComputeGraph([x, a, b, y], [(), (0,), (1,), (2,)], names=["", "a", "b", ""])
+            >>> graph.edit({"width:a": 32}).parameters
+            320
+        """
+        from nni_aiop.graphs.edits import as_edit, find_sites, plan_of
+
+        plan = plan_of(self)
+        return ComputeGraph._of(plan.edited(*as_edit(find_sites(self), plan, edits)))
 
     @staticmethod
     def _of(parts: GraphParts) -> ComputeGraph:
