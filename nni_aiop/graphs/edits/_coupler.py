@@ -53,6 +53,8 @@ class Coupler:
         self._frozen: list[tuple[Labels, str]] = []
         self._choices: list[tuple[list[Pairs], int, int]] = []
         self._grids: dict[int, Labels] = {}
+        self.aside: list[Labels] = []
+        """Labels that stand for whole groups: no channels of their own."""
 
     # --- what rules say ------------------------------------------------------------------------
 
@@ -192,7 +194,7 @@ class Coupler:
                 continue
             best = min((_merge(of, x, y) for x, y in options), key=lambda merged: merged[1])
             of = _merged(of, *best)
-        reasons: dict[int, str] = {0: "it is no channel"}
+        reasons: dict[int, str] = {0: "heads stay as many as there are"}
         for labels, why in zeros:
             for cls in np.unique(of[labels]).tolist():
                 reasons.setdefault(cls, why)

@@ -125,7 +125,12 @@ def couple(graph: GraphLike) -> Coupling:
     groups: list[Group] = []
     frozen: list[Group] = []
     of_width = np.full(coupler.count, -1)
+    aside = np.zeros(coupler.count, np.bool_)
+    for given in coupler.aside:
+        aside[given] = True
     for labels, units, reason in _exchangeable(widths, signature):
+        if aside[labels].all():
+            continue
         group = _group(graph, "width", labels, units, starts, channels, reason, traced)
         if reason is not None or group.size < 2:
             frozen.append(group)
@@ -137,6 +142,8 @@ def couple(graph: GraphLike) -> Coupling:
         signature, channels = _signatures(traced, heads, coupler)
         other = _not_of(heads, widths)
         for labels, units, reason in _exchangeable(heads, signature):
+            real = ~aside[labels]
+            labels, units = labels[real], units[real]
             if reason is not None or not other[labels].all() or len(np.unique(units)) < 2:
                 continue
             of_head[labels] = len(groups)

@@ -18,7 +18,7 @@ from nni_aiop.graphs._vocabulary import ACTIVATIONS, COMMUTATIVE, OPERATIONS
 from nni_aiop.graphs.edits._coupler import Coupler
 from nni_aiop.graphs.edits._marks import Labels, Marks
 
-__all__ = ["Traced", "trace"]
+__all__ = ["Traced", "group_options", "product", "trace"]
 
 
 @dataclass(slots=True)
@@ -144,11 +144,11 @@ def _grouped(
     if each == 1:
         return np.repeat(read, n_out // groups), grid
     out = c.fresh(n_out)
-    c.choose(_group_options(grid, out.reshape(groups, -1)))
+    c.choose(group_options(grid, out.reshape(groups, -1)))
     return out, grid
 
 
-def _group_options(*grids: Labels) -> list[tuple[Labels, Labels]]:
+def group_options(*grids: Labels) -> list[tuple[Labels, Labels]]:
     """Ties by which whole groups of several grids go, or else the same channel of every group."""
     first = grids[0][:, :1]
     wide = [np.broadcast_to(first, grid.shape).ravel() for grid in grids]
@@ -213,7 +213,7 @@ def _group_norm(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
     if read is not None and groups > 1:
         grid = read.reshape(groups, -1)
         if grid.shape[1] > 1:
-            c.choose(_group_options(grid))
+            c.choose(group_options(grid))
         made.groups = Marks(grid.shape, [grid])
     return made
 
@@ -462,43 +462,62 @@ def _matmul(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
     shape = node.output_shape
     if a.shape[0] != shape[0] or b.shape[0] != shape[0]:
         return _unknown(c, node, ins)  # groups that are broadcast
-    return Traced(_product(c, shape, a, b))
+    return Traced(product(c, shape, a, b))
 
 
-def _product(c: Coupler, shape: Shape, a: Marks, b: Marks) -> Marks:
-    """(g, m, k), (g, k, n) -> (g, m, n): inner channels go together, as do groups."""
-    _heads(c, (a, 2), (b, 1))
-    _heads(c, (a, 1))
-    _heads(c, (b, 2))
-    inner = Marks(a.shape[::2], [x.reshape(x.shape[::2]) for x in _only(c, a, 2, 1)])
-    other = Marks(b.shape[:2], [x.reshape(x.shape[:2]) for x in _only(c, b, 1, 2)])
-    if inner.varying(1) or other.varying(1):
-        c.merged(inner.shape, (inner, other))
-    left = [x for x in a.layers if x.shape[2] == 1]
-    right = [x for x in b.layers if x.shape[1] == 1]
-    groups = c.merged(shape, [Marks(shape, [x for x in left if x.shape[1] == 1]),
-                              Marks(shape, [x for x in right if x.shape[2] == 1])])  # fmt: skip
-    rows = [x for x in left if x.shape[1] > 1]
-    columns = [x for x in right if x.shape[2] > 1]
-    return Marks(shape, [*rows, *columns, *groups.layers])
+def product(c: Coupler, shape: Shape, a: Marks, b: Marks) -> Marks:
+    """The labels of (g, m, k), (g, k, n) -> (g, m, n): inner channels go together, as do groups.
+
+    Of a grid of groups and channels either the same channel of every group goes, or, where heads
+    are to go, whole groups, and then of every tensor of the product.
+    """
+    inner = c.merged(
+        a.shape[::2],
+        [
+            Marks(a.shape[::2], [x.reshape(x.shape[::2]) for x in _only(c, a, 2, 1)]),
+            Marks(b.shape[:2], [x.reshape(x.shape[:2]) for x in _only(c, b, 1, 2)]),
+        ],
+    )
+    rows, columns = _only(c, a, 1, 2), _only(c, b, 2, 1)
+    grids = [x for x in inner.layers if x.shape[0] > 1 and x.shape[1] > 1]
+    grids += [x.reshape(shape[0], -1) for x in (*rows, *columns) if x.shape[0] > 1]
+    pure = [x for part in (a, b) for x in part.constant([1, 2])]
+    layers = [*rows, *columns]
+    if grids or pure:
+        groups = _groups(c, shape[0], grids, pure, whole=all(
+            n.shape[0] == 1 or n.varying(0) for n in (a, b)
+        ))  # fmt: skip
+        if not any(x.shape[0] > 1 for x in layers):
+            layers.append(groups.reshape(-1, 1, 1))
+    return Marks(shape, layers)
+
+
+def _groups(
+    c: Coupler, n: int, grids: Sequence[Labels], pure: Sequence[Labels], *, whole: bool
+) -> Labels:
+    """(n,) labels of the groups of a product: of one that goes everything goes."""
+    groups = c.fresh(n)
+    c.aside.append(groups)
+    for layer in pure:
+        c.tie(groups, layer.ravel())
+    stays = (groups, np.zeros(n, np.int64))
+    if not grids:
+        if not whole:
+            c.tie(*stays)
+        return groups
+    together = group_options(groups.reshape(-1, 1), *grids)[0]
+    each = group_options(*grids)[1]
+    widths = tuple(np.concatenate(pair) for pair in zip(each, stays, strict=True))
+    heads = together if whole else tuple(
+        np.concatenate(pair) for pair in zip(together, stays, strict=True)
+    )  # fmt: skip
+    c.choose([(heads[0], heads[1]), (widths[0], widths[1])], widths=1, heads=0)
+    return groups
 
 
 def _only(c: Coupler, marks: Marks, axis: int, other: int) -> list[Labels]:
     """The layers that change along an axis, tied along another one."""
     return [c.flat(layer, [other]) for layer in marks.varying(axis)]
-
-
-def _heads(c: Coupler, *parts: tuple[Marks, int]) -> None:
-    """Of (groups, channels) either whole groups go, or the same channel of every group."""
-    grids = []
-    for marks, axis in parts:
-        for layer in marks.varying(axis):
-            if layer.shape[0] > 1:
-                other = 3 - axis
-                flat = c.flat(layer, [other])
-                grids.append(flat.reshape(flat.shape[0], flat.shape[axis]))
-    if grids:
-        c.choose(_group_options(*grids), widths=1, heads=0)
 
 
 def _product_with_constant(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
@@ -520,24 +539,7 @@ def _attention(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
     g, n, _ = q.shape
     scores = (g, n, k.shape[1])
     turned = k.permuted((0, 2, 1))
-    made = _product(c, shape, _product(c, scores, q, turned), v)
-    _one_grid(c, (q, k, v))
-    return Traced(made)
-
-
-def _one_grid(c: Coupler, parts: Sequence[Marks]) -> None:
-    """Where heads go as a whole, they go from queries, keys and values together."""
-    grids = []
-    for marks in parts:
-        here = [layer for layer in marks.varying(2) if layer.shape[0] > 1]
-        if not here and marks.shape[0] > 1:
-            grids.append(np.zeros((marks.shape[0], 1), np.int64))
-        for layer in here:
-            flat = c.flat(layer, [1])
-            grids.append(flat.reshape(flat.shape[0], flat.shape[2]))
-    if any(grid.any() for grid in grids):
-        none = (np.empty(0, np.int64), np.empty(0, np.int64))
-        c.choose([_group_options(*grids)[0], none], widths=1, heads=0)
+    return Traced(product(c, shape, product(c, scores, q, turned), v))
 
 
 # --- ends ----------------------------------------------------------------------------------------

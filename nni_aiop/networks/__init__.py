@@ -1,0 +1,7 @@
+"""Real networks with their weights, edited as their compute graphs are."""
+
+from __future__ import annotations
+
+from nni_aiop.networks._network import Network
+
+__all__ = ["Network"]

@@ -1,0 +1,468 @@
+"""Network: a real network with its weights that can be edited as its compute graph can.
+
+A network is captured once by torch.export: a program of ATen operations that trains, keeps its
+parameters' names, takes any batch size, and can be edited by what its compute graph says.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from nni_aiop.errors import GraphError
+from nni_aiop.graphs import ComputeGraph
+from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of, rank_of
+from nni_aiop.networks import _program
+from nni_aiop.networks._forms import centre, low_rank, separable
+from nni_aiop.networks._labels import Pass, packet_name
+from nni_aiop.networks._match import Units, match
+from nni_aiop.networks._surgery import (
+    Cut,
+    ancestors,
+    arguments_of,
+    bypass,
+    parameter_of,
+    set_arguments,
+    set_parameter,
+)
+
+__all__ = ["Network"]
+
+Example = Any
+"""A tensor, a shape such as (1, 3, 224, 224), or several in a tuple."""
+
+Scores = Mapping[str, NDArray[np.float64]]
+"""By label of a site how much each of its units matters; those that matter most are kept."""
+
+
+class Network(nn.Module):
+    """A real network as a program that can be edited, trained, saved and exported.
+
+    Its `state_dict` has the keys of the model that it was captured from, as far as its layers are
+    still there. Dropout and batch normalisation follow `train()` and `eval()`; what a model does
+    otherwise in training alone (stochastic depth) is not captured.
+
+    Attributes:
+        graph: Its compute graph, for the batch size of the example; named after modules.
+        example: Inputs that it takes.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 3))
+        >>> network = Network.capture(model, (1, 3, 9, 9))
+        >>> small = network.edit({"width:0": 16})
+        >>> small(torch.rand(5, 3, 9, 9)).shape, small.graph.macs / network.graph.macs
+        (torch.Size([5, 8, 5, 5]), 0.5)
+    """
+
+    def __init__(self, module: fx.GraphModule, example: Sequence[Tensor]) -> None:
+        super().__init__()
+        # The same tables: what one of the two sees, so does the other.
+        self._parameters = module._parameters
+        self._buffers = module._buffers
+        self._modules = module._modules
+        object.__setattr__(self, "program", module)
+        self.example = tuple(example)
+        self.training = False
+
+    program: fx.GraphModule
+
+    @classmethod
+    def capture(cls, model: nn.Module, example: Example) -> Network:
+        """A copy of a model as a network.
+
+        Args:
+            model: Any module that torch.export takes.
+            example: Its inputs: a tensor or a shape, or several in a tuple. The first axis of each
+                is the batch.
+
+        Raises:
+            GraphError: The model cannot be exported, or takes one batch size only.
+        """
+        inputs = _inputs(example)
+        twin = copy.deepcopy(model).eval()
+        return cls(_program.exported(twin, inputs), inputs)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the model returns."""
+        if self.training:
+            for name, buffer in self.named_buffers():
+                if name.endswith("num_batches_tracked"):
+                    buffer.add_(1)
+        return self.program(*inputs)
+
+    def train(self, mode: bool = True) -> Network:
+        """Lets dropout and batch normalisation do what they do in training, or not."""
+        changed = False
+        for node in self.program.graph.nodes:
+            flag = _TRAINING.get(packet_name(node)) if node.op == "call_function" else None
+            if flag is not None and bool(arguments_of(node)[flag]) != mode:
+                set_arguments(node, **{flag: mode})
+                changed = True
+        if changed:
+            self.program.recompile()
+        self.training = mode
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        made = Network(copy.deepcopy(self.program, memo), self.example)
+        made.training = self.training
+        return made
+
+    def extra_repr(self) -> str:
+        return f"{len(self.graph)} operations, {self.graph.parameters} parameters"
+
+    # --- what can be edited ----------------------------------------------------------------------
+
+    @cached_property
+    def _recorded(self) -> tuple[ComputeGraph, tuple[str, ...], dict[str, Any]]:
+        return _program.record(self.program, self.example)
+
+    @property
+    def graph(self) -> ComputeGraph:
+        """The compute graph."""
+        return self._recorded[0]
+
+    @cached_property
+    def _labels(self) -> Pass:
+        return Pass(self.program.graph, self._recorded[2])
+
+    @cached_property
+    def _units(self) -> list[Units]:
+        plan = plan_of(self.graph)
+        return match(self.graph, plan.coupling, self._recorded[1], self._labels)
+
+    def sites(self, *, keep: Sequence[str] = (), round_to: int | None = None) -> tuple[Site, ...]:
+        """What can be edited in the network; see `ComputeGraph.sites`.
+
+        A site of the graph that the network's program does not let go carries the reason.
+        """
+        found = []
+        for site in find_sites(self.graph, keep=keep, round_to=round_to):
+            reason = site.reason or self._refusal(site)
+            found.append(Site(**{**site.__dict__, "reason": reason}) if reason else site)
+        return tuple(sorted(found, key=lambda site: site.reason is not None))
+
+    def _refusal(self, site: Site) -> str | None:
+        """Why a site of the graph cannot be edited in the program."""
+        if site.counts:
+            return self._units[site.index].reason
+        structure = plan_of(self.graph).structures[site.index]
+        if self._node(structure.place) is None:
+            return "its operation was not found in the program"
+        if site.kind == "gate" and self._readers_of_gate(structure) is None:
+            return "what reads its product is no layer into whose weight its mean could go"
+        if site.kind in ("kernel", "form") and self._weight(structure) is None:
+            return "its weight is computed, or shared"
+        return None
+
+    def _node(self, place: int) -> fx.Node | None:
+        name = self._recorded[1][place]
+        return next((n for n in self.program.graph.nodes if n.name == name), None)
+
+    def _weight(self, structure: Structure) -> fx.Node | None:
+        node = self._node(structure.place)
+        if node is None or packet_name(node) not in ("conv1d", "conv2d", "conv3d", "linear"):
+            return None
+        weight = node.args[1]
+        own = isinstance(weight, fx.Node) and weight.op == "get_attr" and len(weight.users) == 1
+        return weight if own and isinstance(weight, fx.Node) else None
+
+    def _readers_of_gate(self, structure: Structure) -> list[fx.Node] | None:
+        """The layers that read a gated tensor, None where another operation does."""
+        node = self._node(structure.place)
+        found: list[fx.Node] = []
+        waiting = list(node.users) if node is not None else []
+        while waiting:
+            user = waiting.pop()
+            name = packet_name(user) if user.op == "call_function" else ""
+            if name in ("dropout", "contiguous", "alias", "clone"):
+                waiting += user.users
+            elif name in ("conv1d", "conv2d", "conv3d", "linear") and (
+                isinstance(user.args[1], fx.Node)
+                and user.args[1].op == "get_attr"
+                and len(user.args[1].users) == 1
+                and (name == "linear" or arguments_of(user)["groups"] in (1, _channels(self, user)))
+            ):
+                found.append(user)
+            else:
+                return None
+        return found or None
+
+    # --- edits -----------------------------------------------------------------------------------
+
+    def edit(self, edits: Mapping[str, Any], *, scores: Scores | None = None) -> Network:
+        """A smaller copy of the network; its compute graph is `graph.edit(edits)`.
+
+        Args:
+            edits: By label of a site (`sites`) what it is to be: how many units it keeps, or one of
+                its options. What lies inside a branch that goes is not looked at.
+            scores: By label of a width or of heads how much each unit matters, (units,); those
+                that matter most are kept. By default the squared sum of all weights that go with a
+                unit (Li et al. 2017, arXiv 1608.08710; Fang et al. 2023, arXiv 2301.12900, for
+                groups).
+
+        Raises:
+            GraphError: There is no such site, it cannot be edited, or not in that way.
+        """
+        plan = plan_of(self.graph)
+        sites = self.sites()
+        kept, options = as_edit(sites, plan, edits)
+        module = copy.deepcopy(self.program)
+        nodes = {node.name: node for node in module.graph.nodes}
+        operations = self._recorded[1]
+        forms: list[tuple[Structure, object]] = []
+        for at, option in options.items():
+            structure = plan.structures[at]
+            if structure.kind in ("branch", "gate"):
+                if structure.kind == "gate":
+                    self._fold_gate(module, nodes, structure)
+                self._remove(module, nodes, structure)
+            else:
+                forms.append((structure, option))
+        removed = self._removed(sites, kept, scores or {})
+        Cut(self._labels, removed).apply(module)
+        for structure, option in forms:
+            name = operations[structure.place]
+            _reform(module, nodes[name], self.graph.nodes[structure.place].weight_shape, option)
+        module.graph.eliminate_dead_code()
+        _drop_unused(module)
+        module.recompile()
+        return Network(module, self.example)
+
+    def _removed(
+        self, sites: Sequence[Site], kept: Sequence[int], scores: Scores
+    ) -> NDArray[np.bool_]:
+        """(labels,) whether a label of the program goes."""
+        removed = np.zeros(self._labels.coupler.count, np.bool_)
+        for site in sites:
+            if not site.counts or kept[site.index] >= site.value:
+                continue
+            units = self._units[site.index].labels
+            score = scores.get(site.label)
+            if score is None:
+                score = np.array([self._norms[unit].sum() for unit in units])
+            if len(score) != len(units):
+                raise GraphError(
+                    f"{site.label!r} must have a score for each of its {len(units)} units, but got "
+                    f"{len(score)}."
+                )
+            order = np.argsort(-np.asarray(score, np.float64), kind="stable")
+            for unit in order[kept[site.index] :].tolist():
+                removed[units[unit]] = True
+        return removed
+
+    @cached_property
+    def _norms(self) -> NDArray[np.float64]:
+        """(labels,) the sum of squares of all weights that go with a label."""
+        return self.label_sums(lambda path, weight: weight.detach().double().square())
+
+    def label_sums(self, of: Any) -> NDArray[np.float64]:
+        """(labels,) the sum over all weights that go with a label of a function of each."""
+        found = np.zeros(self._labels.coupler.count)
+        for node in self.program.graph.nodes:
+            if node.op != "get_attr":
+                continue
+            value = parameter_of(self.program, str(node.target))
+            if not isinstance(value, nn.Parameter):
+                continue
+            numbers = of(str(node.target), value)
+            for layer in self._labels.marks[node.name].layers:
+                axis = next(a for a, n in enumerate(layer.shape) if n > 1)
+                others = [a for a in range(value.dim()) if a != axis]
+                line = numbers.sum(others) if others else numbers
+                np.add.at(found, layer.ravel(), line.cpu().numpy())
+        return found
+
+    def _remove(
+        self, module: fx.GraphModule, nodes: Mapping[str, fx.Node], structure: Structure
+    ) -> None:
+        operations = self._recorded[1]
+        inside = [operations[n] for n in sorted(structure.nodes)]
+        terms = structure.nodes & set(self.graph.inputs[structure.place])
+        term = operations[next(iter(terms))]
+        bypass(module.graph, nodes[operations[structure.place]], term, inside)
+
+    def _fold_gate(
+        self, module: fx.GraphModule, nodes: Mapping[str, fx.Node], structure: Structure
+    ) -> None:
+        """Puts the mean of a gate over the example into the weights of the layers behind it."""
+        readers = self._readers_of_gate(structure)
+        product = self._node(structure.place)
+        assert readers is not None
+        assert product is not None
+        operations = self._recorded[1]
+        terms = structure.nodes & set(self.graph.inputs[structure.place])
+        term = operations[next(iter(terms))]
+        gate = next(
+            a
+            for a in product.args[:2]
+            if isinstance(a, fx.Node) and term in {n.name for n in ancestors(a)}
+        )
+        value = self._values(gate)
+        for reader in readers:
+            axis = 1 if packet_name(reader) != "linear" else value.dim() - 1
+            mean = value.mean([a for a in range(value.dim()) if a != axis])
+            weight = reader.args[1]
+            assert isinstance(weight, fx.Node)
+            old = parameter_of(module, str(weight.target))
+            depthwise = packet_name(reader) != "linear" and arguments_of(reader)["groups"] > 1
+            sizes = [1] * old.dim()
+            sizes[0 if depthwise else 1] = -1
+            times = mean.to(old.dtype).reshape(sizes) if mean.numel() > 1 else mean.to(old.dtype)
+            scaled = nn.Parameter(old.detach() * times, old.requires_grad)
+            set_parameter(module, str(weight.target), scaled)
+
+    def _values(self, node: fx.Node) -> Tensor:
+        """What an operation returns on the example, in evaluation mode."""
+        found: dict[str, Tensor] = {}
+
+        class Watched(fx.Interpreter):
+            def run_node(self, n: fx.Node) -> Any:
+                result = super().run_node(n)
+                if n.name == node.name:
+                    found["value"] = result
+                return result
+
+        training = self.training
+        self.train(False)
+        with torch.no_grad():
+            Watched(self.program).run(*self.example)
+        self.train(training)
+        return found["value"]
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def save(self, path: Path | str) -> Path:
+        """The path, which now holds the network: tensors, and its program as JSON; no pickle."""
+        from nni_aiop.networks._files import save
+
+        return save(self, path)
+
+    @staticmethod
+    def load(path: Path | str) -> Network:
+        """The network of a file that `save` wrote.
+
+        Raises:
+            FileFormatError: The file is damaged, of another version, or holds an operation that is
+                not one of PyTorch's.
+            OSError: There is no such file.
+        """
+        from nni_aiop.networks._files import load
+
+        return load(path)
+
+    def to_onnx(self, path: Path | str) -> Path:
+        """The path, which now holds the network as an ONNX file for any batch size."""
+        from nni_aiop.networks._files import to_onnx
+
+        return to_onnx(self, path)
+
+    def to_pt2(self, path: Path | str) -> Path:
+        """The path, which now holds the network as `torch.export.load` reads it."""
+        from nni_aiop.networks._files import to_pt2
+
+        return to_pt2(self, path)
+
+
+_TRAINING = {
+    "batch_norm": "training",
+    "dropout": "train",
+    "feature_dropout": "train",
+    "alpha_dropout": "train",
+}
+"""Operations that do otherwise in training, and the argument that says so."""
+
+
+def _inputs(example: Example) -> tuple[Tensor, ...]:
+    if isinstance(example, Tensor):
+        return (example,)
+    if isinstance(example, (tuple, list)) and example:
+        if all(type(n) is int and n > 0 for n in example):
+            return (torch.rand(tuple(example)),)
+        if all(isinstance(x, (Tensor, tuple, list)) for x in example):
+            return tuple(x for one in example for x in _inputs(one))
+    raise GraphError(
+        f"an example must be a tensor or a shape, or several, but got {example!r:.80}."
+    )
+
+
+def _channels(network: Network, node: fx.Node) -> int:
+    return int(network._labels.of(node.args[0]).shape[1])
+
+
+def _drop_unused(module: fx.GraphModule) -> None:
+    """Forgets parameters and buffers that no operation reads, but for counters of batches."""
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    layers = {path.rpartition(".")[0] for path in read}
+    for table in ("_parameters", "_buffers"):
+        for prefix, part in module.named_modules():
+            for name in list(getattr(part, table)):
+                path = f"{prefix}.{name}".lstrip(".")
+                counts = name == "num_batches_tracked" and prefix in layers
+                if path not in read and not counts:
+                    del getattr(part, table)[name]
+
+
+def _reform(
+    module: fx.GraphModule, node: fx.Node, shape: Sequence[int] | None, option: object
+) -> None:
+    """Gives a layer another form, its weights made from those it has."""
+    assert shape is not None
+    given = arguments_of(node)
+    holder = node.args[1]
+    assert isinstance(holder, fx.Node)
+    path = str(holder.target)
+    old = parameter_of(module, path)
+    weight = old.detach()
+    if option == "1x1" or isinstance(option, int):
+        size = 1 if option == "1x1" else int(str(option))
+        _set(module, path, centre(weight, size), old)
+        if not isinstance(given["padding"], str):
+            n = weight.dim() - 2
+            padding, dilation = (_each(given[name], n) for name in ("padding", "dilation"))
+            cut = zip(padding, dilation, weight.shape[2:], strict=True)
+            set_arguments(node, padding=[p - d * (k - size) // 2 for p, d, k in cut])
+        return
+    if option == "separable":
+        first, last = separable(weight)
+    else:
+        first, last = low_rank(weight, rank_of(shape, str(option)))
+    graph = module.graph
+    parts = []
+    with graph.inserting_before(node):
+        for suffix, value in (("first", first), ("last", last)):
+            own = f"{path}_{suffix}"
+            _set(module, own, value, old)
+            parts.append(graph.get_attr(own))
+            parts[-1].meta.update(holder.meta)
+        before = dict(given, weight=parts[0], bias=None)
+        if option == "separable":
+            before["groups"] = first.shape[0]
+        names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+        middle = graph.call_function(node.target, tuple(before[name] for name in names))  # type: ignore[arg-type]
+        middle.meta.update({k: v for k, v in node.meta.items() if k != "val"})
+    if packet_name(node) == "linear":
+        set_arguments(node, input=middle, weight=parts[1])
+        return
+    n = weight.dim() - 2
+    plain = getattr(torch.ops.aten, packet_name(node)).default
+    node.target = plain
+    node.args = (middle, parts[1], given["bias"], [1] * n, [0] * n, [1] * n, 1)
+    node.kwargs = {}
+
+
+def _each(value: Any, n: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * n if len(values) == 1 else values
+
+
+def _set(module: fx.GraphModule, path: str, value: Tensor, like: Tensor) -> None:
+    set_parameter(module, path, nn.Parameter(value, like.requires_grad))

@@ -1,0 +1,211 @@
+"""An exported network as a program of ATen operations: cleaned, run step by step, and recorded."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from nni_aiop.errors import GraphError
+from nni_aiop.graphs import ComputeGraph, from_module
+from nni_aiop.networks._labels import packet_name
+
+__all__ = ["batched", "cleaned", "exported", "path_of", "record"]
+
+_ASSERTIONS = frozenset(
+    {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size",
+     "sym_constrain_range", "_guards_fn"}
+)  # fmt: skip
+
+
+def exported(model: nn.Module, example: Sequence[Tensor]) -> fx.GraphModule:
+    """A copy of a model as ATen operations, in evaluation mode, for any batch size.
+
+    Raises:
+        GraphError: PyTorch cannot export the model, or only for the example's batch size.
+    """
+    inputs = batched(example)
+    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(model, inputs, dynamic_shapes=dynamic)
+            module = program.module(check_guards=False)
+    except Exception as err:
+        first = str(err).strip().split("\n")[0]
+        raise GraphError(
+            f"a network to edit must be one that torch.export takes, but {type(model).__name__} "
+            f"raised {type(err).__name__}: {first[:200]}"
+        ) from err
+    assert isinstance(module, fx.GraphModule)
+    for node in module.graph.nodes:
+        value = node.meta.get("val") if node.op == "placeholder" else None
+        if isinstance(value, Tensor) and value.dim() and isinstance(value.shape[0], int):
+            raise GraphError(
+                f"a network to edit must take any batch size, but {type(model).__name__} only "
+                f"takes {value.shape[0]}: its forward turns the batch size into a constant."
+            )
+    return cleaned(module)
+
+
+def batched(example: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Inputs of at least two of a batch: an export takes a length of 1 for a constant."""
+    return tuple(x.repeat((2,) + (1,) * (x.dim() - 1)) if x.shape[0] == 1 else x for x in example)
+
+
+def cleaned(module: fx.GraphModule) -> fx.GraphModule:
+    """The module without assertions, operations in place written as such that return a result."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        name = packet_name(node) if node.op == "call_function" else str(node.target)
+        if node.op in ("call_function", "call_module") and name in _ASSERTIONS:
+            graph.erase_node(node)
+        elif node.op == "call_function":
+            _without_place(graph, node)
+    for node in reversed(list(graph.nodes)):
+        if node.op in ("get_attr", "call_function") and not node.users:
+            graph.erase_node(node)
+        elif node.op == "get_attr":
+            _register(module, str(node.target))
+    _plain_ends(graph)
+    module.recompile()
+    return module
+
+
+def _plain_ends(graph: fx.Graph) -> None:
+    """Lets the graph return its nest of tensors itself, without PyTorch's description of it."""
+    codegen = graph._codegen
+    if isinstance(codegen, fx.graph._PyTreeCodeGen):
+        end = graph.output_node()
+        spec = codegen.pytree_info.out_spec
+        if spec is not None:
+            end.args = (pytree.tree_unflatten(list(end.args[0]), spec),)  # type: ignore[arg-type]
+        graph.set_codegen(fx.graph.CodeGen())
+
+
+def _register(module: nn.Module, path: str) -> None:
+    """Makes a constant tensor a buffer, outside the state."""
+    prefix, _, name = path.rpartition(".")
+    owner = module.get_submodule(prefix)
+    if name in owner.__dict__ and isinstance(owner.__dict__[name], Tensor):
+        value = owner.__dict__.pop(name)
+        owner.register_buffer(name, value, persistent=False)
+
+
+def _without_place(graph: fx.Graph, node: fx.Node) -> None:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return
+    name = str(target._overloadpacket.__name__)
+    if not name.endswith("_") or name.startswith("_"):
+        return
+    packet = getattr(torch.ops.aten, name[:-1], None)
+    if packet is None or target._overloadname not in packet.overloads():
+        return
+    node.target = getattr(packet, target._overloadname)
+    source = node.args[0]
+    if isinstance(source, fx.Node):
+        after = {user for user in source.users if user is not node and node < user}
+        source.replace_all_uses_with(node, delete_user_cb=lambda user: user in after)
+
+
+def path_of(node: fx.Node) -> str:
+    """The path of the module that an operation comes from, its own name where there is none."""
+    path = node.meta.get("path")
+    if isinstance(path, str):
+        return path
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [str(entry[0]) for entry in stack.values() if str(entry[0])]
+    return paths[-1] if paths else node.name
+
+
+class _Opaque:
+    """What a copy of a module shares with it."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.graph = graph
+        self.shapes: dict[str, Any] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Opaque:
+        return self
+
+
+class _Step(nn.Module):
+    """One operation; its path tells which."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+
+class _Steps(nn.Module):
+    """An exported network of which every operation is a module of its own."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__()
+        self.net = nn.Module()
+        self.net._parameters = module._parameters
+        self.net._buffers = module._buffers
+        self.net._modules = module._modules
+        self.shown = _Opaque(module.graph)
+        self.steps = nn.ModuleDict(
+            {
+                node.name: _Step(node.target)
+                for node in module.graph.nodes
+                if node.op == "call_function" and callable(node.target)
+            }
+        )
+
+    def forward(self, *inputs: Tensor) -> Any:
+        values: dict[fx.Node, Any] = {}
+        given = iter(inputs)
+        for node in self.shown.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = next(given)
+            elif node.op == "get_attr":
+                values[node] = attribute_of(self.net, str(node.target))
+            elif node.op == "output":
+                return fx.node.map_arg(node.args[0], values.__getitem__)
+            else:
+                args = fx.node.map_arg(node.args, values.__getitem__)
+                kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
+                values[node] = self.steps[node.name](*args, **kwargs)
+            self.shown.shapes[node.name] = _shape(values[node])
+        raise AssertionError("a graph ends with its output")
+
+
+def attribute_of(module: nn.Module, path: str) -> Any:
+    """A parameter, buffer or module by its path."""
+    return operator.attrgetter(path)(module)
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, (tuple, list)):
+        return [_shape(one) for one in value]
+    return value
+
+
+def record(
+    module: fx.GraphModule, example: Sequence[Tensor]
+) -> tuple[ComputeGraph, tuple[str, ...], dict[str, Any]]:
+    """(the compute graph, of every node the name of its operation, of every operation its shape).
+
+    The graph's names are the paths of the modules that operations came from.
+    """
+    steps = _Steps(module)
+    graph = from_module(steps, tuple(example))
+    operations = tuple(name.removeprefix("steps.") for name in graph.names)
+    paths = {node.name: path_of(node) for node in module.graph.nodes}
+    names = [paths.get(name, name) for name in operations]
+    named = ComputeGraph(graph.nodes, graph.inputs, names=names, tied=graph.tied)
+    return named, operations, steps.shown.shapes
