@@ -7,7 +7,7 @@ import math
 import operator
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from torch import Tensor, fx, nn
 
 from nni_aiop.errors import GraphError
 from nni_aiop.files import read_described, whole, write_atomically, write_described
-from nni_aiop.networks._labels import packet_name
-from nni_aiop.networks._network import Network
+from nni_aiop.networks._pass import packet_name
 from nni_aiop.networks._program import batched, path_of
 from nni_aiop.networks._surgery import parameter_of
 
@@ -34,9 +33,8 @@ _REFUSED = frozenset({"from_file"})
 """ATen operations that do more than compute."""
 
 
-def save(network: Network, path: Path | str) -> Path:
+def save(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str) -> Path:
     """Writes a network; see `Network.save`."""
-    module = network.program
     tensors: dict[str, Tensor] = dict(module.state_dict())
     learned = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     shared: dict[int, str] = {}
@@ -56,7 +54,7 @@ def save(network: Network, path: Path | str) -> Path:
         kinds[name] = str(value.dtype).removeprefix("torch.")
         plain = value.detach().cpu().contiguous()
         arrays[name] = (plain.view(torch.int16) if value.dtype == torch.bfloat16 else plain).numpy()
-    for place, x in enumerate(network.example):
+    for place, x in enumerate(example):
         arrays[f"example:{place}"] = x.detach().cpu().contiguous().numpy()
     content = {
         "format": _KIND,
@@ -66,7 +64,7 @@ def save(network: Network, path: Path | str) -> Path:
         "same": same,
         "learned": sorted(learned),
         "state": sorted(module.state_dict()),
-        "examples": len(network.example),
+        "examples": len(example),
     }
     write_described(path, "network", content, arrays)
     return Path(path)
@@ -127,7 +125,7 @@ def _nest(value: Any) -> Any:
     return [_nest(v) for v in value] if isinstance(value, list) else _plain(value)
 
 
-def load(path: Path | str) -> Network:
+def load(path: Path | str) -> tuple[fx.GraphModule, list[Tensor]]:
     """Reads a network; see `Network.load`."""
     what = "a network"
     content, arrays = read_described(path, "network", kind=_KIND, version=_VERSION, what=what)
@@ -135,7 +133,9 @@ def load(path: Path | str) -> Network:
         return _read(content, arrays)
 
 
-def _read(content: Mapping[str, Any], arrays: Mapping[str, Any]) -> Network:
+def _read(
+    content: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> tuple[fx.GraphModule, list[Tensor]]:
     root = nn.Module()
     learned, state = set(content["learned"]), set(content["state"])
     tensors: dict[str, Tensor] = {}
@@ -182,7 +182,7 @@ def _read(content: Mapping[str, Any], arrays: Mapping[str, Any]) -> Network:
     # A GraphModule takes over what its operations read; counters of batches are read by none.
     module._parameters, module._buffers = root._parameters, root._buffers
     module._modules = root._modules
-    return Network(module, examples)
+    return module, examples
 
 
 def _function(target: str) -> Any:
@@ -219,17 +219,17 @@ def _argument(value: Any, made: Mapping[str, fx.Node]) -> Any:
     return value
 
 
-def to_onnx(network: Network, path: Path | str) -> Path:
+def to_onnx(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str) -> Path:
     """Writes an ONNX file; see `Network.to_onnx`."""
-    names = [f"input_{i}" for i in range(len(network.example))]
-    twin = copy.deepcopy(network).train(False)
-    _with_traced_sizes(twin.program)
+    names = [f"input_{i}" for i in range(len(example))]
+    twin = copy.deepcopy(module)
+    _with_traced_sizes(twin)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = Path(folder) / "network.onnx"
         torch.onnx.export(
-            twin.program,
-            batched(network.example),
+            twin,
+            batched(example),
             str(file),
             dynamo=False,
             input_names=names,
@@ -263,13 +263,12 @@ def _with_traced_sizes(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def to_pt2(network: Network, path: Path | str) -> Path:
+def to_pt2(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str) -> Path:
     """Writes a program that `torch.export.load` reads."""
-    example = batched(network.example)
-    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in example)
-    twin = copy.deepcopy(network).train(False)
+    inputs = batched(example)
+    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(twin.program, example, dynamic_shapes=dynamic)
+        program = torch.export.export(module, inputs, dynamic_shapes=dynamic)
         torch.export.save(program, str(path))
     return Path(path)

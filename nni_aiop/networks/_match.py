@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nni_aiop.graphs import ComputeGraph
 from nni_aiop.graphs.edits import Classes, Coupling, Group, Labels, Marks
-from nni_aiop.networks._labels import Pass
+from nni_aiop.networks._pass import Pass
 
 __all__ = ["Units", "match"]
 

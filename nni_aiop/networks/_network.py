@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs import ComputeGraph
 from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of, rank_of
-from nni_aiop.networks import _program
+from nni_aiop.networks import _files, _program
 from nni_aiop.networks._forms import centre, low_rank, separable
 from nni_aiop.networks._labels import Pass, packet_name
 from nni_aiop.networks._match import Units, match
@@ -110,6 +110,10 @@ class Network(nn.Module):
             self.program.recompile()
         self.training = mode
         return self
+
+    def _evaluating(self) -> Network:
+        """The network, or a copy where it is in training, in evaluation mode."""
+        return copy.deepcopy(self).train(False) if self.training else self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         made = Network(copy.deepcopy(self.program, memo), self.example)
@@ -342,9 +346,7 @@ class Network(nn.Module):
 
     def save(self, path: Path | str) -> Path:
         """The path, which now holds the network: tensors, and its program as JSON; no pickle."""
-        from nni_aiop.networks._files import save
-
-        return save(self, path)
+        return _files.save(self.program, self.example, path)
 
     @staticmethod
     def load(path: Path | str) -> Network:
@@ -355,21 +357,15 @@ class Network(nn.Module):
                 not one of PyTorch's.
             OSError: There is no such file.
         """
-        from nni_aiop.networks._files import load
-
-        return load(path)
+        return Network(*_files.load(path))
 
     def to_onnx(self, path: Path | str) -> Path:
         """The path, which now holds the network as an ONNX file for any batch size."""
-        from nni_aiop.networks._files import to_onnx
-
-        return to_onnx(self, path)
+        return _files.to_onnx(self._evaluating().program, self.example, path)
 
     def to_pt2(self, path: Path | str) -> Path:
         """The path, which now holds the network as `torch.export.load` reads it."""
-        from nni_aiop.networks._files import to_pt2
-
-        return to_pt2(self, path)
+        return _files.to_pt2(self._evaluating().program, self.example, path)
 
 
 _TRAINING = {

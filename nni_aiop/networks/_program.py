@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs import ComputeGraph, from_module
-from nni_aiop.networks._labels import packet_name
+from nni_aiop.networks._pass import packet_name
 
 __all__ = ["batched", "cleaned", "exported", "path_of", "record"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from nni_aiop.graphs.edits import Labels, Marks
-from nni_aiop.networks._labels import Pass, packet_name
+from nni_aiop.networks._pass import Pass, packet_name
 
 __all__ = ["Cut", "arguments_of", "parameter_of", "set_parameter"]
 

@@ -1,4 +1,4 @@
-"""What every operation of the vocabulary does to labels: the label pass over a compute graph.
+"""What every operation does to labels, one rule each, in one file: the label pass over a graph.
 
 One rule an operation. It reads the marks of its inputs, in the shapes in which the operation sees
 them, ties what must go together, and gives the marks of what comes out and of its weight. What has

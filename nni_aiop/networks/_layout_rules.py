@@ -1,0 +1,367 @@
+"""Rules of the label pass for functions of entries, layout and reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from nni_aiop.graphs.edits import Coupler, Labels, Marks
+from nni_aiop.networks._pass import Pass, argument, packet_name, rule_of
+
+__all__: list[str] = []
+
+
+# --- functions of entries -----------------------------------------------------------------------
+
+
+@rule_of(
+    "relu", "relu6", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "silu", "gelu", "tanh",
+    "elu", "selu", "celu", "leaky_relu", "exp", "sqrt", "rsqrt", "neg", "abs", "clamp_min",
+    "clamp_max", "dropout", "feature_dropout", "alpha_dropout", "alias", "contiguous", "clone",
+    "detach", "to", "_to_copy", "softplus", "mish", "erf", "log", "log1p",
+    "expm1", "sin", "cos", "logical_not",
+    "bitwise_not", "softmax", "log_softmax", "_softmax", "_log_softmax", "type_as", "zeros_like",
+    "ones_like", "full_like", "rand_like", "empty_like", "lift_fresh_copy", "square", "reciprocal",
+    "sign", "floor", "round", "float", "half", "isnan", "isinf", "rms_scale", "normal", "bernoulli",
+    "lift_fresh", "log_sigmoid", "softsign", "tanhshrink", "hardshrink", "softshrink", "threshold",
+    "logical_and", "fill", "cumsum", "_assert_tensor_metadata", "nan_to_num",
+)  # fmt: skip
+def _same(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if p.blank(node) is None:
+        return None
+    marks = p.of(args[0])
+    return Marks(p.shape(node), marks.layers)
+
+
+@rule_of(
+    "add", "sub", "rsub", "mul", "div", "maximum", "minimum", "pow", "eq", "ne", "gt", "ge", "lt",
+    "le", "where", "masked_fill", "addcmul", "addcdiv", "lerp", "atan2", "remainder", "fmod",
+    "floor_divide", "clamp", "bitwise_and", "bitwise_or", "logical_or", "logical_xor", "copy",
+    "true_divide", "multiply", "subtract", "divide",
+)  # fmt: skip
+def _pointwise(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if p.blank(node) is None:
+        return None
+    terms = [p.of(a) for a in (*args, *kwargs.values()) if isinstance(a, fx.Node)]
+    return p.coupler.merged(p.shape(node), terms)
+
+
+# --- layout --------------------------------------------------------------------------------------
+
+
+@rule_of("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze",
+         "view_as", "reshape_as")  # fmt: skip
+def _reshape(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return p.of(args[0]).reshaped(p.shape(node))
+
+
+@rule_of("permute", "transpose", "t", "movedim", "swapaxes", "swapdims", "numpy_T")
+def _permute(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = p.of(args[0])
+    # PyTorch itself says where every axis goes.
+    probe = torch.empty(tuple(range(2, 2 + len(x.shape))), device="meta")
+    assert callable(node.target)
+    turned = node.target(probe, *args[1:], **kwargs)
+    return x.permuted([n - 2 for n in turned.shape])
+
+
+@rule_of("expand", "expand_as", "broadcast_to")
+def _expand(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, shape = p.of(args[0]), p.shape(node)
+    more = (1,) * (len(shape) - len(x.shape))
+    made = x.mapped(shape, lambda layer: layer.reshape((*more, *layer.shape)))
+    if packet_name(node) == "expand_as" and isinstance(args[1], fx.Node):
+        # It takes the shape of another tensor, whatever that comes to be.
+        like = p.of(args[1])
+        wide = [a for a, n in enumerate((*more, *x.shape)) if n == 1 and shape[a] > 1]
+        free = [layer for layer in like.layers if any(layer.shape[a] > 1 for a in wide)]
+        made = Marks(shape, [*made.layers, *free])
+    return made
+
+
+@rule_of("cat", "concat", "concatenate")
+def _cat(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    shape = p.shape(node)
+    axis = int(argument(args, kwargs, 1, "dim", 0)) % len(shape)
+    return joined(p.coupler, shape, axis, [p.of(a) for a in args[0]])
+
+
+def joined(c: Coupler, shape: tuple[int, ...], axis: int, parts: Sequence[Marks]) -> Marks:
+    """The labels of tensors that are joined along an axis."""
+    pieces: list[Labels] = []
+    others: list[Marks] = []
+    for x in parts:
+        here = x.varying(axis)
+        sizes = [1] * len(shape)
+        sizes[axis] = x.shape[axis]
+        piece = here[0] if here else np.zeros(sizes, np.int64)
+        for layer in here[1:]:
+            c.tie(piece, layer)
+        pieces.append(piece)
+        one = tuple(1 if a == axis else n for a, n in enumerate(x.shape))
+        others.append(Marks(one, x.constant([axis])))
+    one = tuple(1 if a == axis else n for a, n in enumerate(shape))
+    layers = list(c.merged(one, others).layers)
+    if any(piece.any() for piece in pieces):
+        wide = [max(piece.shape[a] for piece in pieces) for a in range(len(shape))]
+        full = [
+            np.broadcast_to(piece, [*wide[:axis], piece.shape[axis], *wide[axis + 1 :]])
+            for piece in pieces
+        ]
+        layers.insert(0, np.concatenate(full, axis))
+    return Marks(shape, layers)
+
+
+@rule_of("stack")
+def _stack(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    shape = p.shape(node)
+    axis = int(argument(args, kwargs, 1, "dim", 0)) % len(shape)
+    parts = []
+    for a in args[0]:
+        x = p.of(a)
+        parts.append(x.reshaped((*x.shape[:axis], 1, *x.shape[axis:])))
+    one = tuple(1 if a == axis else n for a, n in enumerate(shape))
+    return Marks(shape, p.coupler.merged(one, parts).layers)
+
+
+@rule_of("split", "split_with_sizes", "chunk", "tensor_split")
+def _split(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, shapes = p.of(args[0]), p.shapes[node.name]
+    axis = int(argument(args, kwargs, 2, "dim", 0)) % len(x.shape)
+    made, start = [], 0
+    for shape in shapes:
+        made.append(Marks(shape, _part(x, axis, slice(start, start + shape[axis]))))
+        start += shape[axis]
+    return made
+
+
+def _part(x: Marks, axis: int, index: slice) -> list[Labels]:
+    layers = []
+    for layer in x.layers:
+        if layer.shape[axis] > 1:
+            layer = layer[(*[slice(None)] * axis, index)]
+        layers.append(layer)
+    return layers
+
+
+@rule_of("unbind")
+def _unbind(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = p.of(args[0])
+    axis = int(argument(args, kwargs, 1, "dim", 0)) % len(x.shape)
+    return [_picked(p, x, axis, i) for i in range(x.shape[axis])]
+
+
+def _picked(p: Pass, x: Marks, axis: int, index: int) -> Marks:
+    """One entry of an axis, which is gone then."""
+    layers = []
+    for layer in x.layers:
+        others = [n for a, n in enumerate(layer.shape) if a != axis]
+        if layer.shape[axis] > 1:
+            if prod(others) == 1:
+                p.coupler.freeze(Marks(x.shape, [layer]), "they are taken one by one")
+                continue
+            layer = layer.take([index], axis)
+        layers.append(layer.reshape(others))
+    return Marks(tuple(n for a, n in enumerate(x.shape) if a != axis), layers)
+
+
+@rule_of("select")
+def _select(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, axis, index = p.of(args[0]), int(args[1]), p.number(args[2])
+    axis %= len(x.shape)
+    return _picked(p, x, axis, int(index) % x.shape[axis])
+
+
+@rule_of("slice", "narrow")
+def _slice(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, shape = p.of(args[0]), p.shape(node)
+    axis = int(argument(args, kwargs, 1, "dim", 0)) % len(x.shape)
+    n = x.shape[axis]
+    start = p.number(argument(args, kwargs, 2, "start", 0)) or 0
+    end, step = n, 1
+    if packet_name(node) == "narrow":
+        end = start + p.number(args[3])
+    else:
+        end = p.number(argument(args, kwargs, 3, "end", None))
+        step = p.number(argument(args, kwargs, 4, "step", 1))
+    index = slice(*slice(start, end, step).indices(n))
+    if step != 1:
+        p.coupler.freeze_axes(x, [axis], "it takes every so many of them")
+    return Marks(shape, _part(x, axis, index))
+
+
+@rule_of("getitem")
+def _getitem(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    marks = p.marks[args[0].name]
+    return marks[args[1]] if isinstance(marks, list) else p.blank(node)
+
+
+@rule_of("roll", "flip")
+def _roll(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = p.of(args[0])
+    place = 2 if packet_name(node) == "roll" else 1
+    axes = [int(a) % len(x.shape) for a in argument(args, kwargs, place, "dims", ())]
+    p.coupler.freeze_axes(x, axes or list(range(len(x.shape))), "it moves them")
+    return Marks(p.shape(node), x.constant(axes))
+
+
+@rule_of("repeat", "tile")
+def _repeat(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, shape = p.of(args[0]), p.shape(node)
+    more = (1,) * (len(shape) - len(x.shape))
+    layers = []
+    for layer in x.layers:
+        layer = layer.reshape((*more, *layer.shape))
+        if any(n > 1 and n != shape[a] for a, n in enumerate(layer.shape)):
+            p.coupler.freeze(Marks(shape, [layer]), "it repeats them")
+            continue
+        layers.append(layer)
+    return Marks(shape, layers)
+
+
+@rule_of("index")
+def _index(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, shape = p.of(args[0]), p.shape(node)
+    axes = [a for a, i in enumerate(args[1]) if i is not None]
+    for i in args[1]:
+        if isinstance(i, fx.Node):
+            p.coupler.freeze(p.of(i), "it says what is picked")
+    p.coupler.freeze_axes(x, axes, "they are picked by an index")
+    # One index, or several side by side, put their axes in the place of those they pick from.
+    if axes != list(range(axes[0], axes[0] + len(axes))):
+        raise ValueError("indices apart from each other")
+    added = len(shape) - (len(x.shape) - len(axes))
+    first, last = axes[0], axes[-1] + 1
+    layers = [
+        layer.reshape((*layer.shape[:first], *([1] * added), *layer.shape[last:]))
+        for layer in x.constant(axes)
+    ]
+    return Marks(shape, layers)
+
+
+@rule_of("index_select")
+def _index_select(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = p.of(args[0])
+    axis = int(args[1]) % len(x.shape)
+    p.coupler.freeze_axes(x, [axis], "they are picked by an index")
+    return Marks(p.shape(node), x.constant([axis]))
+
+
+@rule_of("pad", "constant_pad_nd")
+def _pad(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, shape, c = p.of(args[0]), p.shape(node), p.coupler
+    amounts = [p.number(n) for n in args[1]]
+    layers = list(x.layers)
+    for place in range(len(amounts) // 2):
+        axis = len(shape) - 1 - place
+        before, after = amounts[2 * place], amounts[2 * place + 1]
+        if not (before or after):
+            continue
+        here = [layer for layer in layers if layer.shape[axis] > 1]
+        constant = argument(args, kwargs, 2, "mode", "constant") == "constant"
+        if packet_name(node) == "constant_pad_nd":
+            constant = True
+        layers = [layer for layer in layers if layer.shape[axis] == 1]
+        for layer in here:
+            if not constant or before < 0 or after < 0:
+                c.freeze(Marks(x.shape, [layer]), "it repeats them")
+                continue
+            line = c.line(Marks(x.shape, [layer]), axis)
+            assert line is not None
+            sizes = [1] * len(shape)
+            sizes[axis] = shape[axis]
+            full = np.concatenate([c.fresh(before), line, c.fresh(after)])
+            layers.append(full.reshape(sizes))
+    return Marks(shape, layers)
+
+
+@rule_of("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
+def _shuffle(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, shape, r = p.of(args[0]), p.shape(node), int(args[1])
+    lead, (channels, *sides) = x.shape[:-3], x.shape[-3:]
+    n = len(lead)
+    name = packet_name(node)
+    if name == "channel_shuffle":
+        split = x.reshaped((*lead, r, channels // r, *sides))
+        order = [*range(n), n + 1, n, n + 2, n + 3]
+    elif name == "pixel_shuffle":
+        split = x.reshaped((*lead, channels // r**2, r, r, *sides))
+        order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
+    else:
+        split = x.reshaped((*lead, channels, sides[0] // r, r, sides[1] // r, r))
+        order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
+    p.coupler.watch(split)
+    return split.permuted(order).reshaped(shape)
+
+
+# --- reductions ----------------------------------------------------------------------------------
+
+
+@rule_of(
+    "mean", "sum", "amax", "amin", "linalg_vector_norm", "norm", "logsumexp", "var", "std", "max",
+    "min", "argmax", "argmin", "prod", "any", "all",
+)  # fmt: skip
+def _reduce(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    name = packet_name(node)
+    shapes = p.shapes[node.name]
+    if name in ("max", "min") and isinstance(args[1] if len(args) > 1 else None, fx.Node):
+        return _pointwise(p, node, args, kwargs)
+    x = p.of(args[0])
+    place = {"linalg_vector_norm": 2, "norm": 2}.get(name, 1)
+    given = argument(args, kwargs, place, "dim", None)
+    if given is None or given == []:
+        axes = list(range(len(x.shape)))
+    else:
+        dims = given if isinstance(given, (list, tuple)) else [given]
+        axes = [int(a) % len(x.shape) for a in dims]
+    several = isinstance(shapes, list)
+    if several or name.startswith("arg"):
+        p.coupler.freeze_axes(x, axes, "it gives their places")
+    shape = shapes[0] if several else p.shape(node)
+    keep = len(shape) == len(x.shape)
+    layers = []
+    for layer in x.layers:
+        if any(layer.shape[a] > 1 for a in axes):
+            layer = p.coupler.flat(layer, axes)
+        if not keep:
+            layer = layer.reshape([n for a, n in enumerate(layer.shape) if a not in axes])
+        layers.append(layer)
+    made = Marks(shape, layers)
+    return [made, *(Marks(made.shape, made.layers) for _ in shapes[1:])] if several else made
+
+
+@rule_of(
+    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "_adaptive_avg_pool2d",
+    "max_pool2d_with_indices", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d",
+    "upsample_nearest1d", "upsample_linear1d", "upsample_nearest3d", "upsample_trilinear3d",
+    "_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
+)  # fmt: skip
+def _window(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, shapes = p.of(args[0]), p.shapes[node.name]
+    shape = shapes[0] if isinstance(shapes, list) else tuple(shapes)
+    spatial = list(range(2, len(shape)))
+    p.coupler.freeze_axes(x, spatial, "it slides over them")
+    made = Marks(shape, x.constant(spatial))
+    return [made, *(Marks(made.shape, made.layers) for _ in shapes[1:])] if (
+        isinstance(shapes, list)
+    ) else made  # fmt: skip
+
+
+@rule_of(
+    "sym_size", "arange", "zeros", "ones", "full", "empty", "scalar_tensor", "linspace", "eye",
+    "rand", "randn", "new_zeros", "new_ones", "new_full", "new_empty", "sym_constrain_range",
+    "_assert_scalar", "sym_constrain_range_for_size", "meshgrid", "randint", "tril", "triu",
+    "floordiv", "truediv", "mod", "and_", "or_", "not_", "sym_max", "sym_min",
+)  # fmt: skip
+def _made(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    for source in node.all_input_nodes:
+        marks = p.marks[source.name]
+        if isinstance(marks, Marks) and packet_name(node) in ("tril", "triu", "meshgrid"):
+            p.coupler.freeze(marks, "it is a mask")
+    return p.blank(node)

@@ -1,0 +1,159 @@
+"""The label pass over an exported network: which channels of its tensors go together.
+
+It is the pass of `graphs/edits` over ATen operations, in the layout of the real network: parameters
+have labels, too, one layer an axis, so that what goes from a tensor goes from every parameter. What
+has no rule freezes what it touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from nni_aiop.graphs.edits import Coupler, Marks
+
+__all__ = ["RULES", "Pass", "argument", "packet_name", "rule_of"]
+
+Rule = Callable[["Pass", fx.Node, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def packet_name(node: fx.Node) -> str:
+    """The name of an ATen operation without overload and underscore, "getitem" and the like."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        name = str(target._overloadpacket.__name__)
+        return name[:-1] if name.endswith("_") and not name.startswith("_") else name
+    return str(getattr(target, "__name__", target))
+
+
+class Pass:
+    """The labels of every value of an exported network.
+
+    Args:
+        graph: Of the exported network.
+        shapes: By name of a node the shape of its tensor, a tuple of shapes, or a number.
+
+    Attributes:
+        marks: By name of a node; a list where there are several results, None where it is no
+            tensor.
+        coupler: The ties.
+    """
+
+    def __init__(self, graph: fx.Graph, shapes: Mapping[str, Any]) -> None:
+        self.coupler = Coupler()
+        self.shapes = shapes
+        self.marks: dict[str, Any] = {}
+        self.groups: dict[str, Marks] = {}
+        weights = _convolution_weights(graph)
+        for node in graph.nodes:
+            self.coupler.begin(f"{_path(node)} ({packet_name(node)})".lstrip())
+            self.marks[node.name] = self._visit(node, node.name in weights)
+
+    def of(self, argument: Any) -> Marks:
+        """The marks of an argument; a number has none."""
+        if isinstance(argument, fx.Node):
+            marks = self.marks[argument.name]
+            if isinstance(marks, Marks):
+                return marks
+        return Marks(())
+
+    def shape(self, node: fx.Node) -> tuple[int, ...]:
+        """The shape of a node's tensor."""
+        return tuple(self.shapes[node.name])
+
+    def number(self, argument: Any) -> Any:
+        """The value of a whole number that may be computed from shapes."""
+        return self.shapes[argument.name] if isinstance(argument, fx.Node) else argument
+
+    def blank(self, node: fx.Node) -> Any:
+        """Marks without labels."""
+        shape = self.shapes.get(node.name)
+        if isinstance(shape, tuple):
+            return Marks(shape)
+        if isinstance(shape, list):
+            return [Marks(one) if isinstance(one, tuple) else None for one in shape]
+        return None
+
+    def freeze_all(self, node: fx.Node, why: str) -> Any:
+        """Freezes what an operation reads."""
+        for source in node.all_input_nodes:
+            marks = self.marks[source.name]
+            for one in marks if isinstance(marks, list) else [marks]:
+                if isinstance(one, Marks):
+                    self.coupler.freeze(one, why)
+        return self.blank(node)
+
+    def _visit(self, node: fx.Node, feeds_convolution: bool) -> Any:
+        if node.op == "get_attr":
+            return self._parameter(node, feeds_convolution)
+        if node.op == "output":
+            return self.freeze_all(node, "it leaves the network")
+        if node.op != "call_function":
+            return self.blank(node)
+        name = packet_name(node)
+        rule = RULES.get(name)
+        if rule is None:
+            return self.freeze_all(node, f"there is no rule for {name}")
+        try:
+            made = rule(self, node, node.args, dict(node.kwargs))
+        except (ValueError, IndexError, KeyError, TypeError) as err:
+            return self.freeze_all(node, f"{name} is not followed here: {str(err)[:80]}")
+        for marks in made if isinstance(made, list) else [made]:
+            if isinstance(marks, Marks) and marks.layers:
+                self.coupler.watch(marks)
+        return made
+
+    def _parameter(self, node: fx.Node, feeds_convolution: bool) -> Any:
+        shape = self.shapes.get(node.name)
+        if not isinstance(shape, tuple):
+            return None
+        axes = range(len(shape))
+        if feeds_convolution and len(shape) > 2:
+            axes = range(2)
+        layers = []
+        for axis in axes:
+            sizes = [1] * len(shape)
+            sizes[axis] = shape[axis]
+            if shape[axis] > 1:
+                layers.append(self.coupler.fresh(shape[axis]).reshape(sizes))
+        return Marks(shape, layers)
+
+
+def _path(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return str(paths[-1]) if paths else node.name
+
+
+def _convolution_weights(graph: fx.Graph) -> set[str]:
+    """Names of the nodes that weights of convolutions are, or are computed from."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.op == "call_function" and packet_name(node).startswith("conv"):
+            waiting = [node.args[1]] if len(node.args) > 1 else []
+            while waiting:
+                source = waiting.pop()
+                if isinstance(source, fx.Node) and source.name not in found:
+                    found.add(source.name)
+                    waiting += source.all_input_nodes
+    return found
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule_of(*names: str) -> Callable[[Rule], Rule]:
+    def enter(rule: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, rule))
+        return rule
+
+    return enter
+
+
+def argument(
+    args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str, default: Any
+) -> Any:
+    return args[place] if place < len(args) else kwargs.get(name, default)
