@@ -28,13 +28,21 @@ def centre(weight: Tensor, size: int) -> Tensor:
 def low_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Weights (rank, in, ...) and (out, rank, 1 ...) whose product is nearest to (out, in, ...)."""
     out, rest = weight.shape[0], weight.shape[1:]
-    u, s, v = torch.linalg.svd(weight.reshape(out, -1).double(), full_matrices=False)
-    n = min(rank, len(s))
-    root = s[:n].sqrt()
-    first = weight.new_zeros(rank, v.shape[1])
+    matrix = weight.reshape(out, -1).double()
+    wide = matrix.shape[0] <= matrix.shape[1]
+    # The eigenvectors of the smaller square are the singular vectors of one side.
+    square = matrix @ matrix.T if wide else matrix.T @ matrix
+    n = min(rank, len(square))
+    values, vectors = torch.linalg.eigh(square)
+    side = vectors[:, -n:].flip(1)
+    root = values[-n:].flip(0).clamp(min=0.0).sqrt().sqrt()
+    inverse = torch.where(root > 0, 1 / root.clamp(min=1e-30), root)
+    left = side * root if wide else (matrix @ side) * inverse
+    right = inverse[:, None] * (side.T @ matrix) if wide else root[:, None] * side.T
+    first = weight.new_zeros(rank, matrix.shape[1])
     last = weight.new_zeros(out, rank)
-    first[:n] = (root[:, None] * v[:n]).to(weight.dtype)
-    last[:, :n] = (u[:, :n] * root).to(weight.dtype)
+    first[:n] = right.to(weight.dtype)
+    last[:, :n] = left.to(weight.dtype)
     return first.reshape(rank, *rest), last.reshape(out, rank, *_ones(rest[1:]))
 
 
