@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nni_aiop.networks._calibration import CRITERIA, Calibration, recalibrate
 from nni_aiop.networks._network import Network
 
-__all__ = ["Network"]
+__all__ = ["CRITERIA", "Calibration", "Network", "recalibrate"]

@@ -263,6 +263,10 @@ class Network(nn.Module):
                 removed[units[unit]] = True
         return removed
 
+    def units_of(self, site: Site) -> tuple[NDArray[np.int64], ...]:
+        """Of each unit of a width or of heads the labels that go with it (`label_sums`)."""
+        return self._units[site.index].labels
+
     @cached_property
     def _norms(self) -> NDArray[np.float64]:
         """(labels,) the sum of squares of all weights that go with a label."""

@@ -124,6 +124,9 @@ def path_of(node: fx.Node) -> str:
     return paths[-1] if paths else node.name
 
 
+_OP = "op_"  # names such as "to" are methods of modules
+
+
 class _Opaque:
     """What a copy of a module shares with it."""
 
@@ -158,7 +161,7 @@ class _Steps(nn.Module):
         self.shown = _Opaque(module.graph)
         self.steps = nn.ModuleDict(
             {
-                node.name: _Step(node.target)
+                f"{_OP}{node.name}": _Step(node.target)
                 for node in module.graph.nodes
                 if node.op == "call_function" and callable(node.target)
             }
@@ -177,7 +180,7 @@ class _Steps(nn.Module):
             else:
                 args = fx.node.map_arg(node.args, values.__getitem__)
                 kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
-                values[node] = self.steps[node.name](*args, **kwargs)
+                values[node] = self.steps[_OP + node.name](*args, **kwargs)
             self.shown.shapes[node.name] = _shape(values[node])
         raise AssertionError("a graph ends with its output")
 
@@ -204,7 +207,7 @@ def record(
     """
     steps = _Steps(module)
     graph = from_module(steps, tuple(example))
-    operations = tuple(name.removeprefix("steps.") for name in graph.names)
+    operations = tuple(name.removeprefix(f"steps.{_OP}") for name in graph.names)
     paths = {node.name: path_of(node) for node in module.graph.nodes}
     names = [paths.get(name, name) for name in operations]
     named = ComputeGraph(graph.nodes, graph.inputs, names=names, tied=graph.tied)

@@ -17,6 +17,7 @@ from nni_aiop.search._predictor_based import (
     PredictorTopK,
     RandomWarmup,
 )
+from nni_aiop.search._reduction import FlopsReduction
 from nni_aiop.spaces import repair
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _LAZY = {
 
 __all__ = [
     "BaseSearch",
+    "FlopsReduction",
     "LocalSearch",
     "NCPSearch",
     "Objective",

@@ -17,12 +17,13 @@ from nni_aiop.spaces._limits import (
     within_limits,
 )
 from nni_aiop.spaces._listed import Nominal, Ordinal, Subset
-from nni_aiop.spaces._mutations import MutationSpace
+from nni_aiop.spaces._mutations import CRITERION, MutationSpace
 from nni_aiop.spaces._narrowed import narrowed
 from nni_aiop.spaces._probe import check_cost
 from nni_aiop.spaces._sample_cost import SampleCost, TableCost, graph_costs, sample_costs
 
 __all__ = [
+    "CRITERION",
     "LISTED",
     "CodeSpace",
     "Condition",

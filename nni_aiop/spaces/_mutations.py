@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from nni_aiop.graphs import ComputeGraph
 
-__all__ = ["MutationSpace"]
+__all__ = ["CRITERION", "MutationSpace"]
+
+CRITERION = "criterion"
+"""Label of the dimension that says which channels of a site stay."""
 
 _COSTS = {
     "flops": "macs",
@@ -44,6 +47,10 @@ class MutationSpace(CodeSpace):
             least 32, else of 4.
         kinds: Of sites that are searched: "width", "heads", "branch", "gate", "kernel", "form";
             all by default.
+        sites: What can be edited, where a network lets go less than its graph (`Network.sites`);
+            `keep` and `round_to` are then those of the sites.
+        criteria: Ways to choose the channels that stay, as a further dimension "criterion" for
+            who edits the real network; none by default.
         name: Name of the space, for messages and files.
 
     Attributes:
@@ -72,6 +79,8 @@ class MutationSpace(CodeSpace):
         keep: Sequence[str] = (),
         round_to: int | None = None,
         kinds: Sequence[str] | None = None,
+        sites: Sequence[Site] | None = None,
+        criteria: Sequence[str] = (),
         name: str = "mutations",
     ) -> None:
         known = ("width", "heads", "branch", "gate", "kernel", "form")
@@ -80,7 +89,10 @@ class MutationSpace(CodeSpace):
             if kind not in known:
                 raise SpaceError(f"a kind of site must be one of {', '.join(known)}: {kind!r}.")
         self.base = network
-        self.sites = find_sites(network, keep=keep, round_to=round_to)
+        self.sites = (
+            find_sites(network, keep=keep, round_to=round_to) if sites is None else tuple(sites)
+        )
+        self.criteria = tuple(criteria)
         self._plan = plan_of(network)
         self._edited = [s for s in self.sites if s.reason is None and s.kind in wanted]
         if not self._edited:
@@ -97,7 +109,10 @@ class MutationSpace(CodeSpace):
         # Parents stand before what is inside them: the larger branch first.
         self._edited.sort(key=lambda s: (bool(s.counts), self._depth(s, labels)))
         super().__init__(
-            [_dimension(site) for site in self._edited],
+            [
+                *(_dimension(site) for site in self._edited),
+                *([Nominal(CRITERION, self.criteria)] if self.criteria else []),
+            ],
             name=name,
             conditions={label: given for label, given in conditions.items() if given},
             costs={cost: partial(self._cost, own) for cost, own in _COSTS.items()},
@@ -111,7 +126,20 @@ class MutationSpace(CodeSpace):
     @property
     def original(self) -> Sample:
         """The sample of the network as it is."""
-        return {site.label: site.value for site in self._edited}
+        plain: Sample = {site.label: site.value for site in self._edited}
+        return plain | ({CRITERION: self.criteria[0]} if self.criteria else {})
+
+    def edits(self, sample: Mapping[str, Value]) -> dict[str, Value]:
+        """The edits of a sample by site: those that change something and are not inside what goes,
+        for `ComputeGraph.edit` and `Network.edit`."""
+        gone = {label for label, value in sample.items() if value == "remove"}
+        return {
+            site.label: sample[site.label]
+            for site in self._edited
+            if site.label in sample
+            and sample[site.label] != site.value
+            and not gone & set(site.parents)
+        }
 
     def graph_of(self, sample: Mapping[str, Value]) -> ComputeGraph:
         """The edited compute graph of a sample, which may lack inactive labels.
@@ -119,14 +147,7 @@ class MutationSpace(CodeSpace):
         Raises:
             GraphError: A value is not one of its site's.
         """
-        by_label = {site.label: site for site in self._edited}
-        gone = {label for label, value in sample.items() if value == "remove"}
-        edits = {
-            label: value
-            for label, value in sample.items()
-            if label in by_label and not gone & set(by_label[label].parents)
-        }
-        return self.base.edit(edits)
+        return self.base.edit(self.edits(sample))
 
     def _cost(self, name: str, codes: Tensor) -> Tensor:
         """(n,) a cost of codes (n, width)."""
