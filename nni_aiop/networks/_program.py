@@ -61,6 +61,7 @@ def batched(example: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def cleaned(module: fx.GraphModule) -> fx.GraphModule:
     """The module without assertions, operations in place written as such that return a result."""
     graph = module.graph
+    _inline(module)
     for node in list(graph.nodes):
         name = packet_name(node) if node.op == "call_function" else str(node.target)
         if node.op in ("call_function", "call_module") and name in _ASSERTIONS:
@@ -75,6 +76,44 @@ def cleaned(module: fx.GraphModule) -> fx.GraphModule:
     _plain_ends(graph)
     module.recompile()
     return module
+
+
+_REGIONS = {"wrap_with_autocast": 4, "wrap_with_set_grad_enabled": 1}
+"""Operations that run a part of the network in another mode, and the place of that part."""
+
+
+def _inline(module: fx.GraphModule) -> None:
+    """Writes parts that run without autocast, or with other gradients, into the network itself.
+
+    Raises:
+        GraphError: A part turns autocast on.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        name = str(getattr(node.target, "_name", "")) if node.op == "call_function" else ""
+        if name not in _REGIONS:
+            continue
+        place = _REGIONS[name]
+        if name == "wrap_with_autocast" and node.args[2]:
+            raise GraphError("a network to edit must not turn on autocast in its forward.")
+        part = attribute_of(module, str(node.args[place].target))
+        cleaned(part)
+        inner = [n for n in part.graph.nodes if n.op == "placeholder"]
+        made: dict[fx.Node, fx.Node] = dict(zip(inner, node.args[place + 1 :], strict=True))
+        with graph.inserting_before(node):
+            for own in part.graph.nodes:
+                if own.op == "get_attr":
+                    value = attribute_of(part, str(own.target))
+                    path = f"{node.name}_{str(own.target).replace('.', '_')}"
+                    module.register_buffer(path, value, persistent=False)
+                    made[own] = graph.get_attr(path)
+                elif own.op == "call_function":
+                    made[own] = graph.node_copy(own, made.__getitem__)
+        results = part.graph.output_node().args[0]
+        for user in list(node.users):
+            user.replace_all_uses_with(made[results[user.args[1]]])
+            graph.erase_node(user)
+        graph.erase_node(node)
 
 
 def _plain_ends(graph: fx.Graph) -> None:

@@ -30,9 +30,10 @@ _LEVELS = (0.75, 0.5, 0.25)  # of a width, measured
 _LEAST_SAVED = 0.003  # of the whole, by an edit that is measured
 _FEW = 5  # results before a predictor can count
 _FOR_GP = 20  # results before a Gaussian process joins
-_CHILDREN = 48
+_CHILDREN = 16
+_SWAPS = 12  # edits that are undone to come nearer to a budget
 _MEASURED = 3  # children of each proposal whose loss is measured
-_TRIES = 60
+_TRIES = 24
 
 
 class FlopsReduction(BaseSearch):
@@ -179,7 +180,7 @@ class FlopsReduction(BaseSearch):
 
     def _shares(self, samples: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """(n,) the part of the network's cost that samples keep."""
-        codes = self._space.encode([self._space.settled(s) for s in samples])
+        codes = self._space.encode([self._space.complete(s) for s in samples])
         return self._space.cost(self.cost, codes) / self.whole
 
     def _uniform(self, budget: float, criterion: str | None) -> Sample | None:
@@ -224,12 +225,18 @@ class FlopsReduction(BaseSearch):
         return sample
 
     def _raises(self, sample: Sample) -> list[Sample]:
-        """The samples with one width one step larger."""
+        """The samples with one width one step larger, or one edit of the structure another."""
         found = []
-        for d in self._counted():
-            place = d.values.index(sample[d.label])
-            if place + 1 < len(d.values):
-                found.append({**sample, d.label: d.values[place + 1]})
+        plain = self._space.original
+        counted = {d.label: d for d in self._counted()}
+        for d in self._space.dimensions:
+            if d.label in counted:
+                values = counted[d.label].values
+                place = values.index(sample[d.label])
+                found += [{**sample, d.label: v} for v in values[place + 1 : place + 2]]
+            elif d.label != CRITERION and sample[d.label] != plain[d.label]:
+                options = d.values_of(d.options(100))
+                found += [{**sample, d.label: v} for v in options if v != sample[d.label]]
         return found
 
     def _lowers(self, sample: Sample) -> list[Sample]:
@@ -248,31 +255,49 @@ class FlopsReduction(BaseSearch):
         return 1.0
 
     def _relief(self, before: Sample, after: Sample, cost: float) -> float:
-        """Measured loss that a larger width takes back for each unit of cost."""
-        for d in self._counted():
-            if before[d.label] != after[d.label]:
-                gained = self._loss_at(d.label, before[d.label]) - self._loss_at(
-                    d.label, after[d.label]
-                )
+        """Measured loss that an edit which costs more takes back for each unit of cost."""
+        for label, value in before.items():
+            if value != after[label]:
+                gained = self._loss_at(label, value) - self._loss_at(label, after[label])
                 return max(gained, 0.0) / cost + 1e-9 * cost
         return 0.0
 
     def _swapped(self, sample: Sample, budget: float) -> Sample:
-        """A sample nearer to its budget: one width larger and another smaller."""
-        pairs = [
-            one for raised in self._raises(sample) for one in self._lowers(raised) if one != sample
-        ]
-        if not pairs:
-            return sample
-        if len(pairs) > 4000:
-            pairs = [pairs[i] for i in self._rng.choice(len(pairs), 4000, replace=False)]
-        shares = self._shares(pairs)
-        fits = np.flatnonzero(shares <= budget)
+        """A sample nearer to its budget: one edit undone, and widths lowered for it."""
         now = float(self._shares([sample])[0])
-        if not len(fits):
-            return sample
-        best = int(fits[int(np.argmax(shares[fits]))])
-        return pairs[best] if shares[best] > now else sample
+        moves = self._raises(sample)
+        shares = self._shares(moves) if moves else np.empty(0)
+        order = [i for i in np.argsort(shares, kind="stable").tolist() if shares[i] > budget]
+        best, best_share = sample, now
+        for i in order[:_SWAPS]:
+            other = self._descended(moves[i], budget)
+            if other is None:
+                continue
+            share = float(self._shares([other])[0])
+            if share > best_share:
+                best, best_share = other, share
+            if best_share >= budget * (1 - _SLACK):
+                break
+        return best
+
+    def _descended(self, sample: Sample, budget: float) -> Sample | None:
+        """The sample, widths lowered where it costs least loss, until it keeps the budget."""
+        share = float(self._shares([sample])[0])
+        while share > budget:
+            moves = self._lowers(sample)
+            if not moves:
+                return None
+            shares = self._shares(moves)
+            saved = share - shares
+            lost = np.array([self._relief(after, sample, 1.0) for after in moves])
+            # A step that saves much more than is asked for would miss the budget again.
+            rate = (lost + 1e-9) / np.minimum(np.maximum(saved, 1e-9), share - budget + 1e-4)
+            rate = rate + 1e3 * (shares < budget * (1 - _SLACK)) + 1e6 * (saved <= 1e-9)
+            best = int(np.argmin(rate))
+            if saved[best] <= 1e-9:
+                return None
+            sample, share = moves[best], float(shares[best])
+        return sample
 
     # --- the greedy descent -----------------------------------------------------------------------
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nni_aiop.graphs._costs import node_cost
 from nni_aiop.graphs._exchange import GraphParts
 from nni_aiop.graphs._node import Node
-from nni_aiop.graphs._types import Cost, GraphLike
+from nni_aiop.graphs._types import GraphLike
+from nni_aiop.graphs.edits._cost_table import CostTable
 from nni_aiop.graphs.edits._coupling import Coupling, couple
 from nni_aiop.graphs.edits._plan import Forms, NodePlan, node_plan, variant
 from nni_aiop.graphs.edits._structure import Structure, find_structures
@@ -158,180 +158,14 @@ class EditPlan:
                 anything between where a gradient is wanted.
             names: Of the costs.
         """
-        import torch
+        found = self._table.costs(kept, options or {}, names)
+        return {name: found[name].expand(len(kept)) for name in names}
 
-        options = options or {}
-        values = self._forms_of(kept)
-        n = len(kept)
-        zero = kept.new_zeros(n)
-        totals = dict.fromkeys(("flops", "macs", "parameters"), zero)
-        constant = Cost()
-        factor: dict[int, Any] = {}
-        gone: dict[int, Any] = {}
-        forms: dict[int, tuple[Structure, torch.Tensor]] = {}
-        for at, share in options.items():
-            structure = self.structures[at]
-            if structure.kind in ("branch", "gate"):
-                for node in structure.nodes:
-                    factor[node] = factor.get(node, 1.0) * (1 - share[:, 1])
-                gone[structure.place] = gone.get(structure.place, 0.0) + share[:, 1]
-            else:
-                forms[structure.place] = (structure, share)
-        vanishes = {
-            place: (number >= len(self.graph.inputs[place]) - 1).to(kept.dtype)
-            for place, number in gone.items()
-            if self.plans[place].node.get("operand") is None
-        }
-        activations: list[Any] = []
-        before = {member: group[:at] for group in self._shared for at, member in enumerate(group)}
-        for place, plan in enumerate(self.plans):
-            alone = place not in factor and place not in gone and place not in forms
-            alone = (
-                alone
-                and place not in self.folds
-                and not any(member in factor for member in before.get(place, ()))
-            )
-            if alone and not plan.varies:
-                cost = plan.node.cost
-                constant += Cost(
-                    cost.macs, cost.flops, 0 if place in self.graph.tied else cost.parameters
-                )
-                activations.append(cost.activations)
-                continue
-            if place in forms:
-                structure, share = forms[place]
-                parts = [
-                    (share[:, i], [node_cost(part.view(values)) for part in variant(plan, option)])
-                    for i, option in enumerate(structure.options)
-                ]
-                made = {
-                    name: sum(w * sum(getattr(c, name) for c in found) for w, found in parts)
-                    for name in ("flops", "macs", "parameters")
-                }
-                written = parts[0][1][-1].activations
-            else:
-                cost = node_cost(plan.view(values))
-                made = {name: getattr(cost, name) for name in ("flops", "macs", "parameters")}
-                written = cost.activations
-            if place in gone:
-                made["flops"] = made["flops"] - gone[place] * written
-            for member in before.get(place, ()):  # they count once, as long as one of them is there
-                made["parameters"] = made["parameters"] * (1 - factor.get(member, 1))
-            if place in self.folds and any(term in gone for term in self.folds[place]):
-                made["flops"] = made["flops"] * (1 - _folded(self.folds[place], vanishes))
-            scale = factor.get(place)
-            for name, number in made.items():
-                totals[name] = totals[name] + (number if scale is None else scale * number)
-            activations.append(written)
-        found = {
-            "flops": totals["flops"] + constant.flops,
-            "macs": totals["macs"] + constant.macs,
-            "params": totals["parameters"] + constant.parameters,
-        }
-        if "peak_memory" in names:
-            found["peak_memory"] = self._peak(kept, factor, vanishes, forms, activations)
-        return {name: torch.broadcast_to(found[name], (n,)) for name in names}
-
-    def _forms_of(self, kept: torch.Tensor) -> list[torch.Tensor]:
-        assert self.plans
-        return self._forms.tensors(kept)
-
-    def _peak(
-        self,
-        kept: torch.Tensor,
-        factor: Mapping[int, Any],
-        vanishes: Mapping[int, Any],
-        forms: Mapping[int, tuple[Structure, torch.Tensor]],
-        written: Sequence[Any],
-    ) -> torch.Tensor:
-        """(n,) bytes that live at once, as `_costs.peak_memory` counts them.
-
-        The schedule has a slot for every node, and one before it for the first half of a layer that
-        may be two.
-        """
-        import torch
-
-        values, graph, n = self._forms_of(kept), self.graph, len(kept)
-        slots: list[int] = []
-        slot = -1
-        for place in range(len(graph)):
-            slot += 2 if place in forms else 1
-            slots.append(slot)
-        end = slot + 1
-        vanishes = {
-            **vanishes,
-            **{
-                place: _folded(chain, vanishes)
-                for place, chain in self.folds.items()
-                if any(term in vanishes for term in chain)
-            },
-        }
-        dies: list[Any] = list(slots)
-        for place in range(len(graph) - 1, -1, -1):
-            node = graph.nodes[place]
-            alive = factor.get(place)
-            read: Any = end if node.op == "output" else slots[place]
-            if place in forms:
-                read = read - 1 + forms[place][1][:, 0]  # two layers read their input earlier
-                structure = forms[place][0]
-                for i, option in enumerate(structure.options):
-                    if i and len(variant(self.plans[place], option)) == 1:
-                        read = read + forms[place][1][:, i]
-            if place in vanishes:
-                read = _later(read, vanishes[place] * dies[place])
-            if alive is not None:
-                read = read * alive
-            for source in graph.inputs[place]:
-                dies[source] = _later(dies[source], read)
-        delta = kept.new_zeros(n, end + 2)
-        for place, size in enumerate(written):
-            if place in vanishes:
-                size = size * (1 - vanishes[place])
-            if place in factor:
-                size = size * factor[place]
-            _lives(delta, slots[place], dies[place], size)
-            if place in forms:
-                structure, share = forms[place]
-                inner: Any = 0
-                for i, option in enumerate(structure.options):
-                    parts = variant(self.plans[place], option)
-                    if len(parts) == 2:
-                        made = node_cost(parts[0].view(values)).activations
-                        inner = inner + share[:, i] * made
-                _lives(delta, slots[place] - 1, slots[place], inner * factor.get(place, 1))
-        return 4 * torch.cumsum(delta, 1).amax(1)
-
-
-def _folded(chain: Sequence[int], vanishes: Mapping[int, Any]) -> Any:
-    """How much of a normalisation is taken in: all of it where every sum before it is gone."""
-    share: Any = 1
-    for place in chain:
-        share = share * vanishes.get(place, 0)
-    return share
-
-
-def _later(a: Any, b: Any) -> Any:
-    import torch
-
-    if isinstance(a, int) and isinstance(b, int):
-        return max(a, b)
-    either = a if isinstance(a, torch.Tensor) else b
-    return torch.maximum(*(torch.as_tensor(x, dtype=either.dtype) for x in (a, b)))
-
-
-def _lives(delta: torch.Tensor, first: int, last: Any, size: Any) -> None:
-    """Adds a tensor that lives from one slot to another."""
-    import torch
-
-    if isinstance(size, int) and not size:
-        return
-    delta[:, first] += size
-    if isinstance(last, int):
-        delta[:, last + 1] -= size
-        return
-    index = (last.detach().round().long() + 1).expand(len(delta))[:, None]
-    sizes = torch.broadcast_to(torch.as_tensor(size, dtype=delta.dtype), (len(delta),))
-    delta.scatter_add_(1, index, -sizes[:, None])
+    @cached_property
+    def _table(self) -> CostTable:
+        return CostTable(
+            self.graph, self.plans, self._forms, self.structures, self.folds, self._shared
+        )
 
 
 def _with_terms(plan: NodePlan, terms: int) -> NodePlan:

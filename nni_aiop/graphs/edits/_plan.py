@@ -51,6 +51,11 @@ class Forms:
             self._forms.append(form)
         return _Place(self._places[key])
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._forms)
+
     def numbers(self, kept: Sequence[int]) -> list[int]:
         """Every form for one candidate: kept units of each group."""
         return [

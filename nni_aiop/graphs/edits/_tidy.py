@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from math import prod
 
+from nni_aiop.graphs._axes import AxisChain
 from nni_aiop.graphs._exchange import GraphParts
 from nni_aiop.graphs._node import Node
-from nni_aiop.graphs._types import NodeLike, Shape
+from nni_aiop.graphs._types import NodeLike
 from nni_aiop.graphs._vocabulary import COMMUTATIVE
 from nni_aiop.graphs.edits._structure import LAYERS
 
@@ -67,7 +67,7 @@ def tidied(
             continue
         before = draft.nodes[sources[0]]
         if node.op == "permute":
-            _turn(draft, place, node)
+            _turn(draft, place, node, met=place in met)
         elif place not in met:
             continue
         elif node.op == "relu6" and before.op in ("relu", "relu6"):
@@ -115,28 +115,25 @@ def _sum(draft: _Draft, place: int, node: Node, counts: list[int]) -> None:
         )  # fmt: skip
 
 
-def _turn(draft: _Draft, place: int, node: Node) -> None:
-    """A transpose over axes as coarse as they can be; none where nothing moves."""
+def _turn(draft: _Draft, place: int, node: Node, *, met: bool) -> None:
+    """A transpose, with the one that it reads if they have only met now, in its normal form."""
     (shape,), order = node.input_shapes, node["order"]
-    if 1 not in shape:
+    (source,) = draft.inputs[place]
+    before = draft.nodes[source]
+    chain: AxisChain | None = None
+    if met and before.op == "permute":
+        first = AxisChain.start(before.input_shapes[0]).transposed(before["order"])
+        chain = first.reshaped(shape)
+        if chain is not None:
+            source = draft.inputs[source][0]
+    elif 1 not in shape:
         return
-    runs: list[list[int]] = []
-    for axis in (a for a in order if shape[a] != 1):
-        if (
-            runs
-            and not any(shape[a] != 1 for a in range(runs[-1][-1] + 1, axis))
-            and (axis > runs[-1][-1])
-        ):
-            runs[-1].append(axis)
-        else:
-            runs.append([axis])
-    if len(runs) < 2:
-        draft.stands[place] = draft.inputs[place][0]
+    moved = (chain or AxisChain.start(shape)).transposed(order).permutation()
+    draft.inputs[place] = [source]
+    if moved is None:
+        draft.stands[place] = source
         return
-    starts = sorted(run[0] for run in runs)
-    sizes = {run[0]: prod(shape[axis] for axis in run) for run in runs}
-    seen: Shape = tuple(sizes[start] for start in starts)
-    turned = tuple(starts.index(run[0]) for run in runs)
+    seen, turned = moved
     out = tuple(seen[axis] for axis in turned)
     draft.nodes[place] = Node.make("permute", [seen], out, order=turned)
 
