@@ -158,7 +158,8 @@ def _resize(node: NodeLike) -> int:
     if reach is None:
         return 0
     pairs = zip(node.input_shapes[0], node.output_shape, strict=True)
-    axes: int = sum(before != after for before, after in pairs)
+    # What depends on widths is the same on both sides; it may be a tensor of them (`graphs/edits`).
+    axes: int = sum(before is not after and before != after for before, after in pairs)
     return 2 * prod(node.output_shape) * int(reach**axes)
 
 

@@ -228,7 +228,9 @@ def _group(
     traced: Sequence[Traced],
 ) -> Group:
     places = np.unique(np.searchsorted(starts, labels, "right") - 1).tolist()
-    names = tuple(dict.fromkeys(graph.names[place] or graph.nodes[place].op for place in places))
+    # Zeros that pad channels are no layer's output.
+    layers = [place for place in places if graph.nodes[place].op != "pad"] or places
+    names = tuple(dict.fromkeys(graph.names[place] or graph.nodes[place].op for place in layers))
     size = len(np.unique(units))
     return Group(
         kind, size, names, tuple(places), int(channels[labels].min()), reason, labels, units

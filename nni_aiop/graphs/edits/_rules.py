@@ -421,10 +421,9 @@ def _reduce(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
         c.freeze_axes(x, axes, "it gives their places")
     layers = []
     for layer in x.layers:
-        if any(layer.shape[a] > 1 for a in axes):
-            layer = c.flat(layer, axes)
-        if layer.size > 1:
-            layers.append(layer)
+        if all(n == 1 for a, n in enumerate(layer.shape) if a not in axes):
+            continue  # fewer of them are reduced
+        layers.append(c.flat(layer, axes))
     kept = tuple(n for a, n in enumerate(x.shape) if a not in axes)
     made = Marks(kept, [
         layer.reshape([n for a, n in enumerate(layer.shape) if a not in axes]) for layer in layers
