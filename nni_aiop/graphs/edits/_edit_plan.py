@@ -14,7 +14,7 @@ from nni_aiop.graphs.edits._cost_table import CostTable
 from nni_aiop.graphs.edits._coupling import Coupling, couple
 from nni_aiop.graphs.edits._plan import Forms, NodePlan, node_plan, variant
 from nni_aiop.graphs.edits._structure import Structure, find_structures
-from nni_aiop.graphs.edits._tidy import takes_in, tidied
+from nni_aiop.graphs.edits._tidy import CLAMPS, takes_in, tidied
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,10 @@ class EditPlan:
 
     @cached_property
     def folds(self) -> dict[int, tuple[int, ...]]:
-        """Normalisations that a layer takes in once certain sums are gone: the places of those."""
+        """Operations that go once certain sums or products are gone: the places of those.
+
+        A layer takes in the normalisation that follows it, and a clamp the clamp before it.
+        """
         readers: list[set[int]] = [set() for _ in self.graph.nodes]
         for place, sources in enumerate(self.graph.inputs):
             for source in sources:
@@ -60,20 +63,20 @@ class EditPlan:
                 sums.setdefault(structure.place, []).append(structure)
         found: dict[int, tuple[int, ...]] = {}
         for place, node in enumerate(self.graph.nodes):
-            if node.op != "batch_norm":
+            if node.op not in ("batch_norm", "relu6"):
                 continue
             chain, at, inner = [], self.graph.inputs[place][0], {place}
             while at in sums:
                 inner |= {at, *(n for structure in sums[at] for n in structure.nodes)}
                 chain.append(at)
                 at = sums[at][0].source
-            nodes = [at, *chain]
-            if (
-                chain
-                and takes_in(self.graph.nodes[at], node)
-                and all(readers[n] <= inner for n in nodes)
-            ):
+            before = self.graph.nodes[at]
+            if not chain or any(not readers[n] <= inner for n in (at, *chain)):
+                continue
+            if node.op == "batch_norm" and takes_in(before, node):
                 found[place] = tuple(chain)
+            elif node.op == "relu6" and before.op in CLAMPS:
+                found[at] = tuple(chain)
         return found
 
     @cached_property

@@ -17,7 +17,10 @@ from nni_aiop.graphs._types import NodeLike
 from nni_aiop.graphs._vocabulary import COMMUTATIVE
 from nni_aiop.graphs.edits._structure import LAYERS
 
-__all__ = ["takes_in", "tidied"]
+__all__ = ["CLAMPS", "takes_in", "tidied"]
+
+CLAMPS = ("relu", "relu6")
+"""Operations that a relu6 right behind them does, too."""
 
 
 class _Draft:
@@ -70,7 +73,7 @@ def tidied(
             _turn(draft, place, node, met=place in met)
         elif place not in met:
             continue
-        elif node.op == "relu6" and before.op in ("relu", "relu6"):
+        elif node.op == "relu6" and before.op in CLAMPS:
             draft.inputs[place] = list(draft.inputs[sources[0]])
             counts[sources[0]] -= 1
         elif node.op == "batch_norm" and takes_in(before, node) and counts[sources[0]] == 1:

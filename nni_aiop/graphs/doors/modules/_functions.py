@@ -14,7 +14,6 @@ from nni_aiop.graphs.doors.modules._table import handles, registered
 
 _SAME_NAME = {
     "relu": "relu",
-    "relu6": "relu6",
     "sigmoid": "sigmoid",
     "tanh": "tanh",
     "silu": "silu",
@@ -197,6 +196,11 @@ def _ones(rec: Recorder, func: Any, *args: Any, **kwargs: Any) -> Any:
     out = rec.run(func, args, kwargs)
     rec.register(out, rec.builder.constant(out.shape, 1.0))
     return out
+
+
+@handles("relu6")
+def _relu6(rec: Recorder, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    return rec.emit("clamp", [rec.value(x)], x.shape, x, low=0.0, high=6.0)
 
 
 @handles("clamp", "clip", "hardtanh", "clamp_min", "clamp_max")
