@@ -65,13 +65,22 @@ class EditPlan:
         for place, node in enumerate(self.graph.nodes):
             if node.op not in ("batch_norm", "relu6"):
                 continue
-            chain, at, inner = [], self.graph.inputs[place][0], {place}
-            while at in sums:
-                inner |= {at, *(n for structure in sums[at] for n in structure.nodes)}
-                chain.append(at)
-                at = sums[at][0].source
+            chain: list[int] = []
+            passed: list[int] = []
+            at, inner = self.graph.inputs[place][0], {place}
+            while at in sums or (
+                at in found and node.op == self.graph.nodes[at].op == "batch_norm"
+            ):
+                passed.append(at)
+                inner.add(at)
+                if at in sums:
+                    inner |= {n for structure in sums[at] for n in structure.nodes}
+                    chain.append(at)
+                    at = sums[at][0].source
+                else:  # a normalisation that is taken in before this one
+                    at = self.graph.inputs[at][0]
             before = self.graph.nodes[at]
-            if not chain or any(not readers[n] <= inner for n in (at, *chain)):
+            if not chain or any(not readers[n] <= inner for n in (at, *passed)):
                 continue
             if node.op == "batch_norm" and takes_in(before, node):
                 found[place] = tuple(chain)
