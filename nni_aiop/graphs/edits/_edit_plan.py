@@ -14,7 +14,7 @@ from nni_aiop.graphs.edits._cost_table import CostTable
 from nni_aiop.graphs.edits._coupling import Coupling, couple
 from nni_aiop.graphs.edits._plan import Forms, NodePlan, node_plan, variant
 from nni_aiop.graphs.edits._structure import Structure, find_structures
-from nni_aiop.graphs.edits._tidy import CLAMPS, takes_in, tidied
+from nni_aiop.graphs.edits._tidy import takes_in, tidied
 
 if TYPE_CHECKING:
     import torch
@@ -80,11 +80,14 @@ class EditPlan:
                 else:  # a normalisation that is taken in before this one
                     at = self.graph.inputs[at][0]
             before = self.graph.nodes[at]
-            if not chain or any(not readers[n] <= inner for n in (at, *passed)):
+            alone = all(readers[n] <= inner for n in (at, *passed))
+            if not chain:
                 continue
-            if node.op == "batch_norm" and takes_in(before, node):
+            if node.op == before.op == "relu6" or (
+                alone and node.op == "batch_norm" and takes_in(before, node)
+            ):
                 found[place] = tuple(chain)
-            elif node.op == "relu6" and before.op in CLAMPS:
+            elif alone and node.op == "relu6" and before.op == "relu":
                 found[at] = tuple(chain)
         return found
 

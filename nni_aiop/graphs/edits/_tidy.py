@@ -17,10 +17,7 @@ from nni_aiop.graphs._types import NodeLike
 from nni_aiop.graphs._vocabulary import COMMUTATIVE
 from nni_aiop.graphs.edits._structure import LAYERS
 
-__all__ = ["CLAMPS", "takes_in", "tidied"]
-
-CLAMPS = ("relu", "relu6")
-"""Operations that a relu6 right behind them does, too."""
+__all__ = ["takes_in", "tidied"]
 
 
 class _Draft:
@@ -73,7 +70,10 @@ def tidied(
             _turn(draft, place, node, met=place in met)
         elif place not in met:
             continue
-        elif node.op == "relu6" and before.op in CLAMPS:
+        elif node.op == "relu6" and before.op == "relu6":
+            draft.stands[place] = sources[0]
+            counts[sources[0]] += counts[place] - 1
+        elif node.op == "relu6" and before.op == "relu":
             draft.inputs[place] = list(draft.inputs[sources[0]])
             counts[sources[0]] -= 1
         elif node.op == "batch_norm" and takes_in(before, node) and counts[sources[0]] == 1:

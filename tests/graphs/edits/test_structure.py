@@ -417,3 +417,49 @@ def test_several_edits_at_once() -> None:
     edits = {"form:inner": "separable", "kernel:deep": 3}
     assert_edits_to(net, IMAGE, edits, form="separable", k=3)
     assert_edits_to(net, IMAGE, {**edits, branch: "remove"}, form="separable", there=False)
+
+
+# --- what meets when something between is gone ----------------------------------------------------
+
+
+def test_a_sum_of_a_sum_once_the_gate_between_is_gone() -> None:
+    def make(*, there: bool = True) -> nn.Module:
+        def forward(m: Any, x: Tensor) -> Tensor:
+            x = m.stem(x)
+            y = m.a(x) + m.b(x)
+            y = y * torch.sigmoid(m.up(y.mean((2, 3), keepdim=True))) if there else y
+            return m.head(F.relu(y + m.d(F.relu(m.c(x)))))
+
+        layers = {name: nn.Conv2d(64, 64, 1) for name in ("a", "b", "c", "d", "up")}
+        return Module(forward, stem=nn.Conv2d(3, 64, 1), head=nn.Conv2d(64, 4, 1), **layers)
+
+    graph = from_module(make(), IMAGE)
+    (gate,) = (s.label for s in graph.sites() if s.kind == "gate")
+    assert_edits_to(make, IMAGE, {gate: "remove"}, there=False)
+
+
+def test_a_sum_of_a_sum_once_the_branch_that_read_it_is_gone() -> None:
+    def make(*, there: bool = True) -> nn.Module:
+        def forward(m: Any, x: Tensor) -> Tensor:
+            x = m.stem(x)
+            y = m.a(x) + m.b(x)
+            return m.head(F.relu((y + m.c(y) if there else y) + m.e(F.relu(m.d(x)))))
+
+        layers = {name: nn.Conv2d(64, 64, 1) for name in ("a", "b", "c", "d", "e")}
+        return Module(forward, stem=nn.Conv2d(3, 64, 1), head=nn.Conv2d(64, 4, 1), **layers)
+
+    assert_edits_to(make, IMAGE, {"branch:c": "remove"}, there=False)
+
+
+def test_a_clamp_that_is_read_elsewhere_too() -> None:
+    def make(*, there: bool = True) -> nn.Module:
+        def forward(m: Any, x: Tensor) -> Tensor:
+            x = F.relu6(m.stem(x))
+            y = F.relu6(x + m.a(x) if there else x)
+            return m.head(torch.cat([x, y], 1))
+
+        return Module(
+            forward, stem=nn.Conv2d(3, 64, 1), a=nn.Conv2d(64, 64, 1), head=nn.Conv2d(128, 4, 1)
+        )
+
+    assert_edits_to(make, IMAGE, {"branch:a": "remove"}, there=False)
