@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -159,10 +159,12 @@ def _fits(name: str, pattern: str) -> bool:
 def _check_keep(graph: GraphLike, keep: Sequence[str]) -> None:
     if isinstance(keep, str):
         raise GraphError(f"keep must be a list of names, but got the text {keep!r}.")
+    if not isinstance(keep, Collection) or not all(isinstance(name, str) for name in keep):
+        raise GraphError(f"keep must be a list of names, but got {keep!r}.")
     names = list(dict.fromkeys(name for name in graph.names if name))
     for pattern in keep:
         if not any(_fits(name, pattern) for name in names):
-            near = get_close_matches(str(pattern), names, 1, 0.0)
+            near = get_close_matches(pattern, names, 1, 0.0)
             hint = f"; the nearest name is {near[0]!r}" if near else ""
             raise GraphError(f"a name to keep must be that of a layer, but got {pattern!r}{hint}.")
 
@@ -175,6 +177,8 @@ def as_edit(
     Raises:
         GraphError: A label is not a site's, the site cannot be edited, or not in that way.
     """
+    if not isinstance(edits, Mapping):
+        raise GraphError(f"edits must be values by label, but got {edits!r}.")
     by_label = {site.label: site for site in sites}
     kept = [group.size for group in plan.coupling.groups]
     options: dict[int, object] = {}
@@ -194,7 +198,7 @@ def as_edit(
                     f"{label!r} must keep 1 to {site.value} of its units, but got {value!r}."
                 )
             kept[site.index] = value
-        elif value in site.values:
+        elif any(value == known and type(value) is type(known) for known in site.values):
             options[site.index] = value
         else:
             shown = ", ".join(repr(v) for v in site.values)
