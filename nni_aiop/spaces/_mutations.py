@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -84,10 +84,14 @@ class MutationSpace(CodeSpace):
         name: str = "mutations",
     ) -> None:
         known = ("width", "heads", "branch", "gate", "kernel", "form")
+        if kinds is not None and (isinstance(kinds, str) or not isinstance(kinds, Collection)):
+            raise SpaceError(f"kinds must be a list of kinds of sites, but got {kinds!r}.")
         wanted = known if kinds is None else tuple(kinds)
         for kind in wanted:
             if kind not in known:
-                raise SpaceError(f"a kind of site must be one of {', '.join(known)}: {kind!r}.")
+                raise SpaceError(
+                    f"a kind of site must be one of {', '.join(known)}, but got {kind!r}."
+                )
         self.base = network
         self.sites = (
             find_sites(network, keep=keep, round_to=round_to) if sites is None else tuple(sites)

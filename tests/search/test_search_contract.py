@@ -28,6 +28,7 @@ from nni_aiop.spaces import (
     Ordinal,
     SampleCost,
 )
+from tests.spaces.mutation_spaces import mutations
 
 BUDGET = 24
 
@@ -334,6 +335,44 @@ class TestContract:
         ):
             with pytest.raises((FileFormatError, SpaceError)):
                 make(space()).load_state_dict(broken)
+
+
+def shrunk_and_measured(sample):
+    """More is better, most of all whole branches; latency is what is left."""
+    kept = [value / 16 for label, value in sample.items() if label.startswith("width")]
+    gone = sum(value == "remove" for value in sample.values())
+    return {"default": sum(kept) - gone, "latency": sum(kept)}
+
+
+class TestContractOfMutations:
+    """The part of the contract in which the space matters, on the edits of a network."""
+
+    LIMIT = 150_000  # of 439,296 multiply-adds
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(name, marks=pytest.mark.slow if "learned" in name else ())
+            for name in SEARCHES
+        ],
+    )
+    def test_limits_on_exact_costs_are_never_exceeded(self, name):
+        s = mutations()
+        search = SEARCHES[name](s, seed=5, limits={"flops": self.LIMIT})
+        asked = run(search, BUDGET, shrunk_and_measured)
+        assert len({s.key(x) for x in asked}) == BUDGET
+        for sample in asked:
+            assert s.violation(sample) is None
+            assert s.graph(sample).macs <= self.LIMIT
+
+    @pytest.mark.slow
+    def test_same_seed_same_result_and_it_resumes(self, make):
+        whole, half = (make(mutations(), seed=3) for _ in range(2))
+        assert run(whole, 12, shrunk_and_measured) == run(half, 12, shrunk_and_measured)
+        resumed = make(mutations(), seed=99)
+        resumed.load_state_dict(json.loads(json.dumps(half.state_dict(), allow_nan=False)))
+        assert run(resumed, 8, shrunk_and_measured) == run(whole, 8, shrunk_and_measured)
+        assert resumed.history == whole.history
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from nni_aiop.spaces import (
     Ordinal,
     Subset,
 )
+from tests.spaces.mutation_spaces import mutations
 
 
 def mixed() -> CodeSpace:
@@ -57,7 +58,7 @@ def linked() -> CodeSpace:
     )
 
 
-HAND_MADE = {"mixed": mixed, "wide": wide, "linked": linked}
+HAND_MADE = {"mixed": mixed, "wide": wide, "linked": linked, "mutations": mutations}
 
 
 @pytest.fixture(params=[*HAND_MADE, *SPACES])
