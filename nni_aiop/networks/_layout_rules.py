@@ -326,8 +326,9 @@ def _reduce(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
     keep = len(shape) == len(x.shape)
     layers = []
     for layer in x.layers:
-        if any(layer.shape[a] > 1 for a in axes):
-            layer = p.coupler.flat(layer, axes)
+        if all(n == 1 for a, n in enumerate(layer.shape) if a not in axes):
+            continue  # fewer of them are reduced
+        layer = p.coupler.flat(layer, axes)
         if not keep:
             layer = layer.reshape([n for a, n in enumerate(layer.shape) if a not in axes])
         layers.append(layer)

@@ -29,7 +29,7 @@ def test_labels_without_ties_are_classes_of_their_own() -> None:
     c = coupler()
     c.fresh(5)
     assert len(set(c.solve().of.tolist())) == 6
-    assert c.solve().reasons == {0: "it is no channel"}
+    assert set(c.solve().reasons) == {0}  # label 0 stays
 
 
 def test_a_tie_broadcasts() -> None:
