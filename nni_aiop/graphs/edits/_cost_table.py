@@ -8,7 +8,7 @@ each weighted by whether its branch is there, and which form its layer has.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nni_aiop.graphs._costs import node_cost
 from nni_aiop.graphs._types import GraphLike
@@ -19,9 +19,25 @@ from nni_aiop.graphs.edits._structure import Structure
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CostTable"]
+__all__ = ["CostTable", "Merge"]
 
 _SUMS = ("flops", "macs", "params")
+
+
+class Merge(NamedTuple):
+    """A sum that becomes terms of a later sum once nobody else reads it.
+
+    Attributes:
+        inner: The sum.
+        outer: The later one.
+        between: Sums and products between that must be gone.
+        own: Structures of the later one that must be gone.
+    """
+
+    inner: int
+    outer: int
+    between: tuple[int, ...]
+    own: tuple[int, ...]
 
 
 class _Columns:
@@ -73,7 +89,8 @@ class CostTable:
         plans: Of every node.
         forms: Their sizes.
         structures: Where its structure can be edited.
-        folds: Normalisations that a layer takes in once certain sums are gone.
+        folds: Operations that go once certain sums are gone.
+        merges: Sums that a later sum takes in.
         shared: Nodes that share their weights, in groups.
     """
 
@@ -84,9 +101,11 @@ class CostTable:
         forms: Forms,
         structures: Sequence[Structure],
         folds: Mapping[int, tuple[int, ...]],
+        merges: Sequence[Merge],
         shared: Sequence[Sequence[int]],
     ) -> None:
         self._graph, self._forms, self._structures, self._folds = graph, forms, structures, folds
+        self._merges = merges
         self._removers: list[tuple[int, ...]] = [() for _ in plans]
         self._sums: dict[int, list[int]] = {}
         self._formed: dict[int, int] = {}
@@ -197,6 +216,11 @@ class CostTable:
         for place, chain in self._folds.items():
             if any(term in vanishes for term in chain):
                 vanishes[place] = weights.folded(place)
+        for merge in self._merges:
+            share = weights.merged(merge)
+            if share is not None:
+                share = share * (1 - weights.vanished(merge.inner))
+                vanishes[merge.inner] = vanishes.get(merge.inner, 0) + share
         dies: list[Any] = list(slots)
         for place in range(len(graph) - 1, -1, -1):
             read: Any = end if graph.nodes[place].op == "output" else slots[place]
@@ -294,6 +318,19 @@ class _Weights:
         share = self._ones
         for term in self._table._folds[place]:
             share = share * self.vanished(term)
+        return share
+
+    def merged(self, merge: Merge) -> torch.Tensor | None:
+        """(n,) whether a later sum takes a sum in; None where it cannot."""
+        if any(self.gone(place) is None for place in merge.between) or any(
+            at not in self._options for at in merge.own
+        ):
+            return None
+        share = 1 - self.vanished(merge.outer)
+        for place in merge.between:
+            share = share * self.vanished(place)
+        for at in merge.own:
+            share = share * self._options[at][:, 1]
         return share
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nni_aiop.graphs._exchange import GraphParts
 from nni_aiop.graphs._node import Node
 from nni_aiop.graphs._types import GraphLike
-from nni_aiop.graphs.edits._cost_table import CostTable
+from nni_aiop.graphs.edits._cost_table import CostTable, Merge
 from nni_aiop.graphs.edits._coupling import Coupling, couple
 from nni_aiop.graphs.edits._plan import Forms, NodePlan, node_plan, variant
 from nni_aiop.graphs.edits._structure import Structure, find_structures
@@ -53,14 +53,7 @@ class EditPlan:
 
         A layer takes in the normalisation that follows it, and a clamp the clamp before it.
         """
-        readers: list[set[int]] = [set() for _ in self.graph.nodes]
-        for place, sources in enumerate(self.graph.inputs):
-            for source in sources:
-                readers[source].add(place)
-        sums: dict[int, list[Structure]] = {}
-        for structure in self.structures:
-            if structure.kind in ("branch", "gate"):
-                sums.setdefault(structure.place, []).append(structure)
+        readers, sums = self._readers, self._sums
         found: dict[int, tuple[int, ...]] = {}
         for place, node in enumerate(self.graph.nodes):
             if node.op not in ("batch_norm", "relu6"):
@@ -74,9 +67,9 @@ class EditPlan:
                 passed.append(at)
                 inner.add(at)
                 if at in sums:
-                    inner |= {n for structure in sums[at] for n in structure.nodes}
+                    inner |= {n for i in sums[at] for n in self.structures[i].nodes}
                     chain.append(at)
-                    at = sums[at][0].source
+                    at = self.structures[sums[at][0]].source
                 else:  # a normalisation that is taken in before this one
                     at = self.graph.inputs[at][0]
             before = self.graph.nodes[at]
@@ -89,6 +82,51 @@ class EditPlan:
                 found[place] = tuple(chain)
             elif alone and node.op == "relu6" and before.op == "relu":
                 found[at] = tuple(chain)
+        return found
+
+    @cached_property
+    def _readers(self) -> list[set[int]]:
+        readers: list[set[int]] = [set() for _ in self.graph.nodes]
+        for place, sources in enumerate(self.graph.inputs):
+            for source in sources:
+                readers[source].add(place)
+        return readers
+
+    @cached_property
+    def _sums(self) -> dict[int, list[int]]:
+        """By sum or product that may lose terms the structures that are these."""
+        sums: dict[int, list[int]] = {}
+        for i, structure in enumerate(self.structures):
+            if structure.kind in ("branch", "gate"):
+                sums.setdefault(structure.place, []).append(i)
+        return sums
+
+    @cached_property
+    def merges(self) -> list[Merge]:
+        """Sums that become terms of a later sum once nobody else reads them."""
+        graph, readers, sums = self.graph, self._readers, self._sums
+        plain = [n.op == "add" and n.get("operand") is None for n in graph.nodes]
+        found = []
+        for outer, node in enumerate(graph.nodes):
+            for source in graph.inputs[outer] if plain[outer] else ():
+                at, chain = source, list[int]()
+                while True:
+                    if plain[at] and graph.nodes[at].output_shape == node.output_shape:
+                        others = {r for n in (at, *chain) for r in readers[n]} - {outer, *chain}
+                        inside = [self.structures[i].nodes for c in chain for i in sums[c]]
+                        between = frozenset().union(*inside)
+                        own = [
+                            i
+                            for i in sums.get(outer, ())
+                            if self.structures[i].nodes & (others - between)
+                        ]
+                        gone = between.union(*(self.structures[i].nodes for i in own))
+                        if others <= gone and (chain or own):
+                            found.append(Merge(at, outer, tuple(chain), tuple(own)))
+                    if at not in sums:
+                        break
+                    chain.append(at)
+                    at = self.structures[sums[at][0]].source
         return found
 
     @cached_property
@@ -179,7 +217,13 @@ class EditPlan:
     @cached_property
     def _table(self) -> CostTable:
         return CostTable(
-            self.graph, self.plans, self._forms, self.structures, self.folds, self._shared
+            self.graph,
+            self.plans,
+            self._forms,
+            self.structures,
+            self.folds,
+            self.merges,
+            self._shared,
         )
 
 

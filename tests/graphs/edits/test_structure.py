@@ -451,6 +451,44 @@ def test_a_sum_of_a_sum_once_the_branch_that_read_it_is_gone() -> None:
     assert_edits_to(make, IMAGE, {"branch:c": "remove"}, there=False)
 
 
+@pytest.mark.parametrize("kind", ["branch", "gate"])
+def test_terms_of_a_sum_that_is_gone_live_as_long_as_the_later_sum(kind: str) -> None:
+    """The wide tensors beside it are the peak, at which one term lives more than before."""
+
+    def make(*, there: bool = True) -> nn.Module:
+        def forward(m: Any, x: Tensor) -> Tensor:
+            x = m.stem(x)
+            y = m.a(x) + m.b(x)
+            if there and kind == "branch":
+                y = y + m.c(y)
+            elif there:
+                y = y * torch.sigmoid(m.c(y.mean((2, 3), keepdim=True)))
+            for i in range(3):
+                y = y + m.inner[i](x)
+            return m.head(F.relu(y))
+
+        def wide() -> nn.Module:
+            return nn.Sequential(
+                nn.Conv2d(64, 64, 1), nn.ReLU(), nn.Conv2d(64, 256, 1), nn.ReLU(),
+                nn.Conv2d(256, 64, 1),
+            )  # fmt: skip
+
+        return Module(
+            forward,
+            stem=nn.Conv2d(3, 64, 1),
+            a=nn.Conv2d(64, 64, 1),
+            b=nn.Conv2d(64, 64, 1),
+            c=nn.Conv2d(64, 64, 1),
+            inner=nn.ModuleList([wide() for _ in range(3)]),
+            head=nn.Conv2d(64, 4, 1),
+        )
+
+    graph = from_module(make(), IMAGE)
+    gone = next(s.label for s in graph.sites() if s.kind == kind and "c" in s.layers)
+    assert graph.edit({gone: "remove"}).peak_memory() == 294_912  # 278,528 with the sum
+    assert_edits_to(make, IMAGE, {gone: "remove"}, there=False)
+
+
 def test_a_clamp_that_is_read_elsewhere_too() -> None:
     def make(*, there: bool = True) -> nn.Module:
         def forward(m: Any, x: Tensor) -> Tensor:
