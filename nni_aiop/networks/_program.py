@@ -50,7 +50,18 @@ def exported(model: nn.Module, example: Sequence[Tensor]) -> fx.GraphModule:
                 f"a network to edit must take any batch size, but {type(model).__name__} only "
                 f"takes {value.shape[0]}: its forward turns the batch size into a constant."
             )
-    return cleaned(module)
+    return _plain(cleaned(module))
+
+
+def _plain(module: fx.GraphModule) -> fx.GraphModule:
+    """The same program without what an export leaves on it, which copies would drag along."""
+    for node in module.graph.nodes:
+        node.meta = {"path": path_of(node)}
+    made = fx.GraphModule(module, module.graph)
+    made._parameters, made._buffers = module._parameters, module._buffers
+    made._modules = module._modules
+    made.meta.clear()
+    return made
 
 
 def batched(example: Sequence[Tensor]) -> tuple[Tensor, ...]:
