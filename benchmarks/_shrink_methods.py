@@ -97,10 +97,13 @@ def published(model: nn.Module, budget: float, seconds: float, lr: float, seed: 
         if pool:
             pool.sort(key=lambda one: one[0], reverse=True)
             parents = [sample for _, sample in pool[:5]]
-            made = [search._mutated(parents[int(rng.integers(len(parents)))]) for _ in range(10)]
+            made = [
+                search.steps.mutated(parents[int(rng.integers(len(parents)))], rng)
+                for _ in range(10)
+            ]
         else:
             made = calibration.space.sample(10, rng)
-        fits = [s for one in made if (s := search._within(one, budget)) is not None]
+        fits = [s for one in made if (s := search.steps.within(one, budget, rng)) is not None]
         if fits:
             figures = judge([calibration.space.graph_of(s) for s in fits])
             pool += list(zip(figures, fits, strict=True))
@@ -141,8 +144,8 @@ def _first(model: nn.Module, budget: float, seconds: float, lr: float, seed: int
     calibration = _calibration(model, scale)
     search = FlopsReduction(calibration.space, budgets=(budget,), seed=seed)
     if random:
-        drawn = calibration.space.sample(20, np.random.default_rng(seed))
-        found = (search._within(one, budget) for one in drawn)
+        rng = np.random.default_rng(seed)
+        found = (search.steps.within(s, budget, rng) for s in calibration.space.sample(20, rng))
         sample = next(s for s in found if s is not None)
     else:
         (sample,) = search.ask(1)

@@ -14,26 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.search._base import BaseSearch
+from nni_aiop.search._budgeted import BudgetedEdits, Score
 from nni_aiop.search._metrics import violation
-from nni_aiop.spaces import CRITERION, CodeSpace, MutationSpace, Ordinal, Sample
+from nni_aiop.spaces import CRITERION, CodeSpace, MutationSpace, Sample
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["FlopsReduction"]
 
-Score = Callable[[Sample], float]
 Judge = Callable[[Sequence["ComputeGraph"]], Sequence[float]]
 
-_SLACK = 0.015  # of a budget that may be left
-_LEVELS = (0.75, 0.5, 0.25)  # of a width, measured
-_LEAST_SAVED = 0.003  # of the whole, by an edit that is measured
 _FEW = 5  # results before a predictor can count
 _FOR_GP = 20  # results before a Gaussian process joins
 _CHILDREN = 16
-_SWAPS = 12  # edits that are undone to come nearer to a budget
 _MEASURED = 3  # children of each proposal whose loss is measured
 _TRIES = 24
+_NEWCOMERS = 50
 
 
 class FlopsReduction(BaseSearch):
@@ -81,17 +78,15 @@ class FlopsReduction(BaseSearch):
         self.budgets = tuple(sorted({float(b) for b in budgets}, reverse=True))
         if not self.budgets or not all(0 < b <= 1 for b in self.budgets):
             raise ValueError(f"budgets must be parts in (0, 1], but got {tuple(budgets)!r:.80}.")
-        space.cost(cost, space.encode([space.original]))
         self._space = space
         self.cost = cost
-        self.whole = float(space.cost(cost, space.encode([space.original]))[0])
+        self.steps = BudgetedEdits(space, cost, score)
+        self.whole = self.steps.whole
         limits = dict(options.pop("limits", None) or {})
         limits[cost] = min(limits.get(cost, np.inf), self.budgets[0] * self.whole)
         super().__init__(space, limits=limits, **options)
         self.score = score
         self.predictor = predictor
-        self._sensitivity: dict[str, dict[str, float]] = {}
-        self._plain: float | None = None
         self._stages: dict[float, int] = dict.fromkeys(self.budgets, 0)
         self._reports: dict[str, float] = {}
 
@@ -99,7 +94,7 @@ class FlopsReduction(BaseSearch):
 
     def budget_of(self, sample: Mapping[str, Any]) -> float | None:
         """The smallest budget that a sample keeps."""
-        share = self._shares([dict(sample)])[0]
+        share = self.steps.shares([dict(sample)])[0]
         kept = [b for b in self.budgets if share <= b * (1 + 1e-9)]
         return min(kept) if kept else None
 
@@ -108,7 +103,7 @@ class FlopsReduction(BaseSearch):
         samples, metrics = self._results()
         if not samples:
             return None
-        shares = self._shares(samples)
+        shares = self.steps.shares(samples)
         found = [
             (sample, one)
             for sample, one, share in zip(samples, metrics, shares, strict=True)
@@ -158,275 +153,30 @@ class FlopsReduction(BaseSearch):
         named = [c for c in self._space.criteria if c != "measured"]
         criteria: list[str | None] = [*named] or [None]
         starts: list[Callable[[float], Sample | None]] = [
-            lambda budget, criterion=criterion: self._uniform(budget, criterion)  # type: ignore[misc]
+            lambda budget, criterion=criterion: self.steps.uniform(budget, criterion)  # type: ignore[misc]
             for criterion in criteria
         ]
-        starts.append(lambda budget: self._greedy(budget, structural=True))
-        starts.append(lambda budget: self._greedy(budget, structural=False))
+        starts.append(lambda budget: self.steps.greedy(budget, structural=True))
+        starts.append(lambda budget: self.steps.greedy(budget, structural=False))
         return starts
-
-    def _original(self, criterion: str | None = None) -> Sample:
-        plain = self._space.original
-        if criterion is not None and self._space.criteria:
-            plain[CRITERION] = criterion
-        elif "measured" in self._space.criteria:
-            plain[CRITERION] = "measured"
-        return plain
-
-    def _counted(self) -> list[Ordinal]:
-        """The dimensions of widths and heads."""
-        counts = {site.label for site in self._space.sites if site.counts}
-        return [d for d in self._space.dimensions if isinstance(d, Ordinal) and d.label in counts]
-
-    def _shares(self, samples: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-        """(n,) the part of the network's cost that samples keep."""
-        codes = self._space.encode([self._space.complete(s) for s in samples])
-        return self._space.cost(self.cost, codes) / self.whole
-
-    def _uniform(self, budget: float, criterion: str | None) -> Sample | None:
-        """Every width cut by one ratio, then raised to use the budget."""
-        dimensions = self._counted()
-        if not dimensions:
-            return None
-
-        def cut(ratio: float) -> Sample:
-            sample = self._original(criterion)
-            for d in dimensions:
-                fits = [v for v in d.values if v <= ratio * d.values[-1]]
-                sample[d.label] = fits[-1] if fits else d.values[0]
-            return sample
-
-        ratios = np.linspace(0.02, 1.0, 197)
-        shares = self._shares([cut(r) for r in ratios])
-        within = np.flatnonzero(shares <= budget)
-        if not len(within):
-            return None
-        return self._filled(cut(float(ratios[within[-1]])), budget, even=True)
-
-    def _filled(self, sample: Sample, budget: float, *, even: bool = False) -> Sample:
-        """The sample, widths raised one step after another as long as the budget allows."""
-        for _ in range(10_000):
-            moves = self._raises(sample)
-            if not moves:
-                return sample
-            now = float(self._shares([sample])[0])
-            if even and now >= budget * (1 - _SLACK / 3):
-                return sample
-            shares = self._shares(moves)
-            fits = np.flatnonzero((shares <= budget) & (shares > now))
-            if not len(fits):
-                return sample if now >= budget * (1 - _SLACK) else self._swapped(sample, budget)
-            if even:
-                least = [self._kept_part(sample, moves[i]) for i in fits]
-                sample = moves[int(fits[int(np.argmin(least))])]
-            else:
-                worth = [self._relief(sample, moves[i], shares[i] - now) for i in fits]
-                sample = moves[int(fits[int(np.argmax(worth))])]
-        return sample
-
-    def _raises(self, sample: Sample) -> list[Sample]:
-        """The samples with one width one step larger, or one edit of the structure another."""
-        found = []
-        plain = self._space.original
-        counted = {d.label: d for d in self._counted()}
-        for d in self._space.dimensions:
-            if d.label in counted:
-                values = counted[d.label].values
-                place = values.index(sample[d.label])
-                found += [{**sample, d.label: v} for v in values[place + 1 : place + 2]]
-            elif d.label != CRITERION and sample[d.label] != plain[d.label]:
-                options = d.values_of(d.options(100))
-                found += [{**sample, d.label: v} for v in options if v != sample[d.label]]
-        return found
-
-    def _lowers(self, sample: Sample) -> list[Sample]:
-        found = []
-        for d in self._counted():
-            place = d.values.index(sample[d.label])
-            if place:
-                found.append({**sample, d.label: d.values[place - 1]})
-        return found
-
-    def _kept_part(self, before: Sample, after: Sample) -> float:
-        """What part of its width the site keeps that differs."""
-        for d in self._counted():
-            if before[d.label] != after[d.label]:
-                return float(before[d.label] / d.values[-1])
-        return 1.0
-
-    def _relief(self, before: Sample, after: Sample, cost: float) -> float:
-        """Measured loss that an edit which costs more takes back for each unit of cost."""
-        for label, value in before.items():
-            if value != after[label]:
-                gained = self._loss_at(label, value) - self._loss_at(label, after[label])
-                return max(gained, 0.0) / cost + 1e-9 * cost
-        return 0.0
-
-    def _swapped(self, sample: Sample, budget: float) -> Sample:
-        """A sample nearer to its budget: one edit undone, and widths lowered for it."""
-        now = float(self._shares([sample])[0])
-        moves = self._raises(sample)
-        shares = self._shares(moves) if moves else np.empty(0)
-        order = [i for i in np.argsort(shares, kind="stable").tolist() if shares[i] > budget]
-        best, best_share = sample, now
-        for i in order[:_SWAPS]:
-            other = self._descended(moves[i], budget)
-            if other is None:
-                continue
-            share = float(self._shares([other])[0])
-            if share > best_share:
-                best, best_share = other, share
-            if best_share >= budget * (1 - _SLACK):
-                break
-        return best
-
-    def _descended(self, sample: Sample, budget: float) -> Sample | None:
-        """The sample, widths lowered where it costs least loss, until it keeps the budget."""
-        share = float(self._shares([sample])[0])
-        while share > budget:
-            moves = self._lowers(sample)
-            if not moves:
-                return None
-            shares = self._shares(moves)
-            saved = share - shares
-            lost = np.array([self._relief(after, sample, 1.0) for after in moves])
-            # A step that saves much more than is asked for would miss the budget again.
-            rate = (lost + 1e-9) / np.minimum(np.maximum(saved, 1e-9), share - budget + 1e-4)
-            rate = rate + 1e3 * (shares < budget * (1 - _SLACK)) + 1e6 * (saved <= 1e-9)
-            best = int(np.argmin(rate))
-            if saved[best] <= 1e-9:
-                return None
-            sample, share = moves[best], float(shares[best])
-        return sample
-
-    # --- the greedy descent -----------------------------------------------------------------------
-
-    def _levels(self) -> dict[str, list[Any]]:
-        """By label the values other than that of the network which are measured."""
-        plain = self._original()
-        asked: list[tuple[str, Any]] = []
-        for d in self._space.dimensions:
-            if d.label == CRITERION:
-                continue
-            values = list(d.values) if isinstance(d, Ordinal) else d.values_of(d.options(100))
-            whole = plain[d.label]
-            if d.label in {c.label for c in self._counted()}:
-                wanted = [min(values, key=lambda v, f=f: (abs(v - f * whole), v)) for f in _LEVELS]  # type: ignore[misc]
-                values = list(dict.fromkeys(v for v in wanted if v < whole))
-            asked += [(d.label, v) for v in values if v != whole]
-        shares = self._shares([{**plain, label: value} for label, value in asked])
-        levels: dict[str, list[Any]] = {}
-        for (label, value), share in zip(asked, shares, strict=True):
-            if share <= 1 - _LEAST_SAVED:
-                levels.setdefault(label, []).append(value)
-        return levels
-
-    def _measure_sensitivity(self) -> None:
-        """The loss after each single edit, once."""
-        if self._plain is not None:
-            return
-        plain = self._original()
-        score = self.score
-        for label, values in self._levels().items():
-            known = self._sensitivity.setdefault(label, {})
-            for value in values:
-                if repr(value) not in known:
-                    edited = {**plain, label: value}
-                    known[repr(value)] = self._assumed(edited) if score is None else score(edited)
-        self._plain = 0.0 if score is None else score(plain)
-
-    def _assumed(self, sample: Sample) -> float:
-        """Without measurements: the square of the part that goes."""
-        plain = self._original()
-        for label, value in sample.items():
-            if value != plain[label]:
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    return float((1 - value / plain[label]) ** 2)
-                return 0.5
-        return 0.0
-
-    def _loss_at(self, label: str, value: Any) -> float:
-        """The loss that one edit adds, between measured widths on the line between them."""
-        plain = self._original()
-        if value == plain[label] or self._plain is None:
-            return 0.0
-        known = self._sensitivity.get(label, {})
-        if repr(value) in known:
-            return known[repr(value)] - self._plain
-        numbers = {float(text): loss for text, loss in known.items() if _is_number(text)}
-        if not numbers or not isinstance(value, (int, float)):
-            return 0.0
-        points = sorted({**numbers, float(plain[label]): self._plain}.items())
-        line = np.interp(float(value), [p for p, _ in points], [loss for _, loss in points])
-        return float(line) - self._plain
-
-    def _greedy(self, budget: float, *, structural: bool) -> Sample | None:
-        """Steps that add least loss for what they save, until the budget is kept."""
-        self._measure_sensitivity()
-        levels = self._levels()
-        counted = {d.label for d in self._counted()}
-        if not structural:
-            levels = {label: values for label, values in levels.items() if label in counted}
-        state = self._original()
-        now = 1.0
-        while now > budget:
-            moves = [
-                (label, value)
-                for label, values in levels.items()
-                for value in values
-                if self._is_step(label, state[label], value)
-            ]
-            if not moves:
-                return self._lowered(state, budget)
-            shares = self._shares([{**state, label: value} for label, value in moves])
-            rates = np.full(len(moves), np.inf)
-            for i, (label, value) in enumerate(moves):
-                saved = now - shares[i]
-                if saved > 1e-6:
-                    lost = self._loss_at(label, value) - self._loss_at(label, state[label])
-                    # A step that overshoots saves no more than what is asked for.
-                    rates[i] = max(lost, 1e-9) / min(saved, max(now - budget, 1e-3))
-            best = int(np.argmin(rates))
-            if not np.isfinite(rates[best]):
-                return self._lowered(state, budget)
-            state = {**state, moves[best][0]: moves[best][1]}
-            now = float(shares[best])
-        return self._filled(state, budget)
-
-    def _is_step(self, label: str, now: Any, value: Any) -> bool:
-        whole = self._original()[label]
-        if isinstance(value, (int, float)) and isinstance(now, (int, float)):
-            return value < now
-        return bool(now == whole and value != whole)
-
-    def _lowered(self, sample: Sample, budget: float) -> Sample | None:
-        """The sample with widths lowered in turn until the budget is kept; None if it is not."""
-        for _ in range(10_000):
-            if float(self._shares([sample])[0]) <= budget:
-                return self._filled(sample, budget)
-            moves = self._lowers(sample)
-            if not moves:
-                return None
-            sample = max(moves, key=lambda after: self._kept_part(sample, after))
-        return None
 
     # --- mutations --------------------------------------------------------------------------------
 
     def _mutant(self, budget: float) -> Sample | None:
         """A child of what was told best, chosen among many by what is known."""
         samples, metrics = self._results()
-        self._measure_sensitivity()
+        self.steps.measure()
         ranked = sorted(
             zip(samples, metrics, strict=True),
             key=lambda one: (-violation(one[1]), self._merit(one[1])),
             reverse=True,
         )
         within = [sample for sample, _ in ranked if self.budget_of(sample) == budget]
-        parents = (within or [sample for sample, _ in ranked])[:3] or [self._original()]
+        parents = (within or [sample for sample, _ in ranked])[:3] or [self.steps.original()]
         children: dict[str, Sample] = {}
         for _ in range(_TRIES):
             parent = parents[min(int(self._rng.geometric(0.6)) - 1, len(parents) - 1)]
-            child = self._within(self._mutated(parent), budget)
+            child = self.steps.within(self.steps.mutated(parent, self._rng), budget, self._rng)
             if child is None:
                 continue
             child = self.space.settled(child)
@@ -436,38 +186,15 @@ class FlopsReduction(BaseSearch):
             if len(children) >= _CHILDREN:
                 break
         if not children:
-            return None
+            return self._newcomer(budget)
         return self._chosen(list(children.values()), samples, metrics)
 
-    def _mutated(self, parent: Sample) -> Sample:
-        child = dict(parent)
-        counted = {d.label: d for d in self._counted()}
-        for _ in range(int(self._rng.integers(1, 5))):
-            d = self.space.dimensions[int(self._rng.integers(len(self.space.dimensions)))]
-            if d.label in counted:
-                values = counted[d.label].values
-                step = int(self._rng.integers(1, 4)) * int(self._rng.choice([-1, 1]))
-                place = values.index(child[d.label]) + step
-                child[d.label] = values[int(np.clip(place, 0, len(values) - 1))]
-            else:
-                options = d.values_of(d.options(100))
-                child[d.label] = options[int(self._rng.integers(len(options)))]
-        return child
-
-    def _within(self, sample: Sample, budget: float) -> Sample | None:
-        """The sample, widths lowered at random until it keeps the budget, then raised."""
-        for _ in range(10_000):
-            share = float(self._shares([sample])[0])
-            if share <= budget:
-                return sample if share >= budget * (1 - _SLACK) else self._filled(sample, budget)
-            moves = self._lowers(sample)
-            if not moves:
-                return None
-            shares = self._shares(moves)
-            useful = np.flatnonzero(shares < share - 1e-9)
-            if not len(useful):
-                return None
-            sample = moves[int(self._rng.choice(useful))]
+    def _newcomer(self, budget: float) -> Sample | None:
+        """A random sample within a budget, where no child of the best is new."""
+        for drawn in self.space.sample(_NEWCOMERS, self._rng):
+            found = self.steps.within(drawn, budget, self._rng)
+            if found is not None and self._network(found) not in self._seen:
+                return found
         return None
 
     def _chosen(
@@ -477,7 +204,7 @@ class FlopsReduction(BaseSearch):
         metrics: Sequence[Mapping[str, float]],
     ) -> Sample:
         added = np.array(
-            [sum(self._loss_at(label, v) for label, v in c.items() if label != CRITERION)
+            [sum(self.steps.loss_at(label, v) for label, v in c.items() if label != CRITERION)
              for c in children]
         )  # fmt: skip
         rank = _ranks(added)
@@ -529,8 +256,8 @@ class FlopsReduction(BaseSearch):
         return {
             "budgets": list(self.budgets),
             "cost": self.cost,
-            "sensitivity": self._sensitivity,
-            "plain": self._plain,
+            "sensitivity": self.steps.sensitivity,
+            "plain": self.steps.plain,
             "stages": [self._stages[budget] for budget in self.budgets],
         }
 
@@ -543,20 +270,12 @@ class FlopsReduction(BaseSearch):
         stages = [int(n) for n in state["stages"]]
         if len(stages) != len(self.budgets) or min(stages) < 0:
             raise ValueError(f"there must be a stage for each budget, but got {stages!r:.80}")
-        self._sensitivity = {
+        self.steps.sensitivity = {
             str(label): {str(v): float(loss) for v, loss in known.items()}
             for label, known in state["sensitivity"].items()
         }
-        self._plain = None if state["plain"] is None else float(state["plain"])
+        self.steps.plain = None if state["plain"] is None else float(state["plain"])
         self._stages = dict(zip(self.budgets, stages, strict=True))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _ranks(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
