@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nni_aiop.networks._calibration import CRITERIA, Calibration, recalibrate
+from nni_aiop.networks._in_place import edit_in_place
 from nni_aiop.networks._network import Network
 
-__all__ = ["CRITERIA", "Calibration", "Network", "recalibrate"]
+__all__ = ["CRITERIA", "Calibration", "Network", "edit_in_place", "recalibrate"]
