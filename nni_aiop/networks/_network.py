@@ -236,7 +236,7 @@ class Network(nn.Module):
         for structure, option in forms:
             name = operations[structure.place]
             _reform(module, nodes[name], self.graph.nodes[structure.place].weight_shape, option)
-        module.graph.eliminate_dead_code()
+        _program.without_unread(module.graph)
         _drop_unused(module)
         module.recompile()
         return Network(module, self.example)
@@ -400,14 +400,14 @@ def _channels(network: Network, node: fx.Node) -> int:
 
 def _drop_unused(module: fx.GraphModule) -> None:
     """Forgets parameters and buffers that no operation reads, but for counters of batches."""
-    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    layers = {path.rpartition(".")[0] for path in read}
+    paths = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    kept = {id(parameter_of(module, path)) for path in paths}
+    layers = {path.rpartition(".")[0] for path in paths}
     for table in ("_parameters", "_buffers"):
         for prefix, part in module.named_modules():
-            for name in list(getattr(part, table)):
-                path = f"{prefix}.{name}".lstrip(".")
+            for name, value in list(getattr(part, table).items()):
                 counts = name == "num_batches_tracked" and prefix in layers
-                if path not in read and not counts:
+                if id(value) not in kept and not counts:
                     del getattr(part, table)[name]
 
 

@@ -12,10 +12,11 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from nni_aiop.errors import GraphError
+from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph, from_module
 from nni_aiop.networks._pass import packet_name
 
-__all__ = ["batched", "cleaned", "exported", "path_of", "record"]
+__all__ = ["batched", "cleaned", "exported", "path_of", "record", "without_unread"]
 
 _ASSERTIONS = frozenset(
     {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size",
@@ -30,27 +31,55 @@ def exported(model: nn.Module, example: Sequence[Tensor]) -> fx.GraphModule:
         GraphError: PyTorch cannot export the model, or only for the example's batch size.
     """
     inputs = batched(example)
-    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
     try:
-        with warnings.catch_warnings():
+        return _plain(cleaned(_traced(model, inputs, strict=False)))
+    except GraphError as err:
+        # The other way reads the model's Python, and follows a batch size through `len` and `int`.
+        try:
+            return _plain(cleaned(_traced(model, inputs, strict=True)))
+        except GraphError:
+            raise err from err.__cause__
+
+
+def _traced(model: nn.Module, inputs: tuple[Tensor, ...], *, strict: bool) -> fx.GraphModule:
+    """The program of a model for any batch size, by one of the two ways of torch.export."""
+    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    # PyTorch's transformer layers else become one operation of inference only.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(model, inputs, dynamic_shapes=dynamic)
+            program = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=strict)
             module = program.module(check_guards=False)
     except Exception as err:
-        first = str(err).strip().split("\n")[0]
         raise GraphError(
             f"a network to edit must be one that torch.export takes, but {type(model).__name__} "
-            f"raised {type(err).__name__}: {first[:200]}"
+            f"raised {type(err).__name__}: {brief(str(err).strip().partition(chr(10))[0])}"
         ) from err
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     assert isinstance(module, fx.GraphModule)
+    fixed = _fixed_batch(module)
+    if fixed is not None:
+        raise GraphError(
+            f"a network to edit must take any batch size, but {type(model).__name__} only "
+            f"takes {fixed}: its forward turns the batch size into a constant."
+        )
+    return module
+
+
+def _fixed_batch(module: fx.GraphModule) -> int | None:
+    """The one batch size that a program takes, None where it takes any."""
     for node in module.graph.nodes:
         value = node.meta.get("val") if node.op == "placeholder" else None
-        if isinstance(value, Tensor) and value.dim() and isinstance(value.shape[0], int):
-            raise GraphError(
-                f"a network to edit must take any batch size, but {type(model).__name__} only "
-                f"takes {value.shape[0]}: its forward turns the batch size into a constant."
-            )
-    return _plain(cleaned(module))
+        if isinstance(value, Tensor) and value.dim():
+            length: Any = value.shape[0]
+            if isinstance(length, torch.SymInt):
+                length = length.node.maybe_as_int()
+            if length is not None:
+                return int(length)
+    return None
 
 
 def _plain(module: fx.GraphModule) -> fx.GraphModule:
@@ -79,10 +108,9 @@ def cleaned(module: fx.GraphModule) -> fx.GraphModule:
             graph.erase_node(node)
         elif node.op == "call_function":
             _without_place(graph, node)
-    for node in reversed(list(graph.nodes)):
-        if node.op in ("get_attr", "call_function") and not node.users:
-            graph.erase_node(node)
-        elif node.op == "get_attr":
+    without_unread(graph)
+    for node in graph.nodes:
+        if node.op == "get_attr":
             _register(module, str(node.target))
     _plain_ends(graph)
     module.recompile()
@@ -125,6 +153,13 @@ def _inline(module: fx.GraphModule) -> None:
             user.replace_all_uses_with(made[results[user.args[1]]])
             graph.erase_node(user)
         graph.erase_node(node)
+
+
+def without_unread(graph: fx.Graph) -> None:
+    """Forgets operations whose results nobody reads, those that draw random numbers included."""
+    for node in reversed(list(graph.nodes)):
+        if node.op in ("get_attr", "call_function") and not node.users:
+            graph.erase_node(node)
 
 
 def _plain_ends(graph: fx.Graph) -> None:

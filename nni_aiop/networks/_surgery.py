@@ -113,17 +113,25 @@ def parameter_of(module: nn.Module, path: str) -> Tensor:
 
 
 def set_parameter(module: nn.Module, path: str, value: Tensor) -> None:
-    """Sets a parameter or buffer by its path."""
+    """Sets a parameter or buffer by its path, and by every other path that it has."""
     *parents, name = path.split(".")
     owner = module
     for parent in parents:
         owner = getattr(owner, parent)
+    old = owner._parameters.get(name, owner._buffers.get(name))
     if isinstance(value, nn.Parameter):
         owner._parameters[name] = value
     elif name in owner._buffers:
         owner._buffers[name] = value
     else:
         owner.register_buffer(name, value)
+    if old is None:
+        return
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):
+            for other, held in table.items():
+                if held is old:
+                    table[other] = value  # type: ignore[assignment]
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
