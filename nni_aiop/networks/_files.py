@@ -18,7 +18,7 @@ from nni_aiop.errors import GraphError
 from nni_aiop.files import read_described, whole, write_atomically, write_described
 from nni_aiop.networks._pass import packet_name
 from nni_aiop.networks._program import batched, path_of
-from nni_aiop.networks._surgery import parameter_of
+from nni_aiop.networks._surgery import mark_modes, parameter_of
 
 __all__ = ["load", "save", "to_onnx", "to_pt2"]
 
@@ -177,6 +177,7 @@ def _read(
         node.meta["path"] = str(record["path"])
         made[record["name"]] = node
     graph.lint()
+    mark_modes(graph)
     examples = [torch.from_numpy(arrays[f"example:{i}"].copy()) for i in range(content["examples"])]
     module = fx.GraphModule(root, graph)
     # A GraphModule takes over what its operations read; counters of batches are read by none.

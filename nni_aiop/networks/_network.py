@@ -7,7 +7,9 @@ parameters' names, takes any batch size, and can be edited by what its compute g
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from nni_aiop.errors import GraphError
+from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph
 from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of, rank_of
 from nni_aiop.networks import _files, _program
@@ -29,6 +33,8 @@ from nni_aiop.networks._surgery import (
     ancestors,
     arguments_of,
     bypass,
+    follows_mode,
+    mode_of,
     parameter_of,
     set_arguments,
     set_parameter,
@@ -39,7 +45,7 @@ __all__ = ["Network"]
 Example = Any
 """A tensor, a shape such as (1, 3, 224, 224), or several in a tuple."""
 
-Scores = Mapping[str, NDArray[np.float64]]
+Scores = Mapping[str, Any]
 """By label of a site how much each of its units matters; those that matter most are kept."""
 
 
@@ -86,23 +92,40 @@ class Network(nn.Module):
         Raises:
             GraphError: The model cannot be exported, or takes one batch size only.
         """
+        if not isinstance(model, nn.Module):
+            raise GraphError(
+                f"a network to edit must be a PyTorch module, but got {brief(repr(model), 80)}."
+            )
         inputs = _inputs(example)
         twin = copy.deepcopy(model).eval()
+        _with_momentum(twin)
         return cls(_program.exported(twin, inputs), inputs)
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the model returns."""
         if self.training:
-            for name, buffer in self.named_buffers():
-                if name.endswith("num_batches_tracked"):
-                    buffer.add_(1)
+            for counter in self._counters():
+                counter.add_(1)
         return self.program(*inputs)
+
+    def _counters(self) -> Iterator[Tensor]:
+        """Of every batch normalisation that learns its statistics the counter of batches."""
+        for node in self.program.graph.nodes:
+            if node.op != "call_function" or packet_name(node) != "batch_norm":
+                continue
+            mean = arguments_of(node)["running_mean"]
+            if isinstance(mean, fx.Node) and mean.op == "get_attr" and follows_mode(node):
+                prefix, dot, _ = str(mean.target).rpartition(".")
+                path = f"{prefix}{dot}num_batches_tracked"
+                owner = self.get_submodule(prefix)
+                if owner._buffers.get("num_batches_tracked") is not None:
+                    yield parameter_of(self, path)
 
     def train(self, mode: bool = True) -> Network:
         """Lets dropout and batch normalisation do what they do in training, or not."""
         changed = False
         for node in self.program.graph.nodes:
-            flag = _TRAINING.get(packet_name(node)) if node.op == "call_function" else None
+            flag = mode_of(node) if follows_mode(node) else None
             if flag is not None and bool(arguments_of(node)[flag]) != mode:
                 set_arguments(node, **{flag: mode})
                 changed = True
@@ -127,7 +150,7 @@ class Network(nn.Module):
 
     @cached_property
     def _recorded(self) -> tuple[ComputeGraph, tuple[str, ...], dict[str, Any]]:
-        return _program.record(self.program, self.example)
+        return _program.record(self._evaluating().program, self.example)
 
     @property
     def graph(self) -> ComputeGraph:
@@ -239,26 +262,22 @@ class Network(nn.Module):
         _program.without_unread(module.graph)
         _drop_unused(module)
         module.recompile()
-        return Network(module, self.example)
+        return Network(module, self.example).train(self.training)
 
     def _removed(
         self, sites: Sequence[Site], kept: Sequence[int], scores: Scores
     ) -> NDArray[np.bool_]:
         """(labels,) whether a label of the program goes."""
         removed = np.zeros(self._labels.coupler.count, np.bool_)
+        given = self._scores(sites, scores)
         for site in sites:
             if not site.counts or kept[site.index] >= site.value:
                 continue
             units = self._units[site.index].labels
-            score = scores.get(site.label)
+            score = given.get(site.label)
             if score is None:
                 score = np.array([self._norms[unit].sum() for unit in units])
-            if len(score) != len(units):
-                raise GraphError(
-                    f"{site.label!r} must have a score for each of its {len(units)} units, but got "
-                    f"{len(score)}."
-                )
-            order = np.argsort(-np.asarray(score, np.float64), kind="stable")
+            order = np.argsort(-score, kind="stable")
             for unit in order[kept[site.index] :].tolist():
                 removed[units[unit]] = True
         return removed
@@ -266,6 +285,35 @@ class Network(nn.Module):
     def units_of(self, site: Site) -> tuple[NDArray[np.int64], ...]:
         """Of each unit of a width or of heads the labels that go with it (`label_sums`)."""
         return self._units[site.index].labels
+
+    def _scores(self, sites: Sequence[Site], scores: Scores) -> dict[str, NDArray[np.float64]]:
+        """Checked scores: finite numbers, one for each unit of a site of the network."""
+        sizes = {site.label: site.value for site in sites if site.counts}
+        found = {}
+        for label, values in scores.items():
+            if label not in sizes:
+                near = get_close_matches(str(label), sizes, 1, 0.0)
+                hint = f"; the nearest is {near[0]!r}" if near else ""
+                raise GraphError(
+                    f"scores must be of widths and heads of the network, but got {label!r}{hint}."
+                )
+            if isinstance(values, Tensor):
+                values = values.detach().cpu().numpy()
+            try:
+                score = np.asarray(values, np.float64)
+            except (TypeError, ValueError) as err:
+                raise GraphError(
+                    f"scores must be numbers, but got {values!r:.80} for {label!r}."
+                ) from err
+            if score.shape != (sizes[label],):
+                raise GraphError(
+                    f"{label!r} must have a score for each of its {sizes[label]} units, but got "
+                    f"scores of shape {score.shape}."
+                )
+            if not np.isfinite(score).all():
+                raise GraphError(f"scores must be finite, but some of {label!r} are not.")
+            found[label] = score
+        return found
 
     @cached_property
     def _norms(self) -> NDArray[np.float64]:
@@ -324,6 +372,8 @@ class Network(nn.Module):
             depthwise = packet_name(reader) != "linear" and arguments_of(reader)["groups"] > 1
             sizes = [1] * old.dim()
             sizes[0 if depthwise else 1] = -1
+            if depthwise and mean.numel() > 1:
+                mean = mean.repeat_interleave(old.shape[0] // mean.numel())
             times = mean.to(old.dtype).reshape(sizes) if mean.numel() > 1 else mean.to(old.dtype)
             scaled = nn.Parameter(old.detach() * times, old.requires_grad)
             set_parameter(module, str(weight.target), scaled)
@@ -350,7 +400,7 @@ class Network(nn.Module):
 
     def save(self, path: Path | str) -> Path:
         """The path, which now holds the network: tensors, and its program as JSON; no pickle."""
-        return _files.save(self.program, self.example, path)
+        return _files.save(self._evaluating().program, self.example, path)
 
     @staticmethod
     def load(path: Path | str) -> Network:
@@ -372,17 +422,25 @@ class Network(nn.Module):
         return _files.to_pt2(self._evaluating().program, self.example, path)
 
 
-_TRAINING = {
-    "batch_norm": "training",
-    "dropout": "train",
-    "feature_dropout": "train",
-    "alpha_dropout": "train",
-}
-"""Operations that do otherwise in training, and the argument that says so."""
+def _with_momentum(model: nn.Module) -> None:
+    """Gives norms that average over all batches a momentum: their step is no constant."""
+    for path, part in model.named_modules():
+        if isinstance(part, _NormBase) and part.track_running_stats and part.momentum is None:
+            part.momentum = 0.1
+            warnings.warn(
+                f"{path} averages its statistics over all batches (momentum=None): in the network "
+                "they follow with a momentum of 0.1.",
+                stacklevel=3,
+            )
 
 
 def _inputs(example: Example) -> tuple[Tensor, ...]:
     if isinstance(example, Tensor):
+        if not example.dim() or not len(example):
+            raise GraphError(
+                f"an example must have a batch as its first axis, but got shape "
+                f"{tuple(example.shape)}."
+            )
         return (example,)
     if isinstance(example, (tuple, list)) and example:
         if all(type(n) is int and n > 0 for n in example):

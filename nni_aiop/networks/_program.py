@@ -15,6 +15,7 @@ from nni_aiop.errors import GraphError
 from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph, from_module
 from nni_aiop.networks._pass import packet_name
+from nni_aiop.networks._surgery import mark_modes
 
 __all__ = ["batched", "cleaned", "exported", "path_of", "record", "without_unread"]
 
@@ -53,9 +54,10 @@ def _traced(model: nn.Module, inputs: tuple[Tensor, ...], *, strict: bool) -> fx
             program = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=strict)
             module = program.module(check_guards=False)
     except Exception as err:
+        said = (str(err).strip() or "nothing").splitlines()[0]
         raise GraphError(
             f"a network to edit must be one that torch.export takes, but {type(model).__name__} "
-            f"raised {type(err).__name__}: {brief(str(err).strip().partition(chr(10))[0])}"
+            f"raised {type(err).__name__}: {brief(said).rstrip('.')}."
         ) from err
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -85,7 +87,8 @@ def _fixed_batch(module: fx.GraphModule) -> int | None:
 def _plain(module: fx.GraphModule) -> fx.GraphModule:
     """The same program without what an export leaves on it, which copies would drag along."""
     for node in module.graph.nodes:
-        node.meta = {"path": path_of(node)}
+        always = {"always": True} if node.meta.get("always") else {}
+        node.meta = {"path": path_of(node), **always}
     made = fx.GraphModule(module, module.graph)
     made._parameters, made._buffers = module._parameters, module._buffers
     made._modules = module._modules
@@ -113,6 +116,7 @@ def cleaned(module: fx.GraphModule) -> fx.GraphModule:
         if node.op == "get_attr":
             _register(module, str(node.target))
     _plain_ends(graph)
+    mark_modes(graph)
     module.recompile()
     return module
 

@@ -299,7 +299,7 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.patch(x).flatten(2).transpose(1, 2)
-        y = torch.cat([self.token.expand(len(y), -1, -1), y], 1) + self.position
+        y = torch.cat([self.token.expand(y.shape[0], -1, -1), y], 1) + self.position
         return self.head(self.norm(self.blocks(y))[:, 0])
 
 
