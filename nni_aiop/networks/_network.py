@@ -7,7 +7,6 @@ parameters' names, takes any batch size, and can be edited by what its compute g
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
@@ -18,14 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from nni_aiop.errors import GraphError
 from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph
-from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of, rank_of
+from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of
 from nni_aiop.networks import _files, _program
-from nni_aiop.networks._forms import centre, low_rank, separable
+from nni_aiop.networks._forms import reform
 from nni_aiop.networks._labels import Pass, packet_name
 from nni_aiop.networks._match import Units, match
 from nni_aiop.networks._surgery import (
@@ -98,7 +96,7 @@ class Network(nn.Module):
             )
         inputs = _inputs(example)
         twin = copy.deepcopy(model).eval()
-        _with_momentum(twin)
+        _program.with_momentum(twin)
         return cls(_program.exported(twin, inputs), inputs)
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -258,7 +256,7 @@ class Network(nn.Module):
         Cut(self._labels, removed).apply(module)
         for structure, option in forms:
             name = operations[structure.place]
-            _reform(module, nodes[name], self.graph.nodes[structure.place].weight_shape, option)
+            reform(module, nodes[name], self.graph.nodes[structure.place].weight_shape, option)
         _program.without_unread(module.graph)
         _drop_unused(module)
         module.recompile()
@@ -422,18 +420,6 @@ class Network(nn.Module):
         return _files.to_pt2(self._evaluating().program, self.example, path)
 
 
-def _with_momentum(model: nn.Module) -> None:
-    """Gives norms that average over all batches a momentum: their step is no constant."""
-    for path, part in model.named_modules():
-        if isinstance(part, _NormBase) and part.track_running_stats and part.momentum is None:
-            part.momentum = 0.1
-            warnings.warn(
-                f"{path} averages its statistics over all batches (momentum=None): in the network "
-                "they follow with a momentum of 0.1.",
-                stacklevel=3,
-            )
-
-
 def _inputs(example: Example) -> tuple[Tensor, ...]:
     if isinstance(example, Tensor):
         if not example.dim() or not len(example):
@@ -467,60 +453,3 @@ def _drop_unused(module: fx.GraphModule) -> None:
                 counts = name == "num_batches_tracked" and prefix in layers
                 if id(value) not in kept and not counts:
                     del getattr(part, table)[name]
-
-
-def _reform(
-    module: fx.GraphModule, node: fx.Node, shape: Sequence[int] | None, option: object
-) -> None:
-    """Gives a layer another form, its weights made from those it has."""
-    assert shape is not None
-    given = arguments_of(node)
-    holder = node.args[1]
-    assert isinstance(holder, fx.Node)
-    path = str(holder.target)
-    old = parameter_of(module, path)
-    weight = old.detach()
-    if option == "1x1" or isinstance(option, int):
-        size = 1 if option == "1x1" else int(str(option))
-        _set(module, path, centre(weight, size), old)
-        if not isinstance(given["padding"], str):
-            n = weight.dim() - 2
-            padding, dilation = (_each(given[name], n) for name in ("padding", "dilation"))
-            cut = zip(padding, dilation, weight.shape[2:], strict=True)
-            set_arguments(node, padding=[p - d * (k - size) // 2 for p, d, k in cut])
-        return
-    if option == "separable":
-        first, last = separable(weight)
-    else:
-        first, last = low_rank(weight, rank_of(shape, str(option)))
-    graph = module.graph
-    parts = []
-    with graph.inserting_before(node):
-        for suffix, value in (("first", first), ("last", last)):
-            own = f"{path}_{suffix}"
-            _set(module, own, value, old)
-            parts.append(graph.get_attr(own))
-            parts[-1].meta.update(holder.meta)
-        before = dict(given, weight=parts[0], bias=None)
-        if option == "separable":
-            before["groups"] = first.shape[0]
-        names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-        middle = graph.call_function(node.target, tuple(before[name] for name in names))  # type: ignore[arg-type]
-        middle.meta.update({k: v for k, v in node.meta.items() if k != "val"})
-    if packet_name(node) == "linear":
-        set_arguments(node, input=middle, weight=parts[1])
-        return
-    n = weight.dim() - 2
-    plain = getattr(torch.ops.aten, packet_name(node)).default
-    node.target = plain
-    node.args = (middle, parts[1], given["bias"], [1] * n, [0] * n, [1] * n, 1)
-    node.kwargs = {}
-
-
-def _each(value: Any, n: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * n if len(values) == 1 else values
-
-
-def _set(module: fx.GraphModule, path: str, value: Tensor, like: Tensor) -> None:
-    set_parameter(module, path, nn.Parameter(value, like.requires_grad))

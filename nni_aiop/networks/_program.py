@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
 from nni_aiop.errors import GraphError
@@ -17,7 +18,7 @@ from nni_aiop.graphs import ComputeGraph, from_module
 from nni_aiop.networks._pass import packet_name
 from nni_aiop.networks._surgery import mark_modes
 
-__all__ = ["batched", "cleaned", "exported", "path_of", "record", "without_unread"]
+__all__ = ["batched", "cleaned", "exported", "path_of", "record", "with_momentum", "without_unread"]
 
 _ASSERTIONS = frozenset(
     {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size",
@@ -40,6 +41,18 @@ def exported(model: nn.Module, example: Sequence[Tensor]) -> fx.GraphModule:
             return _plain(cleaned(_traced(model, inputs, strict=True)))
         except GraphError:
             raise err from err.__cause__
+
+
+def with_momentum(model: nn.Module) -> None:
+    """Gives norms that average over all batches a momentum: their step is no constant."""
+    for path, part in model.named_modules():
+        if isinstance(part, _NormBase) and part.track_running_stats and part.momentum is None:
+            part.momentum = 0.1
+            warnings.warn(
+                f"{path} averages its statistics over all batches (momentum=None): in the network "
+                "they follow with a momentum of 0.1.",
+                stacklevel=3,
+            )
 
 
 def _traced(model: nn.Module, inputs: tuple[Tensor, ...], *, strict: bool) -> fx.GraphModule:

@@ -401,9 +401,8 @@ def test_a_gate_that_is_constant_goes_into_the_weights_behind_it() -> None:
     near(small(x), model(x))
     wide = next(s for s in network.sites() if s.layers[0] == "1.body.0.0" and s.counts)
     both = network.edit({site.label: "remove", wide.label: 20})
-    near(
-        both(x), small.edit({wide.label: 20}, scores={wide.label: network_norms(network, wide)})(x)
-    )
+    scores = {wide.label: unit_norms(network, wide)}
+    near(both(x), small.edit({wide.label: 20}, scores=scores)(x))
 
 
 def unit_norms(network: Network, site: Any) -> Any:
