@@ -199,7 +199,27 @@ def _register(module: nn.Module, path: str) -> None:
         owner.register_buffer(name, value, persistent=False)
 
 
+_VIEWS = frozenset(
+    {"alias", "chunk", "contiguous", "detach", "diagonal", "dropout", "expand", "expand_as",
+     "flatten", "getitem", "movedim", "narrow", "permute", "reshape", "reshape_as", "select",
+     "slice", "split", "split_with_sizes", "squeeze", "swapaxes", "swapdims", "t", "tensor_split",
+     "to", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as"}
+)  # fmt: skip
+"""Operations whose result may share its numbers with what they read."""
+
+_WRITES = {
+    "slice": torch.ops.aten.slice_scatter.default,
+    "select": torch.ops.aten.select_scatter.default,
+}
+"""How a part of a tensor is written: as a new tensor with another part."""
+
+
 def _without_place(graph: fx.Graph, node: fx.Node) -> None:
+    """Lets an operation in place return what it writes, for all that read it afterwards.
+
+    Raises:
+        GraphError: It changes a tensor that is also read in another layout, or the network itself.
+    """
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return
@@ -207,13 +227,71 @@ def _without_place(graph: fx.Graph, node: fx.Node) -> None:
     if not name.endswith("_") or name.startswith("_"):
         return
     packet = getattr(torch.ops.aten, name[:-1], None)
-    if packet is None or target._overloadname not in packet.overloads():
-        return
-    node.target = getattr(packet, target._overloadname)
     source = node.args[0]
-    if isinstance(source, fx.Node):
-        after = {user for user in source.users if user is not node and node < user}
-        source.replace_all_uses_with(node, delete_user_cb=lambda user: user in after)
+    if packet is None or target._overloadname not in packet.overloads():
+        raise GraphError(
+            f"a network to edit must compute without {name}, but {_at(node)} does not."
+        )
+    assert isinstance(source, fx.Node)
+    links, root = [], source
+    while root.op == "call_function" and packet_name(root) in _VIEWS:
+        links.append(root)
+        assert isinstance(root.args[0], fx.Node)
+        root = root.args[0]
+    if root.op == "get_attr":
+        raise GraphError(
+            f"a network to edit must not change its own tensors in evaluation, but {_at(node)} "
+            f"changes {root.target}."
+        )
+    late = {one for one in _aliases(root, node) if any(node < user for user in one.users)}
+    late.discard(source)
+    on_the_way = {root, *links[1:]}
+    if late and not (late <= on_the_way and all(packet_name(link) in _WRITES for link in links)):
+        raise GraphError(
+            f"a network to edit must not write into a tensor that it reads in another layout, but "
+            f"{_at(node)} does."
+        )
+    node.target = getattr(packet, target._overloadname)
+    _read_instead(source, node, node)
+    if late:
+        value = node
+        for link in links:
+            whole = link.args[0]
+            assert isinstance(whole, fx.Node)
+            with graph.inserting_after(value):
+                written = graph.call_function(
+                    _WRITES[packet_name(link)], (whole, value, *link.args[1:]), dict(link.kwargs)
+                )
+            written.meta.update({k: v for k, v in node.meta.items() if k != "val"})
+            _read_instead(whole, written, written)
+            value = written
+
+
+def _at(node: fx.Node) -> str:
+    return f"{path_of(node)} ({packet_name(node)})"
+
+
+def _aliases(root: fx.Node, node: fx.Node) -> set[fx.Node]:
+    """What may share its numbers with a tensor, up to an operation."""
+    found, waiting = set(), [root]
+    while waiting:
+        one = waiting.pop()
+        found.add(one)
+        waiting += [
+            user
+            for user in one.users
+            if user.op == "call_function"
+            and user < node
+            and packet_name(user) in _VIEWS
+            and user not in found
+        ]
+    return found
+
+
+def _read_instead(old: fx.Node, new: fx.Node, place: fx.Node) -> None:
+    """Lets all that stands behind a place read another value."""
+    after = {user for user in old.users if user is not new and place < user}
+    old.replace_all_uses_with(new, delete_user_cb=lambda user: user in after)
 
 
 def path_of(node: fx.Node) -> str:

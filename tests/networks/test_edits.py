@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,7 @@ from torch.utils import _pytree as pytree
 
 from nni_aiop.errors import GraphError
 from nni_aiop.networks import Network
-from tests.networks.zoo import ZOO, batch_of, made
-
-
-@cache
-def captured(name: str) -> Network:
-    return Network.capture(*made(name))
+from tests.networks.zoo import ZOO, batch_of, captured
 
 
 def near(a: Any, b: Any) -> None:

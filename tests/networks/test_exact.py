@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from tests.networks.zoo import (
     NextBlock,
     SelfAttention,
     batch_of,
+    captured,
     head,
     made,
 )
@@ -50,18 +50,11 @@ def step(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     return result
 
 
-@cache
-def known(name: str) -> tuple[nn.Module, tuple[Tensor, ...], Network]:
-    """A network of the zoo and its capture, not to be changed."""
-    model, inputs = made(name)
-    return model, inputs, Network.capture(model, inputs)
-
-
 @pytest.mark.parametrize("name", ZOO)
 def test_an_unedited_network_is_its_model_to_the_bit(name: str) -> None:
     model, inputs = made(name)
     before = copy.deepcopy(model.state_dict())
-    network = copy.deepcopy(known(name)[2])
+    network = copy.deepcopy(captured(name))
     assert set(network.state_dict()) == set(model.state_dict())
     for n in (1, 3):
         assert same(network(*batch_of(inputs, n)), model(*batch_of(inputs, n)))
@@ -114,7 +107,7 @@ NO_DROPOUT_IN_ATTENTION = [name for name in ZOO if name != "encoder"]
 @pytest.mark.parametrize("name", NO_DROPOUT_IN_ATTENTION)
 def test_a_step_of_training_is_the_models_to_the_bit(name: str) -> None:
     model, inputs = made(name)
-    network = copy.deepcopy(known(name)[2])
+    network = copy.deepcopy(captured(name))
     for n in (4, 6):
         batch = batch_of(inputs, n, seed=n)
         assert same(step(network, batch), step(model, batch))
@@ -270,7 +263,8 @@ def norms_of(network: Network) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["decoder", "pixel_shuffle", "lines", "volumes", "pyramid"])
 def test_units_that_are_zero_go_from_every_kind_of_network(name: str) -> None:
     """By default the units of the least norm go: those whose weights are all zero."""
-    _, inputs, plain = known(name)
+    plain = captured(name)
+    inputs = plain.example
     sites = free(plain)
     assert sites
     for site in sites:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nni_aiop.networks import Network
 
 Made = tuple[nn.Module, tuple[Tensor, ...]]
 """A network and inputs for it."""
@@ -458,6 +461,12 @@ def made(name: str, seed: int = 0) -> Made:
                 part.weight.normal_(1, 0.3)
                 part.bias.normal_(0, 0.3)
     return model.eval(), inputs
+
+
+@cache
+def captured(name: str) -> Network:
+    """The network of a network of the zoo, not to be changed."""
+    return Network.capture(*made(name))
 
 
 def batch_of(inputs: tuple[Tensor, ...], n: int, seed: int = 1) -> tuple[Tensor, ...]:
