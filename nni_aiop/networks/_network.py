@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from nni_aiop.errors import GraphError
 from nni_aiop.files import brief
@@ -52,7 +53,8 @@ class Network(nn.Module):
 
     Its `state_dict` has the keys of the model that it was captured from, as far as its layers are
     still there. Dropout and batch normalisation follow `train()` and `eval()`; what a model does
-    otherwise in training alone (stochastic depth) is not captured.
+    otherwise in training alone (stochastic depth, dropout inside attention, heads for training) is
+    not captured.
 
     Attributes:
         graph: Its compute graph, for the batch size of the example; named after modules.
@@ -88,14 +90,15 @@ class Network(nn.Module):
                 is the batch.
 
         Raises:
-            GraphError: The model cannot be exported, or takes one batch size only.
+            GraphError: The model cannot be exported, takes one batch size only, changes its own
+                tensors in evaluation, or writes into a tensor that it reads in another layout.
         """
         if not isinstance(model, nn.Module):
             raise GraphError(
                 f"a network to edit must be a PyTorch module, but got {brief(repr(model), 80)}."
             )
         inputs = _inputs(example)
-        twin = copy.deepcopy(model).eval()
+        twin = _copied(model)
         _program.with_momentum(twin)
         return cls(_program.exported(twin, inputs), inputs)
 
@@ -229,6 +232,7 @@ class Network(nn.Module):
         Args:
             edits: By label of a site (`sites`) what it is to be: how many units it keeps, or one of
                 its options. What lies inside a branch that goes is not looked at.
+                The mean of a gate that goes is that over the example.
             scores: By label of a width or of heads how much each unit matters, (units,); those
                 that matter most are kept. By default the squared sum of all weights that go with a
                 unit (Li et al. 2017, arXiv 1608.08710; Fang et al. 2023, arXiv 2301.12900, for
@@ -412,12 +416,33 @@ class Network(nn.Module):
         return Network(*_files.load(path))
 
     def to_onnx(self, path: Path | str) -> Path:
-        """The path, which now holds the network as an ONNX file for any batch size."""
+        """The path, which now holds the network as an ONNX file for any batch size.
+
+        Raises:
+            GraphError: PyTorch's exporter does not take one of its operations.
+        """
         return _files.to_onnx(self._evaluating().program, self.example, path)
 
     def to_pt2(self, path: Path | str) -> Path:
         """The path, which now holds the network as `torch.export.load` reads it."""
         return _files.to_pt2(self._evaluating().program, self.example, path)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy of a model in evaluation mode."""
+    name = type(model).__name__
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise GraphError(
+            f"a network to edit must have its weights, but {name} has layers that were never run: "
+            "run it once first."
+        )
+    try:
+        return copy.deepcopy(model).eval()
+    except (RuntimeError, TypeError, ValueError, AttributeError) as err:
+        raise GraphError(
+            f"a network to edit must be one that can be copied, but {name} raised "
+            f"{type(err).__name__}: {brief(err).rstrip('.')}."
+        ) from err
 
 
 def _inputs(example: Example) -> tuple[Tensor, ...]:

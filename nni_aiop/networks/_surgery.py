@@ -77,7 +77,8 @@ class Cut:
         for axis in range(value.dim()):
             keep = self.kept(marks, axis)
             if keep is not None:
-                value = value.index_select(axis, torch.from_numpy(np.flatnonzero(keep)))
+                index = torch.from_numpy(np.flatnonzero(keep)).to(value.device)
+                value = value.index_select(axis, index)
         if value.shape != old.shape:
             new = value.clone(memory_format=torch.contiguous_format)
             made = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new

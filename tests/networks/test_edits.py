@@ -188,6 +188,14 @@ class Raising(nn.Module):
         raise RuntimeError("no such thing\nand more")
 
 
+class Uncopied(nn.Linear):
+    """Holds what its weight was computed from, as the old weight norm does."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.doubled = self.weight * 2
+
+
 @pytest.mark.parametrize(
     ("model", "example", "words"),
     [
@@ -202,6 +210,8 @@ class Raising(nn.Module):
         (nn.Linear(4, 4), torch.tensor(1.0), "a batch"),
         (nn.Linear(4, 4), torch.rand(0, 4), "a batch"),
         ("a text", (2, 4), "must be a PyTorch module"),
+        (nn.LazyLinear(4), (2, 4), "LazyLinear has layers that were never run"),
+        (Uncopied(), (2, 4), "one that can be copied, but Uncopied raised RuntimeError"),
         (nn.Linear, (2, 4), "must be a PyTorch module"),
     ],
 )
