@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import operator
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.onnx.errors import OnnxExporterError
+from torch.utils import _pytree as pytree
 
 from nni_aiop.errors import GraphError
-from nni_aiop.files import read_described, whole, write_atomically, write_described
+from nni_aiop.files import brief, read_described, whole, write_atomically, write_described
 from nni_aiop.networks._pass import packet_name
 from nni_aiop.networks._program import batched, path_of
-from nni_aiop.networks._surgery import parameter_of
+from nni_aiop.networks._surgery import mark_modes, parameter_of
 
 __all__ = ["load", "save", "to_onnx", "to_pt2"]
 
@@ -35,7 +42,7 @@ _REFUSED = frozenset({"from_file"})
 
 def save(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str) -> Path:
     """Writes a network; see `Network.save`."""
-    tensors: dict[str, Tensor] = dict(module.state_dict())
+    tensors: dict[str, Tensor] = dict(module.state_dict(keep_vars=True))
     learned = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     shared: dict[int, str] = {}
     nodes = []
@@ -47,15 +54,13 @@ def save(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str) ->
     same = {}
     arrays, kinds = {}, {}
     for name, value in tensors.items():
-        first = shared.setdefault(id(_attribute(module, name)), name)
+        first = shared.setdefault(id(value), name)
         if first != name:
             same[name] = first
             continue
-        kinds[name] = str(value.dtype).removeprefix("torch.")
-        plain = value.detach().cpu().contiguous()
-        arrays[name] = (plain.view(torch.int16) if value.dtype == torch.bfloat16 else plain).numpy()
-    for place, x in enumerate(example):
-        arrays[f"example:{place}"] = x.detach().cpu().contiguous().numpy()
+        kinds[name], arrays[name] = _array(value)
+    given = [_array(x) for x in example]
+    arrays.update({f"example:{place}": array for place, (_, array) in enumerate(given)})
     content = {
         "format": _KIND,
         "version": _VERSION,
@@ -63,21 +68,40 @@ def save(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str) ->
         "types": kinds,
         "same": same,
         "learned": sorted(learned),
+        "fixed": sorted(name for name in learned if not tensors[name].requires_grad),
         "state": sorted(module.state_dict()),
-        "examples": len(example),
+        "examples": [kind for kind, _ in given],
     }
     write_described(path, "network", content, arrays)
     return Path(path)
 
 
-def _attribute(module: nn.Module, path: str) -> Any:
-    return operator.attrgetter(path)(module)
+def _array(value: Tensor) -> tuple[str, NDArray[Any]]:
+    """(type, numbers) of a tensor; NumPy has no bfloat16."""
+    plain = value.detach().cpu().contiguous()
+    if value.dtype == torch.bfloat16:
+        plain = plain.view(torch.int16)
+    return str(value.dtype).removeprefix("torch."), plain.numpy()
+
+
+def _tensor(array: NDArray[Any], kind: str, name: str) -> Tensor:
+    """A tensor that `_array` wrote."""
+    value = torch.from_numpy(array.copy())
+    if kind == "bfloat16":
+        value = value.view(torch.bfloat16)
+    if str(value.dtype) != f"torch.{kind}":
+        raise ValueError(f"{name} must be of type {kind}, not {value.dtype}")
+    return value
 
 
 def _written(node: fx.Node) -> dict[str, Any]:
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
         text = str(target)
+        if not _admitted(target):
+            raise GraphError(
+                f"an operation of a saved network must only compute, but {text} does more."
+            )
     elif node.op == "call_function":
         text = str(getattr(target, "__name__", target))
         if text not in _PYTHON and text not in _SYMBOLIC:
@@ -137,17 +161,8 @@ def _read(
     content: Mapping[str, Any], arrays: Mapping[str, Any]
 ) -> tuple[fx.GraphModule, list[Tensor]]:
     root = nn.Module()
-    learned, state = set(content["learned"]), set(content["state"])
-    tensors: dict[str, Tensor] = {}
-    for name, kind in content["types"].items():
-        value = torch.from_numpy(arrays[name].copy())
-        if kind == "bfloat16":
-            value = value.view(torch.bfloat16)
-        if str(value.dtype) != f"torch.{kind}":
-            raise ValueError(f"{name} must be of type {kind}, not {value.dtype}")
-        tensors[name] = nn.Parameter(value) if name in learned else value
-    for name, first in content["same"].items():
-        tensors[name] = tensors[first]
+    tensors = _tensors(content, arrays)
+    state = set(content["state"])
     for name, value in tensors.items():
         owner = root
         *parents, last = name.split(".")
@@ -159,42 +174,106 @@ def _read(
             owner.register_parameter(last, value)
         else:
             owner.register_buffer(last, value, persistent=name in state)
-    graph = fx.Graph()
-    made: dict[str, fx.Node] = {}
-    for record in content["nodes"]:
-        args = _argument(record["args"], made)
-        kwargs = {str(k): _argument(v, made) for k, v in record["kwargs"].items()}
-        op, target = record["op"], record["target"]
-        if op == "call_function":
-            function = _function(target)
-        elif op in ("placeholder", "get_attr", "output"):
-            function = target
-            if op == "get_attr" and target not in tensors:
-                raise ValueError(f"it lacks {target}")
-        else:
-            raise ValueError(f"{op!r} is no kind of operation")
-        node = graph.create_node(op, function, tuple(args), kwargs, name=record["name"])
-        node.meta["path"] = str(record["path"])
-        made[record["name"]] = node
-    graph.lint()
-    examples = [torch.from_numpy(arrays[f"example:{i}"].copy()) for i in range(content["examples"])]
+    graph = _graph(content["nodes"], tensors)
+    mark_modes(graph)
+    examples = [
+        _tensor(arrays[f"example:{place}"], kind, "an example")
+        for place, kind in enumerate(content["examples"])
+    ]
     module = fx.GraphModule(root, graph)
     # A GraphModule takes over what its operations read; counters of batches are read by none.
     module._parameters, module._buffers = root._parameters, root._buffers
     module._modules = root._modules
+    _check_sizes(module, examples)
     return module, examples
 
 
-def _function(target: str) -> Any:
+def _tensors(content: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    learned, fixed = set(content["learned"]), set(content["fixed"])
+    tensors: dict[str, Tensor] = {}
+    for name, kind in content["types"].items():
+        value = _tensor(arrays[name], kind, name)
+        tensors[name] = nn.Parameter(value, name not in fixed) if name in learned else value
+    for name, first in content["same"].items():
+        tensors[name] = tensors[first]
+    for name in tensors:
+        # The program becomes Python, in which these names stand.
+        if not all(part.isprintable() and part for part in name.split(".")) or set(name) & set(
+            "\"'\\"
+        ):
+            raise ValueError(f"{name!r:.80} is no name of a parameter")
+    return tensors
+
+
+def _graph(records: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> fx.Graph:
+    """The program, of which nothing but names, numbers and known operations is taken."""
+    graph = fx.Graph()
+    made: dict[str, fx.Node] = {}
+    for place, record in enumerate(records):
+        op, target, name = record["op"], record["target"], record["name"]
+        if (op == "output") != (place == len(records) - 1):
+            raise ValueError("a program must end with its one output")
+        if name in made or not _is_name(name):
+            raise ValueError(f"{name!r:.80} is no name of an operation, or one of two")
+        args = _argument(record["args"], made)
+        kwargs = {str(k): _argument(v, made) for k, v in record["kwargs"].items()}
+        known: set[str] = set()
+        function = target
+        if op == "call_function":
+            function = _function(target)
+            if isinstance(function, torch._ops.OpOverload):
+                known = {argument.name for argument in function._schema.arguments}
+        elif op == "placeholder" and _is_name(target) and not args:
+            pass
+        elif op == "get_attr" and not args:
+            if target not in tensors:
+                raise ValueError(f"it lacks {target!r:.80}")
+        elif op != "output":
+            raise ValueError(f"{op!r:.80} of {target!r:.80} is no kind of operation")
+        if not known.issuperset(kwargs):
+            raise ValueError(f"{target!r:.80} has no argument {min(set(kwargs) - known)!r:.80}")
+        node = graph.create_node(op, function, tuple(args), kwargs, name=name)
+        node.meta["path"] = str(record["path"])
+        made[name] = node
+    graph.lint()
+    return graph
+
+
+def _is_name(text: Any) -> bool:
+    return isinstance(text, str) and text.isidentifier() and not iskeyword(text)
+
+
+def _check_sizes(module: fx.GraphModule, examples: Sequence[Tensor]) -> None:
+    """Runs the program on its examples without any numbers."""
+    inputs = sum(node.op == "placeholder" for node in module.graph.nodes)
+    if len(examples) != inputs or not inputs:
+        raise ValueError(f"it has {len(examples)} examples for {inputs} inputs")
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode, torch.no_grad(), suppress(DataDependentOutputException):
+        module(*(mode.from_tensor(x) for x in examples))
+
+
+def _function(target: Any) -> Any:
     if target in _PYTHON:
         return _PYTHON[target]
     if target in _SYMBOLIC:
         return _SYMBOLIC[target]
     space, _, rest = target.partition(".")
     name, _, overload = rest.partition(".")
-    if space != "aten" or name in _REFUSED or not hasattr(torch.ops.aten, name):
-        raise ValueError(f"{target!r} is not an operation of PyTorch that a network may have")
-    return getattr(getattr(torch.ops.aten, name), overload)
+    packet = getattr(torch.ops.aten, name, None) if space == "aten" and _is_name(name) else None
+    if isinstance(packet, torch._ops.OpOverloadPacket):
+        found = getattr(packet, overload, None)
+        if isinstance(found, torch._ops.OpOverload) and _admitted(found):
+            return found
+    raise ValueError(f"{target!r:.80} is not an operation of PyTorch that a network may have")
+
+
+def _admitted(operation: torch._ops.OpOverload[..., Any]) -> bool:
+    """Whether an operation computes something new from what it is given, and does nothing else."""
+    name = str(operation._overloadpacket.__name__)
+    return (
+        operation.namespace == "aten" and name not in _REFUSED and not operation._schema.is_mutable
+    )
 
 
 def _argument(value: Any, made: Mapping[str, fx.Node]) -> Any:
@@ -212,9 +291,9 @@ def _argument(value: Any, made: Mapping[str, fx.Node]) -> Any:
             return float(text)
         if kind == "device":
             return torch.device("cpu")
-        found = getattr(torch, str(text))
+        found = getattr(torch, text) if kind == "torch" else None
         if not isinstance(found, _NAMED):
-            raise ValueError(f"{text!r} is no type")
+            raise ValueError(f"{text!r:.80} is no type")
         return found
     return value
 
@@ -224,19 +303,29 @@ def to_onnx(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str)
     names = [f"input_{i}" for i in range(len(example))]
     twin = copy.deepcopy(module)
     _with_traced_sizes(twin)
+    results = len(pytree.tree_leaves(twin.graph.output_node().args[0]))
+    outputs = ["output"] if results == 1 else [f"output_{i}" for i in range(results)]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = Path(folder) / "network.onnx"
-        torch.onnx.export(
-            twin,
-            batched(example),
-            str(file),
-            dynamo=False,
-            input_names=names,
-            output_names=["output"],
-            dynamic_axes={name: {0: "batch"} for name in [*names, "output"]},
-            opset_version=17,
-        )
+        try:
+            torch.onnx.export(
+                twin,
+                batched(example),
+                str(file),
+                dynamo=False,
+                input_names=names,
+                output_names=outputs,
+                dynamic_axes={name: {0: "batch"} for name in [*names, *outputs]},
+                opset_version=17,
+                do_constant_folding=False,  # weights keep their names, and stay shared
+            )
+        except (OnnxExporterError, RuntimeError) as err:
+            said = (str(err).strip() or "nothing").splitlines()[0]
+            raise GraphError(
+                f"a network for an ONNX file must be one that PyTorch's exporter takes, but it "
+                f"raised {type(err).__name__}: {brief(said).rstrip('.')}."
+            ) from err
         content = file.read_bytes()
     return write_atomically(path, content)
 
@@ -251,16 +340,43 @@ _SIZED = {
 }
 
 
+_FILLED: dict[str, Callable[..., Any]] = {
+    "zeros": torch.zeros,
+    "ones": torch.ones,
+    "full": torch.full,
+    "new_zeros": Tensor.new_zeros,
+    "new_ones": Tensor.new_ones,
+    "new_full": Tensor.new_full,
+}
+
+
 def _with_traced_sizes(module: fx.GraphModule) -> None:
     """Lets the exporter, which traces methods of tensors, see where sizes come from."""
-    for node in list(module.graph.nodes):
-        method = _SIZED.get(packet_name(node)) if node.op == "call_function" else None
-        if method is not None:
-            with module.graph.inserting_before(node):
-                made = module.graph.call_method(method, tuple(node.args))
-            node.replace_all_uses_with(made)
-            module.graph.erase_node(node)
+    graph = module.graph
+    for node in list(graph.nodes):
+        name = packet_name(node) if node.op == "call_function" else ""
+        if name not in _SIZED and name not in _FILLED and name != "rms_norm":
+            continue
+        with graph.inserting_before(node):
+            if name in _SIZED:
+                made = graph.call_method(_SIZED[name], tuple(node.args))
+            elif name in _FILLED:
+                made = graph.call_function(_FILLED[name], tuple(node.args), dict(node.kwargs))
+            else:
+                made = graph.call_function(_rms_norm, tuple(node.args), dict(node.kwargs))
+        node.replace_all_uses_with(made)
+        graph.erase_node(node)
     module.recompile()
+
+
+def _rms_norm(
+    x: Tensor, sizes: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """`torch.rms_norm` in operations that ONNX has (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    axes = list(range(-len(sizes), 0))
+    least = torch.finfo(x.dtype).eps if eps is None else eps
+    y = x * torch.rsqrt(x.square().mean(axes, keepdim=True) + least)
+    return y if weight is None else y * weight
 
 
 def to_pt2(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str) -> Path:
@@ -270,5 +386,6 @@ def to_pt2(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, inputs, dynamic_shapes=dynamic)
-        torch.export.save(program, str(path))
-    return Path(path)
+        content = io.BytesIO()
+        torch.export.save(program, content)
+    return write_atomically(path, content.getvalue())

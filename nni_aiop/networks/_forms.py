@@ -9,11 +9,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
-__all__ = ["centre", "low_rank", "separable"]
+from nni_aiop.graphs.edits import rank_of
+from nni_aiop.networks._pass import packet_name
+from nni_aiop.networks._surgery import arguments_of, parameter_of, set_arguments, set_parameter
+
+__all__ = ["centre", "low_rank", "reform", "separable"]
+
+
+def reform(
+    module: fx.GraphModule, node: fx.Node, shape: Sequence[int] | None, option: object
+) -> None:
+    """Gives a layer another form, its weights made from those it has."""
+    assert shape is not None
+    given = arguments_of(node)
+    holder = node.args[1]
+    assert isinstance(holder, fx.Node)
+    path = str(holder.target)
+    old = parameter_of(module, path)
+    weight = old.detach()
+    if option == "1x1" or isinstance(option, int):
+        size = 1 if option == "1x1" else int(str(option))
+        _set(module, path, centre(weight, size), old)
+        if not isinstance(given["padding"], str):
+            n = weight.dim() - 2
+            padding, dilation = (_each(given[name], n) for name in ("padding", "dilation"))
+            cut = zip(padding, dilation, weight.shape[2:], strict=True)
+            set_arguments(node, padding=[p - d * (k - size) // 2 for p, d, k in cut])
+        return
+    if option == "separable":
+        first, last = separable(weight)
+    else:
+        first, last = low_rank(weight, rank_of(shape, str(option)))
+    graph = module.graph
+    parts = []
+    with graph.inserting_before(node):
+        for suffix, value in (("first", first), ("last", last)):
+            own = f"{path}_{suffix}"
+            _set(module, own, value, old)
+            parts.append(graph.get_attr(own))
+            parts[-1].meta.update(holder.meta)
+        before = dict(given, weight=parts[0], bias=None)
+        if option == "separable":
+            before["groups"] = first.shape[0]
+        names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+        middle = graph.call_function(node.target, tuple(before[name] for name in names))  # type: ignore[arg-type]
+        middle.meta.update({k: v for k, v in node.meta.items() if k != "val"})
+    if packet_name(node) == "linear":
+        set_arguments(node, input=middle, weight=parts[1])
+        return
+    n = weight.dim() - 2
+    plain = getattr(torch.ops.aten, packet_name(node)).default
+    node.target = plain
+    node.args = (middle, parts[1], given["bias"], [1] * n, [0] * n, [1] * n, 1)
+    node.kwargs = {}
+
+
+def _each(value: Any, n: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * n if len(values) == 1 else values
+
+
+def _set(module: fx.GraphModule, path: str, value: Tensor, like: Tensor) -> None:
+    set_parameter(module, path, nn.Parameter(value, like.requires_grad))
 
 
 def centre(weight: Tensor, size: int) -> Tensor:

@@ -149,6 +149,15 @@ def _part(x: Marks, axis: int, index: slice) -> list[Labels]:
     return layers
 
 
+@rule_of("glu")
+def _glu(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, shape = p.of(args[0]), p.shape(node)
+    axis = int(argument(args, kwargs, 1, "dim", -1)) % len(x.shape)
+    n = shape[axis]
+    halves = [Marks(shape, _part(x, axis, slice(i * n, i * n + n))) for i in (0, 1)]
+    return p.coupler.merged(shape, halves)
+
+
 @rule_of("unbind")
 def _unbind(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = p.of(args[0])

@@ -7,7 +7,8 @@ parameters' names, takes any batch size, and can be edited by what its compute g
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from nni_aiop.errors import GraphError
+from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph
-from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of, rank_of
+from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of
 from nni_aiop.networks import _files, _program
-from nni_aiop.networks._forms import centre, low_rank, separable
+from nni_aiop.networks._forms import reform
 from nni_aiop.networks._labels import Pass, packet_name
 from nni_aiop.networks._match import Units, match
 from nni_aiop.networks._surgery import (
@@ -29,6 +32,8 @@ from nni_aiop.networks._surgery import (
     ancestors,
     arguments_of,
     bypass,
+    follows_mode,
+    mode_of,
     parameter_of,
     set_arguments,
     set_parameter,
@@ -39,7 +44,7 @@ __all__ = ["Network"]
 Example = Any
 """A tensor, a shape such as (1, 3, 224, 224), or several in a tuple."""
 
-Scores = Mapping[str, NDArray[np.float64]]
+Scores = Mapping[str, Any]
 """By label of a site how much each of its units matters; those that matter most are kept."""
 
 
@@ -48,7 +53,8 @@ class Network(nn.Module):
 
     Its `state_dict` has the keys of the model that it was captured from, as far as its layers are
     still there. Dropout and batch normalisation follow `train()` and `eval()`; what a model does
-    otherwise in training alone (stochastic depth) is not captured.
+    otherwise in training alone (stochastic depth, dropout inside attention, heads for training) is
+    not captured.
 
     Attributes:
         graph: Its compute graph, for the batch size of the example; named after modules.
@@ -84,25 +90,43 @@ class Network(nn.Module):
                 is the batch.
 
         Raises:
-            GraphError: The model cannot be exported, or takes one batch size only.
+            GraphError: The model cannot be exported, takes one batch size only, changes its own
+                tensors in evaluation, or writes into a tensor that it reads in another layout.
         """
+        if not isinstance(model, nn.Module):
+            raise GraphError(
+                f"a network to edit must be a PyTorch module, but got {brief(repr(model), 80)}."
+            )
         inputs = _inputs(example)
-        twin = copy.deepcopy(model).eval()
+        twin = _copied(model)
+        _program.with_momentum(twin)
         return cls(_program.exported(twin, inputs), inputs)
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the model returns."""
         if self.training:
-            for name, buffer in self.named_buffers():
-                if name.endswith("num_batches_tracked"):
-                    buffer.add_(1)
+            for counter in self._counters():
+                counter.add_(1)
         return self.program(*inputs)
+
+    def _counters(self) -> Iterator[Tensor]:
+        """Of every batch normalisation that learns its statistics the counter of batches."""
+        for node in self.program.graph.nodes:
+            if node.op != "call_function" or packet_name(node) != "batch_norm":
+                continue
+            mean = arguments_of(node)["running_mean"]
+            if isinstance(mean, fx.Node) and mean.op == "get_attr" and follows_mode(node):
+                prefix, dot, _ = str(mean.target).rpartition(".")
+                path = f"{prefix}{dot}num_batches_tracked"
+                owner = self.get_submodule(prefix)
+                if owner._buffers.get("num_batches_tracked") is not None:
+                    yield parameter_of(self, path)
 
     def train(self, mode: bool = True) -> Network:
         """Lets dropout and batch normalisation do what they do in training, or not."""
         changed = False
         for node in self.program.graph.nodes:
-            flag = _TRAINING.get(packet_name(node)) if node.op == "call_function" else None
+            flag = mode_of(node) if follows_mode(node) else None
             if flag is not None and bool(arguments_of(node)[flag]) != mode:
                 set_arguments(node, **{flag: mode})
                 changed = True
@@ -127,7 +151,7 @@ class Network(nn.Module):
 
     @cached_property
     def _recorded(self) -> tuple[ComputeGraph, tuple[str, ...], dict[str, Any]]:
-        return _program.record(self.program, self.example)
+        return _program.record(self._evaluating().program, self.example)
 
     @property
     def graph(self) -> ComputeGraph:
@@ -208,6 +232,7 @@ class Network(nn.Module):
         Args:
             edits: By label of a site (`sites`) what it is to be: how many units it keeps, or one of
                 its options. What lies inside a branch that goes is not looked at.
+                The mean of a gate that goes is that over the example.
             scores: By label of a width or of heads how much each unit matters, (units,); those
                 that matter most are kept. By default the squared sum of all weights that go with a
                 unit (Li et al. 2017, arXiv 1608.08710; Fang et al. 2023, arXiv 2301.12900, for
@@ -235,30 +260,26 @@ class Network(nn.Module):
         Cut(self._labels, removed).apply(module)
         for structure, option in forms:
             name = operations[structure.place]
-            _reform(module, nodes[name], self.graph.nodes[structure.place].weight_shape, option)
-        module.graph.eliminate_dead_code()
+            reform(module, nodes[name], self.graph.nodes[structure.place].weight_shape, option)
+        _program.without_unread(module.graph)
         _drop_unused(module)
         module.recompile()
-        return Network(module, self.example)
+        return Network(module, self.example).train(self.training)
 
     def _removed(
         self, sites: Sequence[Site], kept: Sequence[int], scores: Scores
     ) -> NDArray[np.bool_]:
         """(labels,) whether a label of the program goes."""
         removed = np.zeros(self._labels.coupler.count, np.bool_)
+        given = self._scores(sites, scores)
         for site in sites:
             if not site.counts or kept[site.index] >= site.value:
                 continue
             units = self._units[site.index].labels
-            score = scores.get(site.label)
+            score = given.get(site.label)
             if score is None:
                 score = np.array([self._norms[unit].sum() for unit in units])
-            if len(score) != len(units):
-                raise GraphError(
-                    f"{site.label!r} must have a score for each of its {len(units)} units, but got "
-                    f"{len(score)}."
-                )
-            order = np.argsort(-np.asarray(score, np.float64), kind="stable")
+            order = np.argsort(-score, kind="stable")
             for unit in order[kept[site.index] :].tolist():
                 removed[units[unit]] = True
         return removed
@@ -266,6 +287,35 @@ class Network(nn.Module):
     def units_of(self, site: Site) -> tuple[NDArray[np.int64], ...]:
         """Of each unit of a width or of heads the labels that go with it (`label_sums`)."""
         return self._units[site.index].labels
+
+    def _scores(self, sites: Sequence[Site], scores: Scores) -> dict[str, NDArray[np.float64]]:
+        """Checked scores: finite numbers, one for each unit of a site of the network."""
+        sizes = {site.label: site.value for site in sites if site.counts}
+        found = {}
+        for label, values in scores.items():
+            if label not in sizes:
+                near = get_close_matches(str(label), sizes, 1, 0.0)
+                hint = f"; the nearest is {near[0]!r}" if near else ""
+                raise GraphError(
+                    f"scores must be of widths and heads of the network, but got {label!r}{hint}."
+                )
+            if isinstance(values, Tensor):
+                values = values.detach().cpu().numpy()
+            try:
+                score = np.asarray(values, np.float64)
+            except (TypeError, ValueError) as err:
+                raise GraphError(
+                    f"scores must be numbers, but got {values!r:.80} for {label!r}."
+                ) from err
+            if score.shape != (sizes[label],):
+                raise GraphError(
+                    f"{label!r} must have a score for each of its {sizes[label]} units, but got "
+                    f"scores of shape {score.shape}."
+                )
+            if not np.isfinite(score).all():
+                raise GraphError(f"scores must be finite, but some of {label!r} are not.")
+            found[label] = score
+        return found
 
     @cached_property
     def _norms(self) -> NDArray[np.float64]:
@@ -324,6 +374,8 @@ class Network(nn.Module):
             depthwise = packet_name(reader) != "linear" and arguments_of(reader)["groups"] > 1
             sizes = [1] * old.dim()
             sizes[0 if depthwise else 1] = -1
+            if depthwise and mean.numel() > 1:
+                mean = mean.repeat_interleave(old.shape[0] // mean.numel())
             times = mean.to(old.dtype).reshape(sizes) if mean.numel() > 1 else mean.to(old.dtype)
             scaled = nn.Parameter(old.detach() * times, old.requires_grad)
             set_parameter(module, str(weight.target), scaled)
@@ -350,7 +402,7 @@ class Network(nn.Module):
 
     def save(self, path: Path | str) -> Path:
         """The path, which now holds the network: tensors, and its program as JSON; no pickle."""
-        return _files.save(self.program, self.example, path)
+        return _files.save(self._evaluating().program, self.example, path)
 
     @staticmethod
     def load(path: Path | str) -> Network:
@@ -364,7 +416,11 @@ class Network(nn.Module):
         return Network(*_files.load(path))
 
     def to_onnx(self, path: Path | str) -> Path:
-        """The path, which now holds the network as an ONNX file for any batch size."""
+        """The path, which now holds the network as an ONNX file for any batch size.
+
+        Raises:
+            GraphError: PyTorch's exporter does not take one of its operations.
+        """
         return _files.to_onnx(self._evaluating().program, self.example, path)
 
     def to_pt2(self, path: Path | str) -> Path:
@@ -372,17 +428,30 @@ class Network(nn.Module):
         return _files.to_pt2(self._evaluating().program, self.example, path)
 
 
-_TRAINING = {
-    "batch_norm": "training",
-    "dropout": "train",
-    "feature_dropout": "train",
-    "alpha_dropout": "train",
-}
-"""Operations that do otherwise in training, and the argument that says so."""
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy of a model in evaluation mode."""
+    name = type(model).__name__
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise GraphError(
+            f"a network to edit must have its weights, but {name} has layers that were never run: "
+            "run it once first."
+        )
+    try:
+        return copy.deepcopy(model).eval()
+    except (RuntimeError, TypeError, ValueError, AttributeError) as err:
+        raise GraphError(
+            f"a network to edit must be one that can be copied, but {name} raised "
+            f"{type(err).__name__}: {brief(err).rstrip('.')}."
+        ) from err
 
 
 def _inputs(example: Example) -> tuple[Tensor, ...]:
     if isinstance(example, Tensor):
+        if not example.dim() or not len(example):
+            raise GraphError(
+                f"an example must have a batch as its first axis, but got shape "
+                f"{tuple(example.shape)}."
+            )
         return (example,)
     if isinstance(example, (tuple, list)) and example:
         if all(type(n) is int and n > 0 for n in example):
@@ -400,69 +469,12 @@ def _channels(network: Network, node: fx.Node) -> int:
 
 def _drop_unused(module: fx.GraphModule) -> None:
     """Forgets parameters and buffers that no operation reads, but for counters of batches."""
-    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    layers = {path.rpartition(".")[0] for path in read}
+    paths = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    kept = {id(parameter_of(module, path)) for path in paths}
+    layers = {path.rpartition(".")[0] for path in paths}
     for table in ("_parameters", "_buffers"):
         for prefix, part in module.named_modules():
-            for name in list(getattr(part, table)):
-                path = f"{prefix}.{name}".lstrip(".")
+            for name, value in list(getattr(part, table).items()):
                 counts = name == "num_batches_tracked" and prefix in layers
-                if path not in read and not counts:
+                if id(value) not in kept and not counts:
                     del getattr(part, table)[name]
-
-
-def _reform(
-    module: fx.GraphModule, node: fx.Node, shape: Sequence[int] | None, option: object
-) -> None:
-    """Gives a layer another form, its weights made from those it has."""
-    assert shape is not None
-    given = arguments_of(node)
-    holder = node.args[1]
-    assert isinstance(holder, fx.Node)
-    path = str(holder.target)
-    old = parameter_of(module, path)
-    weight = old.detach()
-    if option == "1x1" or isinstance(option, int):
-        size = 1 if option == "1x1" else int(str(option))
-        _set(module, path, centre(weight, size), old)
-        if not isinstance(given["padding"], str):
-            n = weight.dim() - 2
-            padding, dilation = (_each(given[name], n) for name in ("padding", "dilation"))
-            cut = zip(padding, dilation, weight.shape[2:], strict=True)
-            set_arguments(node, padding=[p - d * (k - size) // 2 for p, d, k in cut])
-        return
-    if option == "separable":
-        first, last = separable(weight)
-    else:
-        first, last = low_rank(weight, rank_of(shape, str(option)))
-    graph = module.graph
-    parts = []
-    with graph.inserting_before(node):
-        for suffix, value in (("first", first), ("last", last)):
-            own = f"{path}_{suffix}"
-            _set(module, own, value, old)
-            parts.append(graph.get_attr(own))
-            parts[-1].meta.update(holder.meta)
-        before = dict(given, weight=parts[0], bias=None)
-        if option == "separable":
-            before["groups"] = first.shape[0]
-        names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-        middle = graph.call_function(node.target, tuple(before[name] for name in names))  # type: ignore[arg-type]
-        middle.meta.update({k: v for k, v in node.meta.items() if k != "val"})
-    if packet_name(node) == "linear":
-        set_arguments(node, input=middle, weight=parts[1])
-        return
-    n = weight.dim() - 2
-    plain = getattr(torch.ops.aten, packet_name(node)).default
-    node.target = plain
-    node.args = (middle, parts[1], given["bias"], [1] * n, [0] * n, [1] * n, 1)
-    node.kwargs = {}
-
-
-def _each(value: Any, n: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * n if len(values) == 1 else values
-
-
-def _set(module: fx.GraphModule, path: str, value: Tensor, like: Tensor) -> None:
-    set_parameter(module, path, nn.Parameter(value, like.requires_grad))

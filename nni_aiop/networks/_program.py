@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
 from nni_aiop.errors import GraphError
+from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph, from_module
 from nni_aiop.networks._pass import packet_name
+from nni_aiop.networks._surgery import mark_modes
 
-__all__ = ["batched", "cleaned", "exported", "path_of", "record"]
+__all__ = ["batched", "cleaned", "exported", "path_of", "record", "with_momentum", "without_unread"]
 
 _ASSERTIONS = frozenset(
     {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size",
@@ -30,33 +33,75 @@ def exported(model: nn.Module, example: Sequence[Tensor]) -> fx.GraphModule:
         GraphError: PyTorch cannot export the model, or only for the example's batch size.
     """
     inputs = batched(example)
-    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
     try:
-        with warnings.catch_warnings():
+        return _plain(cleaned(_traced(model, inputs, strict=False)))
+    except GraphError as err:
+        # The other way reads the model's Python, and follows a batch size through `len` and `int`.
+        try:
+            return _plain(cleaned(_traced(model, inputs, strict=True)))
+        except GraphError:
+            raise err from err.__cause__
+
+
+def with_momentum(model: nn.Module) -> None:
+    """Gives norms that average over all batches a momentum: their step is no constant."""
+    for path, part in model.named_modules():
+        if isinstance(part, _NormBase) and part.track_running_stats and part.momentum is None:
+            part.momentum = 0.1
+            warnings.warn(
+                f"{path} averages its statistics over all batches (momentum=None): in the network "
+                "they follow with a momentum of 0.1.",
+                stacklevel=3,
+            )
+
+
+def _traced(model: nn.Module, inputs: tuple[Tensor, ...], *, strict: bool) -> fx.GraphModule:
+    """The program of a model for any batch size, by one of the two ways of torch.export."""
+    dynamic = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    # PyTorch's transformer layers else become one operation of inference only.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(model, inputs, dynamic_shapes=dynamic)
+            program = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=strict)
             module = program.module(check_guards=False)
     except Exception as err:
-        first = str(err).strip().split("\n")[0]
+        said = (str(err).strip() or "nothing").splitlines()[0]
         raise GraphError(
             f"a network to edit must be one that torch.export takes, but {type(model).__name__} "
-            f"raised {type(err).__name__}: {first[:200]}"
+            f"raised {type(err).__name__}: {brief(said).rstrip('.')}."
         ) from err
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     assert isinstance(module, fx.GraphModule)
+    fixed = _fixed_batch(module)
+    if fixed is not None:
+        raise GraphError(
+            f"a network to edit must take any batch size, but {type(model).__name__} only "
+            f"takes {fixed}: its forward turns the batch size into a constant."
+        )
+    return module
+
+
+def _fixed_batch(module: fx.GraphModule) -> int | None:
+    """The one batch size that a program takes, None where it takes any."""
     for node in module.graph.nodes:
         value = node.meta.get("val") if node.op == "placeholder" else None
-        if isinstance(value, Tensor) and value.dim() and isinstance(value.shape[0], int):
-            raise GraphError(
-                f"a network to edit must take any batch size, but {type(model).__name__} only "
-                f"takes {value.shape[0]}: its forward turns the batch size into a constant."
-            )
-    return _plain(cleaned(module))
+        if isinstance(value, Tensor) and value.dim():
+            length: Any = value.shape[0]
+            if isinstance(length, torch.SymInt):
+                length = length.node.maybe_as_int()
+            if length is not None:
+                return int(length)
+    return None
 
 
 def _plain(module: fx.GraphModule) -> fx.GraphModule:
     """The same program without what an export leaves on it, which copies would drag along."""
     for node in module.graph.nodes:
-        node.meta = {"path": path_of(node)}
+        always = {"always": True} if node.meta.get("always") else {}
+        node.meta = {"path": path_of(node), **always}
     made = fx.GraphModule(module, module.graph)
     made._parameters, made._buffers = module._parameters, module._buffers
     made._modules = module._modules
@@ -79,12 +124,12 @@ def cleaned(module: fx.GraphModule) -> fx.GraphModule:
             graph.erase_node(node)
         elif node.op == "call_function":
             _without_place(graph, node)
-    for node in reversed(list(graph.nodes)):
-        if node.op in ("get_attr", "call_function") and not node.users:
-            graph.erase_node(node)
-        elif node.op == "get_attr":
+    without_unread(graph)
+    for node in graph.nodes:
+        if node.op == "get_attr":
             _register(module, str(node.target))
     _plain_ends(graph)
+    mark_modes(graph)
     module.recompile()
     return module
 
@@ -127,6 +172,13 @@ def _inline(module: fx.GraphModule) -> None:
         graph.erase_node(node)
 
 
+def without_unread(graph: fx.Graph) -> None:
+    """Forgets operations whose results nobody reads, those that draw random numbers included."""
+    for node in reversed(list(graph.nodes)):
+        if node.op in ("get_attr", "call_function") and not node.users:
+            graph.erase_node(node)
+
+
 def _plain_ends(graph: fx.Graph) -> None:
     """Lets the graph return its nest of tensors itself, without PyTorch's description of it."""
     codegen = graph._codegen
@@ -147,7 +199,27 @@ def _register(module: nn.Module, path: str) -> None:
         owner.register_buffer(name, value, persistent=False)
 
 
+_VIEWS = frozenset(
+    {"alias", "chunk", "contiguous", "detach", "diagonal", "dropout", "expand", "expand_as",
+     "flatten", "getitem", "movedim", "narrow", "permute", "reshape", "reshape_as", "select",
+     "slice", "split", "split_with_sizes", "squeeze", "swapaxes", "swapdims", "t", "tensor_split",
+     "to", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as"}
+)  # fmt: skip
+"""Operations whose result may share its numbers with what they read."""
+
+_WRITES = {
+    "slice": torch.ops.aten.slice_scatter.default,
+    "select": torch.ops.aten.select_scatter.default,
+}
+"""How a part of a tensor is written: as a new tensor with another part."""
+
+
 def _without_place(graph: fx.Graph, node: fx.Node) -> None:
+    """Lets an operation in place return what it writes, for all that read it afterwards.
+
+    Raises:
+        GraphError: It changes a tensor that is also read in another layout, or the network itself.
+    """
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return
@@ -155,13 +227,71 @@ def _without_place(graph: fx.Graph, node: fx.Node) -> None:
     if not name.endswith("_") or name.startswith("_"):
         return
     packet = getattr(torch.ops.aten, name[:-1], None)
-    if packet is None or target._overloadname not in packet.overloads():
-        return
-    node.target = getattr(packet, target._overloadname)
     source = node.args[0]
-    if isinstance(source, fx.Node):
-        after = {user for user in source.users if user is not node and node < user}
-        source.replace_all_uses_with(node, delete_user_cb=lambda user: user in after)
+    if packet is None or target._overloadname not in packet.overloads():
+        raise GraphError(
+            f"a network to edit must compute without {name}, but {_at(node)} does not."
+        )
+    assert isinstance(source, fx.Node)
+    links, root = [], source
+    while root.op == "call_function" and packet_name(root) in _VIEWS:
+        links.append(root)
+        assert isinstance(root.args[0], fx.Node)
+        root = root.args[0]
+    if root.op == "get_attr":
+        raise GraphError(
+            f"a network to edit must not change its own tensors in evaluation, but {_at(node)} "
+            f"changes {root.target}."
+        )
+    late = {one for one in _aliases(root, node) if any(node < user for user in one.users)}
+    late.discard(source)
+    on_the_way = {root, *links[1:]}
+    if late and not (late <= on_the_way and all(packet_name(link) in _WRITES for link in links)):
+        raise GraphError(
+            f"a network to edit must not write into a tensor that it reads in another layout, but "
+            f"{_at(node)} does."
+        )
+    node.target = getattr(packet, target._overloadname)
+    _read_instead(source, node, node)
+    if late:
+        value = node
+        for link in links:
+            whole = link.args[0]
+            assert isinstance(whole, fx.Node)
+            with graph.inserting_after(value):
+                written = graph.call_function(
+                    _WRITES[packet_name(link)], (whole, value, *link.args[1:]), dict(link.kwargs)
+                )
+            written.meta.update({k: v for k, v in node.meta.items() if k != "val"})
+            _read_instead(whole, written, written)
+            value = written
+
+
+def _at(node: fx.Node) -> str:
+    return f"{path_of(node)} ({packet_name(node)})"
+
+
+def _aliases(root: fx.Node, node: fx.Node) -> set[fx.Node]:
+    """What may share its numbers with a tensor, up to an operation."""
+    found, waiting = set(), [root]
+    while waiting:
+        one = waiting.pop()
+        found.add(one)
+        waiting += [
+            user
+            for user in one.users
+            if user.op == "call_function"
+            and user < node
+            and packet_name(user) in _VIEWS
+            and user not in found
+        ]
+    return found
+
+
+def _read_instead(old: fx.Node, new: fx.Node, place: fx.Node) -> None:
+    """Lets all that stands behind a place read another value."""
+    after = {user for user in old.users if user is not new and place < user}
+    old.replace_all_uses_with(new, delete_user_cb=lambda user: user in after)
 
 
 def path_of(node: fx.Node) -> str:

@@ -14,7 +14,18 @@ from torch import Tensor, fx, nn
 from nni_aiop.graphs.edits import Labels, Marks
 from nni_aiop.networks._pass import Pass, packet_name
 
-__all__ = ["Cut", "arguments_of", "parameter_of", "set_parameter"]
+__all__ = [
+    "Cut",
+    "ancestors",
+    "arguments_of",
+    "bypass",
+    "follows_mode",
+    "mark_modes",
+    "mode_of",
+    "parameter_of",
+    "set_arguments",
+    "set_parameter",
+]
 
 _aten = torch.ops.aten
 
@@ -66,7 +77,8 @@ class Cut:
         for axis in range(value.dim()):
             keep = self.kept(marks, axis)
             if keep is not None:
-                value = value.index_select(axis, torch.from_numpy(np.flatnonzero(keep)))
+                index = torch.from_numpy(np.flatnonzero(keep)).to(value.device)
+                value = value.index_select(axis, index)
         if value.shape != old.shape:
             new = value.clone(memory_format=torch.contiguous_format)
             made = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
@@ -113,17 +125,25 @@ def parameter_of(module: nn.Module, path: str) -> Tensor:
 
 
 def set_parameter(module: nn.Module, path: str, value: Tensor) -> None:
-    """Sets a parameter or buffer by its path."""
+    """Sets a parameter or buffer by its path, and by every other path that it has."""
     *parents, name = path.split(".")
     owner = module
     for parent in parents:
         owner = getattr(owner, parent)
+    old = owner._parameters.get(name, owner._buffers.get(name))
     if isinstance(value, nn.Parameter):
         owner._parameters[name] = value
     elif name in owner._buffers:
         owner._buffers[name] = value
     else:
         owner.register_buffer(name, value)
+    if old is None:
+        return
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):
+            for other, held in table.items():
+                if held is old:
+                    table[other] = value  # type: ignore[assignment]
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
@@ -154,6 +174,35 @@ def set_arguments(node: fx.Node, **values: Any) -> None:
         else:
             kwargs[name] = value
     node.args, node.kwargs = tuple(args), kwargs
+
+
+_MODES = {
+    "batch_norm": "training",
+    "instance_norm": "use_input_stats",
+    "dropout": "train",
+    "feature_dropout": "train",
+    "alpha_dropout": "train",
+    "feature_alpha_dropout": "train",
+}
+"""Operations that do otherwise in training, and the argument that says so."""
+
+
+def mode_of(node: fx.Node) -> str | None:
+    """The argument by which an operation does otherwise in training."""
+    return _MODES.get(packet_name(node)) if node.op == "call_function" else None
+
+
+def follows_mode(node: fx.Node) -> bool:
+    """Whether an operation does otherwise in training, and not what it does there always."""
+    return mode_of(node) is not None and not node.meta.get("always")
+
+
+def mark_modes(graph: fx.Graph) -> None:
+    """Marks what does in evaluation what others do in training: dropout, norms without memory."""
+    for node in graph.nodes:
+        flag = mode_of(node)
+        if flag is not None and arguments_of(node)[flag]:
+            node.meta["always"] = True
 
 
 Rewrite = Callable[[Cut, fx.Node], None]

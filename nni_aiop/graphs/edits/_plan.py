@@ -142,10 +142,18 @@ class NodePlan:
             view.op,
             view.input_shapes,
             view.output_shape,
-            weight_shape=view.weight_shape,
+            weight_shape=_shown(view.op, view.weight_shape),
             parameters=view.parameters,
             **dict(view.attributes),
         )
+
+
+def _shown(op: str, weight: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The shape of a weight as a graph shows it: that of a term without lengths of 1 around it."""
+    if weight is None or op not in ("add", "mul", "elementwise", "concat"):
+        return weight
+    wide = [axis for axis, n in enumerate(weight) if n > 1]
+    return weight[wide[0] : wide[-1] + 1] if wide else None
 
 
 @dataclass(frozen=True)
