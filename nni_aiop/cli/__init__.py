@@ -7,12 +7,14 @@ from nni_aiop.cli._predict import predict
 from nni_aiop.cli._predictor import predictor
 from nni_aiop.cli._run import run
 from nni_aiop.cli._search import search
+from nni_aiop.cli._shrink import shrink
 from nni_aiop.cli._spaces import spaces
 
 __all__ = ["app", "main"]
 
 app.command()(search)
 app.command()(run)
+app.command()(shrink)
 app.command()(generate)
 app.command()(graph)
 app.command()(predict)

@@ -37,10 +37,11 @@ def recalibrate(network: Network, batches: Iterable[Any]) -> Network:
 
     Args:
         network: Changed in place; in evaluation mode afterwards.
-        batches: Inputs, a tensor or a tuple of several; at least one.
+        batches: Inputs, a tensor or a tuple of several; without any the statistics stay.
     """
     norms = [n for n in network.program.graph.nodes if _is_batch_norm(n)]
-    if not norms:
+    batches = list(batches)
+    if not norms or not batches:
         network.train(False)
         return network
     momenta = [arguments_of(node)["momentum"] for node in norms]
@@ -110,7 +111,7 @@ class Calibration:
             network.graph,
             sites=network.sites(keep=keep, round_to=round_to),
             kinds=kinds,
-            criteria=CRITERIA,
+            criteria=CRITERIA if self.batches else CRITERIA[:1],
         )
         self._taylor: dict[str, NDArray[np.float64]] | None = None
         self._losses: dict[str, float] = {}
