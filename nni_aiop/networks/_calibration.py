@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nni_aiop.networks._network import Network
 from nni_aiop.networks._pass import packet_name
-from nni_aiop.networks._surgery import arguments_of, parameter_of, set_arguments
+from nni_aiop.networks._surgery import arguments_of, follows_mode, parameter_of, set_arguments
 from nni_aiop.spaces import CRITERION, MutationSpace
 
 __all__ = ["CRITERIA", "Calibration", "recalibrate"]
@@ -39,10 +39,9 @@ def recalibrate(network: Network, batches: Iterable[Any]) -> Network:
         network: Changed in place; in evaluation mode afterwards.
         batches: Inputs, a tensor or a tuple of several; without any the statistics stay.
     """
+    network.train(False)
     norms = [n for n in network.program.graph.nodes if _is_batch_norm(n)]
-    batches = list(batches)
-    if not norms or not batches:
-        network.train(False)
+    if not norms:
         return network
     momenta = [arguments_of(node)["momentum"] for node in norms]
     buffers = [
@@ -51,28 +50,33 @@ def recalibrate(network: Network, batches: Iterable[Any]) -> Network:
         for argument in (node.args[3], node.args[4])
         if isinstance(argument, torch.fx.Node) and argument.op == "get_attr"
     ]
+    before = [buffer.clone() for buffer in buffers]
+    totals = [torch.zeros_like(buffer, dtype=torch.float64) for buffer in buffers]
+    count = 0
     for node in norms:
         set_arguments(node, training=True, momentum=1.0)
     network.program.recompile()
-    totals = [torch.zeros_like(buffer, dtype=torch.float64) for buffer in buffers]
-    count = 0
-    with torch.no_grad():
-        for inputs in batches:
-            network.program(*_several(inputs))
-            count += 1
-            for total, buffer in zip(totals, buffers, strict=True):
-                total += buffer
-        for total, buffer in zip(totals, buffers, strict=True):
-            buffer.copy_(total / max(1, count))
-    for node, momentum in zip(norms, momenta, strict=True):
-        set_arguments(node, training=False, momentum=momentum)
-    network.program.recompile()
-    network.train(False)
+    try:
+        with torch.no_grad():
+            for inputs in batches:
+                network.program(*_several(inputs))
+                count += 1
+                for total, buffer in zip(totals, buffers, strict=True):
+                    total += buffer
+            before = [total / count for total in totals] if count else before
+    finally:
+        with torch.no_grad():
+            for value, buffer in zip(before, buffers, strict=True):
+                buffer.copy_(value)
+        for node, momentum in zip(norms, momenta, strict=True):
+            set_arguments(node, training=False, momentum=momentum)
+        network.program.recompile()
     return network
 
 
 def _is_batch_norm(node: torch.fx.Node) -> bool:
-    return node.op == "call_function" and packet_name(node) == "batch_norm"
+    """Whether an operation is a batch normalisation with statistics."""
+    return follows_mode(node) and packet_name(node) == "batch_norm"
 
 
 def _several(inputs: Any) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nni_aiop.graphs.edits import Site
-from nni_aiop.networks import Network
+from nni_aiop.networks import Network, recalibrate
 from nni_aiop.networks._surgery import parameter_of
 from tests.networks.zoo import (
     ZOO,
@@ -152,6 +152,27 @@ def test_norms_of_every_kind_train_as_the_models() -> None:
         assert torch.equal(value, state[key]), key
     with torch.no_grad():
         assert same(network.eval()(x), model.eval()(x))
+
+
+def test_norms_of_every_kind_are_recalibrated() -> None:
+    """To the mean statistics of the batches, dropout off, whatever the mode of the network."""
+    torch.manual_seed(0)
+    model = Normed().eval()
+    network = Network.capture(model, (1, 3, 8, 8)).train()
+    batches = [torch.rand(4, 3, 8, 8) for _ in range(3)]
+    before = copy.deepcopy(network.state_dict())
+    assert recalibrate(network, []) is network
+    with pytest.raises(RuntimeError):
+        recalibrate(network, [batches[0], torch.rand(4, 5, 8, 8)])
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    recalibrate(network, batches)
+    assert not network.training
+    means = torch.stack([model.first(x).mean((0, 2, 3)) for x in batches]).mean(0)
+    torch.testing.assert_close(network.state_dict()["slow.running_mean"], means)
+    x = batches[0]
+    model.load_state_dict(network.state_dict())
+    assert same(network(x), model(x))
+    assert same(step(network, (x,)), step(model, (x,)))
 
 
 def test_a_norm_that_averages_over_all_batches_says_that_the_network_does_not() -> None:
