@@ -7,6 +7,7 @@ from nni_aiop.cli._predict import predict
 from nni_aiop.cli._predictor import predictor
 from nni_aiop.cli._run import run
 from nni_aiop.cli._search import search
+from nni_aiop.cli._shrink import shrink
 from nni_aiop.cli._spaces import spaces
 
 __all__ = ["app", "main"]
@@ -16,5 +17,6 @@ app.command()(run)
 app.command()(generate)
 app.command()(graph)
 app.command()(predict)
+app.command()(shrink)
 app.add_typer(predictor)
 app.add_typer(spaces)
