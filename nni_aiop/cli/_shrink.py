@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -153,8 +152,6 @@ def shrink(
     from nni_aiop.results import SearchResults, ShrinkReport
     from nni_aiop.search import FlopsReduction
 
-    # torch.export's own modules, when they are copied.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec", category=FutureWarning)
     budgets = parse_parts(flops, "--flops")
     shapes = None if shape is None else parse_shapes(shape)
     objective = _objective(metric, minimise)

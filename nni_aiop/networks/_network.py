@@ -7,6 +7,7 @@ parameters' names, takes any batch size, and can be edited by what its compute g
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -116,7 +117,7 @@ class Network(nn.Module):
         return copy.deepcopy(self).train(False) if self.training else self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        made = Network(copy.deepcopy(self.program, memo), self.example)
+        made = Network(_copied(self.program, memo), self.example)
         made.training = self.training
         return made
 
@@ -219,7 +220,7 @@ class Network(nn.Module):
         plan = plan_of(self.graph)
         sites = self.sites()
         kept, options = as_edit(sites, plan, edits)
-        module = copy.deepcopy(self.program)
+        module = _copied(self.program)
         nodes = {node.name: node for node in module.graph.nodes}
         operations = self._recorded[1]
         forms: list[tuple[Structure, object]] = []
@@ -379,6 +380,13 @@ _TRAINING = {
     "alpha_dropout": "train",
 }
 """Operations that do otherwise in training, and the argument that says so."""
+
+
+def _copied(module: fx.GraphModule, memo: dict[int, Any] | None = None) -> fx.GraphModule:
+    with warnings.catch_warnings():
+        # PyTorch's own records, when they are copied.
+        warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)
+        return copy.deepcopy(module, memo)
 
 
 def _inputs(example: Example) -> tuple[Tensor, ...]:
