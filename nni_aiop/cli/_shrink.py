@@ -1,365 +1,389 @@
-"""`nni-aiop shrink`: a trained network with fewer multiply-adds, fine-tuned and measured."""
+"""`nni-aiop shrink`: a trained network with fewer multiply-adds, at the same quality."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nni_aiop.cli._app import MOST, BadInput, KeepGoing, NothingWorked
+from nni_aiop.cli._app import MOST, BadInput, NothingWorked, bad_input, table
 
 if TYPE_CHECKING:
+    from nni_aiop.cli._shrink_inputs import Batch
+    from nni_aiop.cli._shrinking import Shrinking
     from nni_aiop.networks import Calibration, Network
-    from nni_aiop.search import FlopsReduction
-
-_ORIGINAL = "original.safetensors"
-_REPORT, _LAYERS = "report.md", "layers.png"
+    from nni_aiop.results import ShrinkReport
+    from nni_aiop.search import Objective
+    from nni_aiop.spaces import MutationSpace
 
 
 def shrink(
-    model: Annotated[
+    network: Annotated[
         str,
-        typer.Argument(help="module:function that returns the trained PyTorch module."),
-    ],
-    train: Annotated[
-        str,
-        typer.Option(
-            help="module:function that fine-tunes the network that it is given, in place, and "
-            "returns a number or a dict of metrics, measured on data that did not train it."
+        typer.Argument(
+            help="module:function, which gives a trained torch module, or a module and calibration "
+            "batches, a list of (inputs, targets)."
         ),
     ],
-    input: Annotated[
-        str, typer.Option(help="Shape of the input, the batch first, such as 1x3x224x224.")
-    ] = "1x3x224x224",
+    train: Annotated[
+        str | None,
+        typer.Option(
+            help="module:function, which fine-tunes the network that it is given, in place, and "
+            "returns a number or a dict of metrics."
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="Shape of the input, such as 1x3x224x224; several between commas. By default that "
+            "of the first calibration batch.",
+        ),
+    ] = None,
     flops: Annotated[
         str,
         typer.Option(
-            help="Part of the multiply-adds to stay within, such as 0.865; several, such as "
-            "0.8,0.5, take turns and give a front."
+            help="The part of the FLOPs (multiply-adds) to stay within; several between commas "
+            "give a front."
         ),
     ] = "0.865",
+    budget: Annotated[int, typer.Option(min=1, max=MOST, help="Number of fine-tunes.")] = 8,
     calibrate: Annotated[
         str | None,
         typer.Option(
-            help="module:function that returns a list of (inputs, targets), a few hundred examples "
-            "that neither train nor test: edits are measured on them by cross entropy, and batch "
-            "normalisation is recalibrated. Without it the largest weights stay."
+            help="module:function, which gives the calibration batches; data that is neither for "
+            "training nor for the test."
         ),
     ] = None,
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="The loss on calibration batches: cross_entropy, mse, l1, bce (of logits), or "
+            "module:function from outputs and targets."
+        ),
+    ] = "cross_entropy",
     metric: Annotated[
-        list[str] | None,
-        typer.Option(help="What to improve: NAME, or NAME:minimize. By default `default`."),
+        str | None,
+        typer.Option(
+            help="The metric to maximise, or NAME:minimize; a bare number has no need of a name."
+        ),
     ] = None,
-    budget: Annotated[int, typer.Option(min=1, max=MOST, help="Number of fine-tunes.")] = 8,
+    minimise: Annotated[
+        bool, typer.Option("--minimise", help="Less of the metric is better.")
+    ] = False,
     keep: Annotated[
         list[str] | None,
-        typer.Option(help="A layer to leave as it is, such as head or layer1.*; repeatable."),
+        typer.Option(help="A layer to leave as it is, such as head or 'layer1.*'; repeatable."),
     ] = None,
     round_to: Annotated[
-        int | None, typer.Option(min=1, help="Widths are multiples of so many channels.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Widths are multiples of it; by default of 8 where a layer has at least 32 "
+            "channels, else of 4.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    latency: Annotated[
+        float | None,
+        typer.Option(
+            help="The part of the latency, measured with onnxruntime on one thread, to stay within."
+        ),
+    ] = None,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline",
+            help="Fine-tune the network as it is, too, once, for the comparison in the report.",
+        ),
+    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=2**32 - 1,
+            help="Of every random choice, and of PyTorch's generator before each fine-tune.",
+        ),
+    ] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/shrink"),
     restart: Annotated[
         bool,
-        typer.Option("--restart", help="Begin anew instead of going on in the folder."),
+        typer.Option(
+            "--restart",
+            help="Begin anew instead of going on with the search in the folder, whose results are "
+            "overwritten.",
+        ),
     ] = False,
-    keep_going: KeepGoing = False,
 ) -> None:
-    """Shrink a trained network and write the best for each budget, a report and pictures.
+    """Shrink a trained network to a part of its FLOPs, and write it with a report.
 
-    Uniform pruning is tried first, then what a measured descent over channels, heads, branches,
-    gates, kernels and forms of layers finds, then mutations of the best. Every try is fine-tuned
-    by your function. The best network of each budget is written as .safetensors (for
-    nni_aiop.networks.Network.load), .pt2 and .onnx. An interrupted command goes on when it is
-    given again, with a larger --budget too. What is named module:function is imported and called:
+    Uniform pruning is tried first, then what a descent by measured loss finds, then mutations of
+    what was best; each proposal keeps its budget exactly, and is fine-tuned by the function of
+    --train, whose result decides. For each budget the best network is written as .safetensors (for
+    `Network.load`), .pt2 (for torch.export.load) and .onnx, beside report.md, front.png, layers.png
+    and the results of the search.
+
+    A search that was interrupted goes on when the same command is given again, with a larger
+    --budget too; a fine-tune that was under way is run again. A fine-tune that fails is counted
+    and left behind, once one has succeeded. What is named module:function is imported and called:
     it is code.
 
     \b
     Examples
-      nni-aiop shrink net:make --input 1x3x224x224 --flops 0.865 --train net:fine_tune
-      nni-aiop shrink net:make --input 1x1x8x8 --flops 0.7,0.5 --train net:fine_tune \\
-          --calibrate net:batches --keep head --budget 12 --out out/small
+      nni-aiop shrink net:make --input 1x3x224x224 --flops 0.865 --train net:fine_tune \\
+          --calibrate net:batches --out out/small
+      nni-aiop shrink net:make --train net:fine_tune --flops 0.8,0.65,0.5 --budget 12 --baseline
+      nni-aiop shrink net:make --train net:fine_tune --metric acc --keep head --latency 0.8
     """
-    from nni_aiop.cli._claims import EXPERIMENT, STATE, STATES, claimed
-    from nni_aiop.cli._evaluators import Watched
-    from nni_aiop.cli._inputs import parse_objectives
+    from nni_aiop.cli._claims import EXPERIMENT, STATES, claimed
     from nni_aiop.cli._outputs import check_folder
-    from nni_aiop.cli._progress import evaluate_all, finish, report
-    from nni_aiop.engines._state import read_state
-    from nni_aiop.measures import FunctionMeasure
-    from nni_aiop.networks import Network
-    from nni_aiop.results import SearchResults
-    from nni_aiop.search import FlopsReduction, Objective
-
-    shape, budgets = _shape(input), _budgets(flops)
-    objectives = parse_objectives(metric or []) or [Objective("default")]
-    fine_tune = _function(train)
-    names = [f"best-{share:g}.{end}" for share in budgets for end in _ENDS]
-    files = (*SearchResults.FILES, EXPERIMENT, *STATES, _ORIGINAL, _REPORT, _LAYERS, *names)
-    check_folder(out, files)
-    stored = out / _ORIGINAL
-    if stored.exists() and not restart:
-        network = Network.load(stored)
-    else:
-        network = Network.capture(_made(model), shape)
-    batches = None if calibrate is None else _call(calibrate)
-    calibration = _calibration(network, batches, keep or (), round_to)
-    searcher = FlopsReduction(
-        calibration.space,
-        budgets=budgets,
-        score=calibration.loss if batches is not None else None,
-        objectives=objectives,
-        seed=seed,
+    from nni_aiop.cli._progress import Spinner
+    from nni_aiop.cli._shrink_inputs import (
+        load_batches,
+        load_loss,
+        load_model,
+        load_training,
+        parse_parts,
+        parse_shapes,
     )
-    settings = {
-        "model": model,
-        "train": train,
-        "calibrate": calibrate,
-        "input": input,
-        "keep": list(keep or ()),
-        "round_to": round_to,
-        "seed": seed,
-        "budgets": list(budgets),
-        "budget": budget,
-    }
-    measure = FunctionMeasure(_Best(searcher, calibration, fine_tune, out))
-    watch = Watched(measure, searcher, keep_going=keep_going)
+    from nni_aiop.cli._shrinking import LATENCY, NETWORKS, ORIGINAL, Shrinking, milliseconds
+    from nni_aiop.networks import Network
+    from nni_aiop.results import SearchResults, ShrinkReport
+    from nni_aiop.search import FlopsReduction
 
-    def results() -> SearchResults:
-        return SearchResults(
-            calibration.space, searcher.history, objectives, settings=settings, cost="flops"
+    budgets = parse_parts(flops, "--flops")
+    shapes = None if shape is None else parse_shapes(shape)
+    objective = _objective(metric, minimise)
+    if latency is not None and not 0 < latency <= 1:
+        raise BadInput(f"--latency must be above 0 and at most 1, but got {latency}.")
+    if network.endswith(".onnx"):
+        raise BadInput(
+            "a network to shrink must be module:function, which gives a torch module; ONNX files "
+            f"cannot be shrunk yet, but got {network!r:.200}."
         )
+    if train is None:
+        raise BadInput("--train must name a function that fine-tunes a network, but is missing.")
+    fine_tune, measured_by = load_training(train), load_loss(loss)
+    stems = [f"small-{part:g}.{kind}" for part in budgets for kind in _KINDS]
+    own = (ORIGINAL, *ShrinkReport.FILES, *stems)
+    check_folder(out, (*SearchResults.FILES, EXPERIMENT, *STATES, *own))
+    module, batches = load_model(network)
+    if calibrate is not None:
+        batches = load_batches(calibrate)
+    if batches is None:
+        typer.echo(
+            "Without calibration batches the largest weights choose the channels, and no edit is "
+            "measured before it is fine-tuned (--calibrate names a function that gives them)."
+        )
+    example = shapes or _example(batches)
+    with bad_input(), Spinner("Capturing the network"):
+        captured = Network.capture(module, example)
 
+    def edits_of(original: Network) -> tuple[MutationSpace, Calibration | None]:
+        return _edits(original, batches, measured_by, keep or [], round_to)
+
+    space, _ = edits_of(captured)
+    if latency is not None:
+        milliseconds(captured)  # a network that cannot be measured is told of before the work
     same = {
         "command": "shrink",
-        "fingerprint": calibration.space.fingerprint,
-        "metrics": [[o.metric, o.direction] for o in objectives],
-        **{name: value for name, value in settings.items() if name != "budget"},
+        "network": network,
+        "train": train,
+        "input": [list(x.shape) for x in captured.example],
+        "fingerprint": space.fingerprint,
+        "flops": list(budgets),
+        "calibrate": calibrate,
+        "batches": None if batches is None else len(batches),
+        "loss": loss,
+        "metrics": [[objective.metric, objective.direction]],
+        "keep": keep or [],
+        "round_to": round_to,
+        "latency": latency,
+        "seed": seed,
     }
-    state = out / STATE
-    with claimed(out, same, kind="search", state=STATE, restart=restart):
-        if not stored.exists() or restart:
-            network.save(stored)
-        if state.exists():
-            searcher.load_state_dict(read_state(state))
-        if calibrate is None:
-            typer.echo("No --calibrate: the largest weights stay, and nothing is recalibrated.")
+    with claimed(out, same, kind="search", state=STATES[0], restart=restart) as goes_on:
+        if goes_on and (out / ORIGINAL).exists():
+            original = _taken_up(out / ORIGINAL, captured)
+        else:
+            held = [name for name in (*own, NETWORKS) if (out / name).exists()]
+            if held and not (restart or goes_on):
+                raise BadInput(
+                    f"{out} must be empty or hold a search with the same settings, but holds "
+                    f"{held[0]}: take another --out, or --restart to begin anew."
+                )
+            original = captured
+            original.save(out / ORIGINAL)
+            for file in (out / NETWORKS).glob("*.safetensors"):
+                file.unlink()
+        space, calibration = edits_of(original)
+        with bad_input():
+            search = FlopsReduction(space, budgets=budgets, objectives=[objective], seed=seed)
+        work = Shrinking(
+            original, space, calibration, search, fine_tune, out, seed, latency=latency
+        )
+        work.load()
+
+        def results() -> SearchResults:
+            return SearchResults(
+                space,
+                search.history,
+                [objective],
+                limits=search.limits | ({} if latency is None else {LATENCY: latency}),
+                settings=same | {"budget": budget},
+                cost="flops",
+            )
+
         try:
-            evaluate_all(searcher, watch, budget, lambda: results().save(out), out, None)
-        except NothingWorked:
-            report(results(), out, watch.reasons)
+            if baseline:
+                work.measure_baseline()
+            work.run(budget, lambda: results().save(out))
+        except Exception:
+            if not search.history:
+                work.leave()
             raise
-        if searcher.front():
-            _write(searcher, calibration, out, shape)
-            typer.echo(f"The best networks, {_REPORT} and {_LAYERS} are in {out}.")
-    finish(results(), out, watch)
+        if search.best() is None:
+            reason = next(iter(work.reasons), "the space holds no network within the budgets")
+            raise NothingWorked(
+                f"a network must be fine-tuned with success now and then, but none of "
+                f"{len(search.history)} was: {reason}"
+            )
+        report = _report(work, results(), budgets)
+        report.save(out)
+    _show(report, work, out)
 
 
-_ENDS = ("safetensors", "pt2", "onnx")
+_KINDS = ("safetensors", "pt2", "onnx")
 
 
-class _Best:
-    """Fine-tunes the network of a sample, and keeps the best of each budget as it was trained."""
+def _objective(metric: str | None, minimise: bool) -> Objective:
+    from nni_aiop.cli._inputs import parse_objectives
+    from nni_aiop.search import Objective
 
-    def __init__(
-        self,
-        search: FlopsReduction,
-        calibration: Calibration,
-        fine_tune: Callable[[Network], Any],
-        out: Path,
-    ) -> None:
-        self._search, self._calibration = search, calibration
-        self._fine_tune, self._out = fine_tune, out
-        self.__qualname__ = getattr(fine_tune, "__qualname__", "the function of --train")
-
-    def __call__(self, sample: Mapping[str, Any]) -> Any:
-        from nni_aiop.measures import numbers
-
-        network = self._calibration.edit(sample)
-        found = self._fine_tune(network)
-        objective = self._search.objectives[0]
-        metrics = numbers(found, objective.metric)
-        if objective.metric not in metrics:
-            return found  # who called says what is missing
-        budget = self._search.budget_of(sample)
-        best = None if budget is None else self._search.best_within(budget)
-        value = objective.sign * metrics[objective.metric]
-        if budget is not None and (
-            best is None or value > objective.sign * best[1][objective.metric]
-        ):
-            network.train(False)
-            network.save(self._out / f"best-{budget:g}.safetensors")
-        return found
+    (objective,) = parse_objectives([metric] if metric else []) or [Objective("default")]
+    return Objective(objective.metric, "minimize") if minimise else objective
 
 
-def _write(
-    search: FlopsReduction, calibration: Calibration, out: Path, shape: Sequence[int]
-) -> None:
-    """The other forms of the best networks, the report, and the picture of what was cut where."""
-    from nni_aiop.files import write_atomically
+def _example(batches: Sequence[Batch] | None) -> Any:
+    """Inputs of one example, from the first batch."""
+    from torch import Tensor
+
+    if batches is None:
+        raise BadInput(
+            "--input must give the input's shape, such as 1x3x224x224, where there are no "
+            "calibration batches, but is missing."
+        )
+    inputs = batches[0][0]
+    several = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    if not all(isinstance(x, Tensor) and x.dim() and len(x) for x in several):
+        raise BadInput(
+            "inputs of calibration batches must be tensors, the batch first, but got "
+            f"{type(inputs).__name__}."
+        )
+    return tuple(x[:1].clone() for x in several)
+
+
+def _edits(
+    original: Network,
+    batches: Sequence[Batch] | None,
+    loss: Any,
+    keep: Sequence[str],
+    round_to: int | None,
+) -> tuple[MutationSpace, Calibration | None]:
+    """The edits of a network, and what measures them on batches.
+
+    Raises:
+        BadInput: The network or the loss does not take the batches.
+    """
+    from nni_aiop.engines._references import raised
+    from nni_aiop.networks import Calibration
+    from nni_aiop.spaces import MutationSpace
+
+    if batches is None:
+        sites = original.sites(keep=keep, round_to=round_to)
+        return MutationSpace(original.graph, sites=sites), None
+    calibration = Calibration(original, batches, loss, keep=keep, round_to=round_to)
+    try:
+        found = calibration.measure(original)
+    except Exception as err:
+        raise BadInput(
+            "the network and the loss must take the calibration batches, but on them they raised "
+            f"{raised(err):.300}."
+        ) from err
+    if not abs(found) < float("inf"):
+        raise BadInput(f"the loss on the calibration batches must be finite, but is {found}.")
+    return calibration.space, calibration
+
+
+def _taken_up(path: Path, captured: Network) -> Network:
+    """The network that the search in a folder began with."""
+    import torch
+
     from nni_aiop.networks import Network
 
-    whole = calibration.network
-    lines = ["# Shrunk network", "", "Multiply-adds are what `--flops` counts.", ""]
-    lines += [
-        "| network | multiply-adds | part | parameters | peak memory (bytes) | median ms |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines.append(_row("as it was", whole, whole, shape))
-    found: dict[float, Mapping[str, Any]] = {}
-    for budget, (sample, metrics) in search.front().items():
-        path = out / f"best-{budget:g}.safetensors"
-        if not path.exists():
+    original = Network.load(path)
+    mine, other = original.state_dict(), captured.state_dict()
+    if mine.keys() != other.keys() or not all(torch.equal(mine[k], other[k]) for k in mine):
+        typer.echo(f"The network has other weights than {path}, with which the search goes on.")
+    return original
+
+
+def _report(work: Shrinking, results: Any, budgets: Sequence[float]) -> ShrinkReport:
+    """The report of what was found, whose networks are written on the way."""
+    from nni_aiop.cli._progress import Spinner
+    from nni_aiop.cli._shrinking import LATENCY, export, milliseconds
+    from nni_aiop.errors import FileFormatError, MissingPackageError
+    from nni_aiop.networks import Network
+    from nni_aiop.results import ShrinkReport, Shrunk
+
+    found, notes = [], []
+    for part in budgets:
+        best = work.search.best_within(part)
+        if best is None:
+            notes.append(
+                f"No network within {part:g} of the FLOPs was fine-tuned with success: a larger "
+                "budget of fine-tunes goes on."
+            )
             continue
-        network = Network.load(path)
-        network.to_pt2(path.with_suffix(".pt2"))
-        network.to_onnx(path.with_suffix(".onnx"))
-        told = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-        lines.append(_row(f"best within {budget:g} ({told})", network, whole, shape))
-        found[budget] = calibration.space.edits(sample)
-    for budget, edits in found.items():
-        lines += [
-            "",
-            f"## Edits within {budget:g}",
-            "",
-            "| site | before | after |",
-            "|---|---|---|",
-        ]
-        before = calibration.space.original
-        lines += [f"| {label} | {before[label]} | {value} |" for label, value in edits.items()]
-    write_atomically(out / _REPORT, "\n".join(lines) + "\n")
-    _draw(calibration, found, out / _LAYERS)
-
-
-def _row(name: str, network: Network, whole: Network, shape: Sequence[int]) -> str:
-    graph = network.graph
-    return (
-        f"| {name} | {graph.macs} | {graph.macs / whole.graph.macs:.4f} | {graph.parameters} "
-        f"| {graph.peak_memory()} | {_latency(network, shape)} |"
+        sample, metrics = best
+        small = Network.load(work.network(sample))
+        times = None
+        with Spinner("Writing and measuring"):
+            files = export(small, work.out / f"small-{part:g}")
+            try:
+                before, after = milliseconds(work.original, small)
+                times = (before, after)
+            except (MissingPackageError, FileFormatError) as err:
+                notes.append(f"Latency was not measured: {str(err).split(chr(10))[0]}")
+        if work.latency is not None and metrics[LATENCY] > work.latency:
+            notes.append(
+                f"Within {part:g} of the FLOPs no network kept {work.latency:g} of the latency: "
+                f"the best has {metrics[LATENCY]:.3g}."
+            )
+        found.append(Shrunk(part, sample, metrics, files, times))
+    if work.calibration is None:
+        notes.append("There were no calibration batches: the largest weights chose the channels.")
+    failed = [metrics for _, metrics in work.search.history if metrics is None]
+    if failed:
+        why = "; ".join(work.reasons) or "in an earlier run"
+        notes.append(f"Fine-tunes that failed: {len(failed)} of {len(results.history)}: {why}")
+    return ShrinkReport(
+        work.space,
+        work.search.objectives[0],
+        found,
+        results.history,
+        work.baseline,
+        list(dict.fromkeys(notes)),
     )
 
 
-def _latency(network: Network, shape: Sequence[int]) -> str:
-    """Median milliseconds by onnxruntime, a dash where it is not installed."""
-    import tempfile
-
-    from nni_aiop.errors import MissingPackageError
-    from nni_aiop.latency import measure_latency
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = network.to_onnx(Path(folder) / "network.onnx")
-        try:
-            return f"{measure_latency(path, tuple(shape)).median:.3g}"
-        except MissingPackageError:
-            return "- (needs the extra `latency`)"
-
-
-def _draw(calibration: Calibration, found: Mapping[float, Mapping[str, Any]], path: Path) -> None:
-    """The kept part of every width, before and after, from the input on."""
-    from nni_aiop.figures import new_figure, save_figure
-
-    sites = [s for s in calibration.space.sites if s.counts and s.reason is None]
-    figure = new_figure(9, max(2.0, 0.22 * len(sites) + 1))
-    axes = figure.subplots()
-    places = range(len(sites))
-    axes.barh(places, [s.value for s in sites], color="0.85", label="before")
-    for number, (budget, edits) in enumerate(found.items()):
-        kept = [edits.get(s.label, s.value) for s in sites]
-        axes.plot(kept, places, "o", ms=4, color=f"C{number}", label=f"within {budget:g}")
-    axes.set_yticks(places, [s.label for s in sites], fontsize="x-small")
-    axes.invert_yaxis()
-    axes.set_xlabel("units kept (channels, or heads)")
-    axes.legend(fontsize="x-small")
-    save_figure(figure, path)
-
-
-# --- input ---------------------------------------------------------------------------------------
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    parts = text.lower().split("x")
-    if len(parts) < 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise BadInput(f"an input must be a shape such as 1x3x224x224, but got {text!r:.80}.")
-    return tuple(int(part) for part in parts)
-
-
-def _budgets(text: str) -> tuple[float, ...]:
-    found = []
-    for part in text.split(","):
-        try:
-            share = float(part)
-        except ValueError:
-            share = 0.0
-        if not 0 < share <= 1:
-            raise BadInput(f"--flops must be parts in (0, 1], such as 0.865, but got {text!r:.80}.")
-        found.append(share)
-    return tuple(found)
-
-
-def _function(reference: str) -> Callable[..., Any]:
-    import os
-
-    from nni_aiop.cli._inputs import import_from
-    from nni_aiop.engines._references import load_object
-
-    import_from(os.getcwd())
-    found = load_object(reference)
-    if not callable(found):
-        raise BadInput(f"{reference!r} must be a function, but is a {type(found).__name__}.")
-    return found  # type: ignore[no-any-return]
-
-
-def _call(reference: str) -> Any:
-    from nni_aiop.engines._references import raised
-
-    try:
-        return _function(reference)()
-    except (Exception, SystemExit) as err:
-        from nni_aiop.errors import AiopError
-
-        if isinstance(err, AiopError):
-            raise
-        raise BadInput(f"{reference!r} must return when called, but raised {raised(err)}.") from err
-
-
-def _made(reference: str) -> Any:
-    from torch import nn
-
-    if reference.endswith(".onnx"):
-        raise BadInput(
-            f"a network to shrink must be a PyTorch module, module:function, but got "
-            f"{reference!r}: ONNX files cannot be edited yet."
-        )
-    module = _call(reference)
-    if not isinstance(module, nn.Module):
-        raise BadInput(
-            f"{reference!r} must return a torch.nn.Module, but returned a {type(module).__name__}."
-        )
-    return module
-
-
-def _calibration(
-    network: Network, batches: Any, keep: Sequence[str], round_to: int | None
-) -> Calibration:
-    from torch import Tensor
-    from torch.nn.functional import cross_entropy
-
-    from nni_aiop.networks import Calibration
-
-    rows = [] if batches is None else batches
-    pairs = isinstance(rows, (list, tuple)) and all(
-        isinstance(row, (list, tuple)) and len(row) == 2 for row in rows
-    )
-    if not pairs or (batches is not None and not rows):
-        raise BadInput(
-            f"what --calibrate names must return a list of (inputs, targets), but returned "
-            f"{type(batches).__name__}."
-        )
-
-    def loss(outputs: Any, targets: Any) -> Tensor:
-        return cross_entropy(outputs, targets)
-
-    return Calibration(network, list(rows), loss, keep=keep, round_to=round_to)
+def _show(report: ShrinkReport, work: Shrinking, out: Path) -> None:
+    """Print what was found."""
+    for shrunk in report.found:
+        typer.echo(f"At most {shrunk.budget:g} of the FLOPs (multiply-adds):\n")
+        typer.echo(table(["", "before", "after", "ratio"], report.rows(shrunk)) + "\n")
+    for note in report.notes:
+        typer.echo(note)
+    files = [str(path) for shrunk in report.found for path in shrunk.files]
+    typer.echo(f"Networks: {', '.join(files)}")
+    typer.echo(f"Report: {out / 'report.md'}")

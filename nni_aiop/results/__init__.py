@@ -1,6 +1,7 @@
-"""What a search leaves behind: `results.json`, `history.csv` and pictures."""
+"""What a search leaves behind: `results.json`, `history.csv`, reports and pictures."""
 
 from nni_aiop.results._prediction import draw_prediction
 from nni_aiop.results._search_results import SearchResults, pareto_front
+from nni_aiop.results._shrunk import ShrinkReport, Shrunk
 
-__all__ = ["SearchResults", "draw_prediction", "pareto_front"]
+__all__ = ["SearchResults", "ShrinkReport", "Shrunk", "draw_prediction", "pareto_front"]
