@@ -301,10 +301,12 @@ def _argument(value: Any, made: Mapping[str, fx.Node]) -> Any:
 def to_onnx(module: fx.GraphModule, example: Sequence[Tensor], path: Path | str) -> Path:
     """Writes an ONNX file; see `Network.to_onnx`."""
     names = [f"input_{i}" for i in range(len(example))]
+    twin = copy.deepcopy(module)
+    _with_traced_sizes(twin)
+    results = len(pytree.tree_leaves(twin.graph.output_node().args[0]))
+    outputs = ["output"] if results == 1 else [f"output_{i}" for i in range(results)]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        twin = copy.deepcopy(module)
-        _with_traced_sizes(twin)
         file = Path(folder) / "network.onnx"
         try:
             torch.onnx.export(

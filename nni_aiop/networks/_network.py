@@ -7,8 +7,8 @@ parameters' names, takes any batch size, and can be edited by what its compute g
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ class Network(nn.Module):
         return copy.deepcopy(self).train(False) if self.training else self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        made = Network(_copied(self.program, memo), self.example)
+        made = Network(copy.deepcopy(self.program, memo), self.example)
         made.training = self.training
         return made
 
@@ -244,7 +244,7 @@ class Network(nn.Module):
         plan = plan_of(self.graph)
         sites = self.sites()
         kept, options = as_edit(sites, plan, edits)
-        module = _copied(self.program)
+        module = copy.deepcopy(self.program)
         nodes = {node.name: node for node in module.graph.nodes}
         operations = self._recorded[1]
         forms: list[tuple[Structure, object]] = []
@@ -443,13 +443,6 @@ def _copied(model: nn.Module) -> nn.Module:
             f"a network to edit must be one that can be copied, but {name} raised "
             f"{type(err).__name__}: {brief(err).rstrip('.')}."
         ) from err
-
-
-def _copied(module: fx.GraphModule, memo: dict[int, Any] | None = None) -> fx.GraphModule:
-    with warnings.catch_warnings():
-        # PyTorch's own records, when they are copied.
-        warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)
-        return copy.deepcopy(module, memo)
 
 
 def _inputs(example: Example) -> tuple[Tensor, ...]:
