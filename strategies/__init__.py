@@ -23,11 +23,17 @@ if TYPE_CHECKING:
         SearchStrategy,
     )
     from nni_aiop.strategies._nni_tuner import NCPTuner, SearchTuner
-    from nni_aiop.strategies._optuna import NCPSampler, PNAGSampler, SearchSampler
+    from nni_aiop.strategies._optuna import (
+        FlopsReductionSampler,
+        NCPSampler,
+        PNAGSampler,
+        SearchSampler,
+    )
 
 _MODULES = {
     "EarlyStoppingAssessor": "nni_aiop.engines.nni_assessor",
     "EarlyStoppingPruner": "nni_aiop.engines.optuna_pruner",
+    "FlopsReductionSampler": "nni_aiop.strategies._optuna",
     "LocalSearch": "nni_aiop.strategies._nni",
     "NCP": "nni_aiop.strategies._nni",
     "NCPSampler": "nni_aiop.strategies._optuna",
@@ -47,6 +53,7 @@ __all__ = [
     "PNAG",
     "EarlyStoppingAssessor",
     "EarlyStoppingPruner",
+    "FlopsReductionSampler",
     "LocalSearch",
     "NCPSampler",
     "NCPTuner",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.errors import SpaceError
-from nni_aiop.search import NCPSearch, Objective, PNAGSearch
+from nni_aiop.search import FlopsReduction, NCPSearch, Objective, PNAGSearch
 from nni_aiop.search._options import check_options
-from nni_aiop.spaces import CodeSpace, Sample, SampleCost
+from nni_aiop.spaces import CodeSpace, MutationSpace, Sample, SampleCost
 from nni_aiop.strategies._options import NCPOptions, PNAGOptions
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nni_aiop.graphs import ComputeGraph
 
-__all__ = ["NCPSampler", "PNAGSampler", "SearchSampler"]
+__all__ = ["FlopsReductionSampler", "NCPSampler", "PNAGSampler", "SearchSampler"]
 
 
 class NCPSampler(SearchSampler):
@@ -161,6 +161,58 @@ class PNAGSampler(SearchSampler):
         _require_known(space, options.get("limits"), self._costs)
         if self._space is not None:
             make(self._space, seed=0)  # wrong arguments are told here, not in the first trial
+
+
+class FlopsReductionSampler(SearchSampler):
+    """Optuna's sampler of edits that shrink a network to parts of its multiply-adds.
+
+    Uniform pruning comes first, then what a descent by the measured loss finds, then mutations of
+    the best trials; every proposal keeps its budget. The objective suggests the labels of the space
+    (`engines.optuna_space.suggest`), edits the network, fine-tunes it and returns what it reached.
+    See `SearchSampler` for how trials that fail, are enqueued, or run in parallel are handled, and
+    `search.FlopsReduction` for the search.
+
+    Args:
+        space: The edits: a `MutationSpace`, such as `Calibration.space`.
+        budgets: Parts of the network's cost to stay within; several give a front.
+        cost: Which cost: "flops" (multiply-adds), "params", "peak_memory".
+        score: The measured loss of a sample, less is better, such as `Calibration.loss`.
+        predictor: See `search.FlopsReduction`.
+        seed: Of every random choice; None for a fresh one.
+
+    Raises:
+        SpaceError: The space does not have the cost.
+        ValueError: A budget is not in (0, 1], or the space is not one of mutations.
+
+    Example:
+        >>> import optuna
+        >>> from nni_aiop.engines.optuna_space import suggest
+        >>> sampler = FlopsReductionSampler(space, budgets=[0.7])  # doctest: +SKIP
+        >>> def objective(trial):
+        ...     return fine_tune(calibration.edit(suggest(trial, space)))
+        >>> study = optuna.create_study(direction="maximize", sampler=sampler)  # doctest: +SKIP
+        >>> study.optimize(objective, n_trials=8)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        space: MutationSpace,
+        *,
+        budgets: Sequence[float] = (0.865,),
+        cost: str = "flops",
+        score: Callable[[Sample], float] | None = None,
+        predictor: Callable[[Sequence[ComputeGraph]], Sequence[float]] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        make: Callable[..., FlopsReduction] = partial(
+            _reduction, budgets=budgets, cost=cost, score=score, predictor=predictor
+        )
+        make(space, objectives=["default"], seed=0)  # wrong arguments are told here
+        super().__init__(make, space, seed=seed)
+
+
+def _reduction(space: CodeSpace, **options: Any) -> FlopsReduction:
+    return FlopsReduction(space, **options)
 
 
 def _require_known(
