@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     )
     from nni_aiop.engines.optuna_objectives import graph_objective
     from nni_aiop.search_spaces.digits import DigitsEvaluator
+    from nni_aiop.search_spaces.network import FineTuneEvaluator
 
 # Each stands beside what it wraps; here is only the door, so that nothing is imported upwards.
 _MODULES = {
     "DigitsEvaluator": "nni_aiop.search_spaces.digits",
     "EarlyStoppingEvaluator": "nni_aiop.engines.nni_early_stopping",
+    "FineTuneEvaluator": "nni_aiop.search_spaces.network",
     "GraphPredictorEvaluator": "nni_aiop.engines.nni_evaluators",
     "PredictedEvaluator": "nni_aiop.engines.nni_evaluators",
     "SampleEvaluator": "nni_aiop.engines.nni_evaluators",
@@ -34,6 +36,7 @@ _MODULES = {
 __all__ = [
     "DigitsEvaluator",
     "EarlyStoppingEvaluator",
+    "FineTuneEvaluator",
     "GraphPredictorEvaluator",
     "PredictedEvaluator",
     "SampleEvaluator",

@@ -48,6 +48,14 @@ class ReadySpace(Generic[Network], ModelSpace, disable_init_wrapper=True):  # ty
         y: Tensor = self.net(x)
         return y
 
+    @classmethod
+    def create_fixed_module(cls, sample: dict[str, Any], *args: Any, **kwargs: Any) -> Network:
+        """The network of a sample: what NNI gets when it makes the space for one model."""
+        # Called as a class, the space would be made for one model again.
+        space = nn.Module.__new__(cls)
+        space.__init__(*args, **kwargs)  # type: ignore[misc]
+        return space.freeze(sample)
+
     def freeze(self, sample: dict[str, Any]) -> Network:
         """The network of a sample.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nni_aiop.strategies._nni import (
         NCP,
         PNAG,
+        FlopsReduction,
         LocalSearch,
         PredictorTopK,
         RandomSearch,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "EarlyStoppingAssessor": "nni_aiop.engines.nni_assessor",
     "EarlyStoppingPruner": "nni_aiop.engines.optuna_pruner",
+    "FlopsReduction": "nni_aiop.strategies._nni",
     "FlopsReductionSampler": "nni_aiop.strategies._optuna",
     "LocalSearch": "nni_aiop.strategies._nni",
     "NCP": "nni_aiop.strategies._nni",
@@ -53,6 +55,7 @@ __all__ = [
     "PNAG",
     "EarlyStoppingAssessor",
     "EarlyStoppingPruner",
+    "FlopsReduction",
     "FlopsReductionSampler",
     "LocalSearch",
     "NCPSampler",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NCP",
     "PNAG",
+    "FlopsReduction",
     "LocalSearch",
     "PredictorTopK",
     "RandomSearch",
@@ -128,6 +129,21 @@ class PNAG(_Strategy):
 
     def __init__(self, **options: Unpack[_PNAGArguments]) -> None:
         super().__init__(**options)
+
+
+class FlopsReduction(_Strategy):
+    """`nni_aiop.search.FlopsReduction` as NNI's strategy; takes its arguments.
+
+    The space is `search_spaces.network.NetworkSpace`, the edits of a trained network.
+
+    Example:
+        >>> space = NetworkSpace("net:make", (1, 3, 224, 224))  # doctest: +SKIP
+        >>> evaluator = FineTuneEvaluator("net:fine_tune")  # doctest: +SKIP
+        >>> strategy = FlopsReduction(budgets=[0.865])  # doctest: +SKIP
+        >>> run_nni(space, evaluator, strategy, max_trials=8, out_dir="out")  # doctest: +SKIP
+    """
+
+    _search = search.FlopsReduction
 
 
 class LocalSearch(_Strategy):

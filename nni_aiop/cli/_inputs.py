@@ -12,6 +12,7 @@ from nni_aiop.cli._app import MOST, BadInput, bad_input
 from nni_aiop.engines.nni_space import as_code_space
 from nni_aiop.search import (
     BaseSearch,
+    FlopsReduction,
     LocalSearch,
     NCPSearch,
     Objective,
@@ -36,6 +37,7 @@ SEARCHES: dict[str, type[BaseSearch]] = {
     "topk": PredictorTopK,
     "pnag": PNAGSearch,
     "local": LocalSearch,
+    "reduction": FlopsReduction,
 }
 """The searches that have a name on the command line and in experiment files."""
 

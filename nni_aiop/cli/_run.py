@@ -72,7 +72,7 @@ def run(
       space: digits                          # or module:Class, a model space of your own
       evaluator: {name: digits, epochs: 8}   # table, predictor (with path), module:function
       strategy: {name: ncp, rounds: 6}       # pnag (targets: {flops: 2.0e5}), random, evolution,
-                                             # topk, local; objectives: [acc, "ms:minimize"]
+                                             # topk, local, reduction; objectives: [acc]
       engine: auto                           # nni, optuna
       seed: 0
 

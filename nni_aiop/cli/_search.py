@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def search(
     space: Annotated[str, typer.Argument(help="A name from `spaces list`, or module:attribute.")],
     search: Annotated[
-        str, typer.Option(help="ncp, random, evolution, topk, pnag or local.")
+        str,
+        typer.Option(
+            help="ncp, random, evolution, topk, pnag or local; reduction for edits of a network."
+        ),
     ] = "ncp",
     evaluator: Annotated[
         str | None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nni_aiop.errors import refuse_unknown
 from nni_aiop.search._base import BaseSearch
 from nni_aiop.search._predictor_based import RandomWarmup
+from nni_aiop.search._reduction import FlopsReduction
 from nni_aiop.spaces import CodeSpace, Ordinal
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def check_options(search: Any, options: Mapping[str, Any]) -> None:
     refuse_unknown(search.__name__, options, known)
     for name, value in options.items():
         check_value(name, value, known[name])
-    if search.__module__.startswith("nni_aiop."):
-        # It checks the rest itself, whatever its space.
+    if search.__module__.startswith("nni_aiop.") and not issubclass(search, FlopsReduction):
+        # It checks the rest itself, whatever its space; edits of a network are like no other one.
         search(_stand_in(options), **options)
 
 

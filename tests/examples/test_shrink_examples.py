@@ -1,10 +1,12 @@
 """The examples that shrink networks, each from a folder of the user's own."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nni_aiop.networks import Network
 
@@ -61,3 +63,23 @@ def test_shrink_timm_meets_each_budget_or_says_what_is_missing(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "At most 0.865: 0.86" in done.stdout and "At most 0.5: 0.49" in done.stdout
     assert len(list((tmp_path / "out/shrink_timm").iterdir())) == 2
+
+
+def test_experiment_file_shrinks_alike_on_both_engines(tmp_path: Path) -> None:
+    pytest.importorskip("nni")
+    experiment = yaml.safe_load((ROOT / "examples/nni_shrink_digits.yml").read_text())
+    experiment["maxTrialNumber"] = 3
+    file = tmp_path / "shrink.yml"
+    file.write_text(yaml.safe_dump(experiment))
+    for name in ("shrink_space.py", "shrink_digits.py"):
+        (tmp_path / name).write_text((ROOT / "examples" / name).read_text())
+    for engine in ("nni", "optuna"):
+        code = "from nni_aiop.cli import main; main()"
+        done = run("-c", code, "run", file, "--engine", engine, "--out", engine, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    told = (tmp_path / "nni/history.csv").read_text()
+    assert told == (tmp_path / "optuna/history.csv").read_text()
+    rows = list(csv.DictReader(told.splitlines()))
+    assert len(rows) == 3 and all(float(row["validation"]) > 80 for row in rows)
+    whole = 1_058_432
+    assert all(0.985 * 0.667 <= float(row["flops"]) / whole <= 0.667 for row in rows)

@@ -132,3 +132,25 @@ def test_unknown_attributes_are_attribute_errors(module: Any) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = module.nonsense
     assert all(hasattr(module, name) for name in module.__all__)
+
+
+@needs_nni
+@pytest.mark.parametrize(("module", "space", "net"), CLASSES)
+def test_what_an_evaluator_trains_is_the_network_of_the_sample(
+    module: Any, space: str, net: str
+) -> None:
+    from nni_aiop.engines._nni import importing_nni
+
+    with importing_nni():
+        from nni.nas.evaluator import FunctionalEvaluator
+        from nni.nas.space import SimplifiedModelSpace
+
+    model_space = getattr(module, space)()
+    codes = model_space.code_space()
+    (sample,) = codes.sample(1, np.random.default_rng(3))
+    model = SimplifiedModelSpace.from_model(model_space, FunctionalEvaluator(print)).freeze(sample)
+    with torch.device("meta"):
+        network = model.executable_model()
+    assert type(network) is getattr(module, net)
+    n_params = sum(p.numel() for p in network.parameters())
+    assert n_params == round(codes.cost("params", codes.encode([sample]))[0])
