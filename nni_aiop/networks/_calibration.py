@@ -1,8 +1,9 @@
 """What is measured of a network on data: which channels matter, and what an edit costs in loss.
 
-Of a site those channels stay whose weights are largest (`l2`), or whose removal changes the loss
-least to first order (`taylor`; Molchanov et al. 2019, arXiv 1906.10771, equation 8), or whichever
-of the two lost less where it was tried on the site (`measured`). Batch normalisation is
+Of a site those channels stay whose weights are largest (`l2`), or without which the loss would
+change most to first order (`taylor`; Molchanov et al. 2019, arXiv 1906.10771, equation 8, summed
+over the tensors that a channel goes from), or whichever of the two lost less where it was tried on
+the site (`measured`). Batch normalisation is
 recalibrated before anything is measured: statistics of a wider network fit no narrower one.
 """
 
@@ -173,7 +174,7 @@ class Calibration:
         return self._chosen[label]
 
     def _gradients(self) -> dict[str, NDArray[np.float64]]:
-        """By site the squared first-order change of the loss without each unit."""
+        """By site the squared first-order change of the loss without each unit, by its tensors."""
         network = self.network
         training = network.training
         network.train(False)

@@ -23,8 +23,8 @@ from torch.utils import _pytree as pytree
 
 from nni_aiop.errors import GraphError
 from nni_aiop.files import brief, read_described, whole, write_atomically, write_described
-from nni_aiop.networks._pass import packet_name
-from nni_aiop.networks._program import batched, path_of
+from nni_aiop.networks._pass import packet_name, path_of
+from nni_aiop.networks._program import batched
 from nni_aiop.networks._surgery import mark_modes, parameter_of
 
 __all__ = ["load", "save", "to_onnx", "to_pt2"]

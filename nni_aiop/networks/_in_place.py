@@ -12,6 +12,8 @@ from nni_aiop.errors import GraphError
 from nni_aiop.files import brief
 from nni_aiop.graphs import from_module
 from nni_aiop.networks._network import Network, Scores
+from nni_aiop.networks._pass import packet_name, path_of
+from nni_aiop.networks._surgery import arguments_of
 
 __all__ = ["edit_in_place"]
 
@@ -71,8 +73,9 @@ def edit_in_place(
             f"what an edit in place changes must be the weights of plain layers, but {odd[0]!r} "
             f"is none{f' (nor are {len(odd) - 1} others)' if len(odd) > 1 else ''}."
         )
+    groups = _groups_of(small)
     trial = copy.deepcopy(module)
-    _take_over(trial, new, changed)
+    _take_over(trial, new, changed, groups)
     try:
         made = from_module(trial, tuple(network.example))
     except GraphError as err:
@@ -85,8 +88,18 @@ def edit_in_place(
             f"a module that is edited in place must come to the edited graph, but "
             f"{type(module).__name__} does not: its forward has sizes of its own."
         )
-    _take_over(module, new, changed)
+    _take_over(module, new, changed, groups)
     return module
+
+
+def _groups_of(network: Network) -> dict[str, int]:
+    """The number of groups of each layer that has some, by its path."""
+    found = {}
+    for node in network.program.graph.nodes:
+        if node.op == "call_function" and packet_name(node).startswith(("conv", "group_norm")):
+            given = arguments_of(node)
+            found[path_of(node)] = int(given.get("groups") or given.get("num_groups") or 1)
+    return found
 
 
 def _is_plain(module: nn.Module, path: str) -> bool:
@@ -98,7 +111,12 @@ def _is_plain(module: nn.Module, path: str) -> bool:
     return isinstance(owner, _PLAIN) and name in {**owner._parameters, **owner._buffers}
 
 
-def _take_over(module: nn.Module, new: Mapping[str, Tensor], changed: Sequence[str]) -> None:
+def _take_over(
+    module: nn.Module,
+    new: Mapping[str, Tensor],
+    changed: Sequence[str],
+    groups: Mapping[str, int],
+) -> None:
     """Gives layers the tensors of the edited network, and the numbers that go with them."""
     for path in changed:
         if path not in new:
@@ -113,27 +131,21 @@ def _take_over(module: nn.Module, new: Mapping[str, Tensor], changed: Sequence[s
         else:
             owner._buffers[name] = value
     for prefix in dict.fromkeys(path.rpartition(".")[0] for path in changed):
-        _renumber(module.get_submodule(prefix))
+        _renumber(module.get_submodule(prefix), groups.get(prefix, 1))
     for path, value in module.state_dict(keep_vars=True).items():
         if path in new and path not in changed:
             value.data.copy_(new[path])
 
 
-def _renumber(layer: Any) -> None:
-    """Lets a layer's numbers follow from its weights."""
+def _renumber(layer: Any, groups: int) -> None:
+    """Lets a layer's numbers follow from its weights and the number of its groups."""
     if isinstance(layer, (*_CONVOLUTIONS, *_TRANSPOSED)):
         first, second, *kernel = layer.weight.shape
-        transposed = isinstance(layer, _TRANSPOSED)
-        groups = layer.groups
-        each_before = (layer.out_channels if transposed else layer.in_channels) // groups
-        # Whole groups went where each has as many channels as before.
-        if groups > 1 and second == each_before:
-            before = layer.in_channels if transposed else layer.out_channels
-            layer.groups = groups * first // before
-        if transposed:
-            layer.in_channels, layer.out_channels = first, second * layer.groups
-        else:
-            layer.out_channels, layer.in_channels = first, second * layer.groups
+        layer.groups = groups
+        ends = (first, second * groups)
+        layer.in_channels, layer.out_channels = (
+            ends if isinstance(layer, _TRANSPOSED) else ends[::-1]
+        )
         cut = [a - b for a, b in zip(layer.kernel_size, kernel, strict=True)]
         if any(cut) and not isinstance(layer.padding, str):
             layer.padding = tuple(
@@ -147,10 +159,7 @@ def _renumber(layer: Any) -> None:
     elif isinstance(layer, (nn.LayerNorm, nn.RMSNorm)):
         layer.normalized_shape = tuple(layer.weight.shape)
     elif isinstance(layer, nn.GroupNorm):
-        before = layer.num_channels
-        layer.num_channels = len(layer.weight)
-        if layer.num_channels % layer.num_groups:
-            layer.num_groups = layer.num_groups * layer.num_channels // before
+        layer.num_channels, layer.num_groups = len(layer.weight), groups
     elif isinstance(layer, nn.PReLU):
         layer.num_parameters = len(layer.weight)
     elif isinstance(layer, nn.Embedding):

@@ -15,7 +15,7 @@ from torch import fx
 
 from nni_aiop.graphs.edits import Coupler, Marks
 
-__all__ = ["RULES", "Pass", "argument", "packet_name", "rule_of"]
+__all__ = ["RULES", "Pass", "argument", "packet_name", "path_of", "rule_of"]
 
 Rule = Callable[["Pass", fx.Node, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -27,6 +27,16 @@ def packet_name(node: fx.Node) -> str:
         name = str(target._overloadpacket.__name__)
         return name[:-1] if name.endswith("_") and not name.startswith("_") else name
     return str(getattr(target, "__name__", target))
+
+
+def path_of(node: fx.Node) -> str:
+    """The path of the module that an operation comes from, its own name where there is none."""
+    path = node.meta.get("path")
+    if isinstance(path, str):
+        return path
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [str(entry[0]) for entry in stack.values() if str(entry[0])]
+    return paths[-1] if paths else node.name
 
 
 class Pass:
@@ -49,7 +59,7 @@ class Pass:
         self.groups: dict[str, Marks] = {}
         weights = _convolution_weights(graph)
         for node in graph.nodes:
-            self.coupler.begin(f"{_path(node)} ({packet_name(node)})".lstrip())
+            self.coupler.begin(f"{path_of(node)} ({packet_name(node)})")
             self.marks[node.name] = self._visit(node, node.name in weights)
 
     def of(self, argument: Any) -> Marks:
@@ -120,12 +130,6 @@ class Pass:
             if shape[axis] > 1:
                 layers.append(self.coupler.fresh(shape[axis]).reshape(sizes))
         return Marks(shape, layers)
-
-
-def _path(node: fx.Node) -> str:
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values()]
-    return str(paths[-1]) if paths else node.name
 
 
 def _convolution_weights(graph: fx.Graph) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,10 +16,10 @@ from torch.utils import _pytree as pytree
 from nni_aiop.errors import GraphError
 from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph, from_module
-from nni_aiop.networks._pass import packet_name
+from nni_aiop.networks._pass import packet_name, path_of
 from nni_aiop.networks._surgery import mark_modes
 
-__all__ = ["batched", "cleaned", "exported", "path_of", "record", "with_momentum", "without_unread"]
+__all__ = ["batched", "cleaned", "exported", "record", "with_momentum", "without_unread"]
 
 _ASSERTIONS = frozenset(
     {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size",
@@ -58,7 +59,9 @@ def with_momentum(model: nn.Module) -> None:
 def _traced(model: nn.Module, inputs: tuple[Tensor, ...], *, strict: bool) -> fx.GraphModule:
     """The program of a model for any batch size, by one of the two ways of torch.export."""
     dynamic = tuple({0: torch.export.Dim.AUTO} for _ in inputs)
-    fast = torch.backends.mha.get_fastpath_enabled()
+    log = logging.getLogger("torch.export")  # it repeats there what it raises
+    level, fast = log.level, torch.backends.mha.get_fastpath_enabled()
+    log.setLevel(logging.CRITICAL)
     # PyTorch's transformer layers else become one operation of inference only.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -73,6 +76,7 @@ def _traced(model: nn.Module, inputs: tuple[Tensor, ...], *, strict: bool) -> fx
             f"raised {type(err).__name__}: {brief(said).rstrip('.')}."
         ) from err
     finally:
+        log.setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fast)
     assert isinstance(module, fx.GraphModule)
     fixed = _fixed_batch(module)
@@ -292,16 +296,6 @@ def _read_instead(old: fx.Node, new: fx.Node, place: fx.Node) -> None:
     """Lets all that stands behind a place read another value."""
     after = {user for user in old.users if user is not new and place < user}
     old.replace_all_uses_with(new, delete_user_cb=lambda user: user in after)
-
-
-def path_of(node: fx.Node) -> str:
-    """The path of the module that an operation comes from, its own name where there is none."""
-    path = node.meta.get("path")
-    if isinstance(path, str):
-        return path
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [str(entry[0]) for entry in stack.values() if str(entry[0])]
-    return paths[-1] if paths else node.name
 
 
 _OP = "op_"  # names such as "to" are methods of modules

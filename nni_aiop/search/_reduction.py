@@ -7,6 +7,7 @@ orders edits reliably; a predictor may join, and counts as far as it has been ri
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -270,11 +271,17 @@ class FlopsReduction(BaseSearch):
         stages = [int(n) for n in state["stages"]]
         if len(stages) != len(self.budgets) or min(stages) < 0:
             raise ValueError(f"there must be a stage for each budget, but got {stages!r:.80}")
-        self.steps.sensitivity = {
+        sensitivity = {
             str(label): {str(v): float(loss) for v, loss in known.items()}
             for label, known in state["sensitivity"].items()
         }
-        self.steps.plain = None if state["plain"] is None else float(state["plain"])
+        plain = None if state["plain"] is None else float(state["plain"])
+        losses = [loss for known in sensitivity.values() for loss in known.values()]
+        if not np.isfinite([*losses, plain or 0.0]).all():
+            raise ValueError("measured losses must be finite")
+        # Its own copy: a state that is refused after all leaves the one that is there.
+        self.steps = copy.copy(self.steps)
+        self.steps.sensitivity, self.steps.plain = sensitivity, plain
         self._stages = dict(zip(self.budgets, stages, strict=True))
 
 

@@ -222,3 +222,13 @@ def test_what_cannot_be_captured(model: Any, example: Any, words: str) -> None:
     assert "\n" not in text
     assert len(text) < 400
     assert text.endswith(".")
+
+
+def test_a_reason_names_the_module_that_it_comes_from() -> None:
+    class Sorted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sort(1).values
+
+    model = nn.Sequential(nn.Linear(8, 64), Sorted(), nn.Linear(64, 4))
+    reasons = Network.capture(model, (1, 8))._labels.coupler.solve().reasons.values()
+    assert "1 (sort): there is no rule for sort" in reasons

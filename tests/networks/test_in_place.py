@@ -72,6 +72,18 @@ def test_plain_layers_are_narrowed_with_their_numbers() -> None:
     assert module.head.in_features == module.head.weight.shape[1]
 
 
+def test_whole_groups_go_from_convolutions_and_norms() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 64, 1),
+        nn.Conv2d(64, 64, 3, padding=1, groups=32),
+        nn.GroupNorm(32, 64),
+        nn.Conv2d(64, 8, 1),
+    )
+    agrees(module, (1, 3, 8, 8))
+    assert module[1].groups == module[2].num_groups == 16
+    assert module[1].in_channels == module[2].num_channels == 32
+
+
 def test_a_kernel_is_cropped_with_its_padding() -> None:
     module = Gated()
     agrees(module, (1, 3, 4, 4), {"kernel:depthwise": 3})

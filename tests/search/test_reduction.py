@@ -141,6 +141,23 @@ def test_a_state_resumes_to_the_same_proposals_without_measuring_again() -> None
         wrong.load_state_dict(made.state_dict())
 
 
+@pytest.mark.parametrize("how", ["a result that lacks the metric", "a loss that is no number"])
+def test_a_state_that_is_refused_changes_nothing(how: str) -> None:
+    made = search(budgets=(0.7, 0.5))
+    run(made, 9)
+    state = json.loads(json.dumps(made.state_dict()))
+    known = next(iter(state["sensitivity"].values()))
+    known[next(iter(known))] = 123.0
+    if how == "a result that lacks the metric":
+        state["history"][0][1] = {"other": 1.0}
+    else:
+        state["plain"] = float("nan")
+    before = json.dumps(made.state_dict())
+    with pytest.raises(FileFormatError):
+        made.load_state_dict(state)
+    assert json.dumps(made.state_dict()) == before
+
+
 def test_a_predictor_counts_only_as_far_as_it_was_right() -> None:
     right = search(budgets=(0.5,), predictor=lambda graphs: [float(g.parameters) for g in graphs])
     assert right.predictor_weight == 0

@@ -161,7 +161,13 @@ def _check_keep(graph: GraphLike, keep: Sequence[str]) -> None:
         raise GraphError(f"keep must be a list of names, but got the text {keep!r}.")
     if not isinstance(keep, Collection) or not all(isinstance(name, str) for name in keep):
         raise GraphError(f"keep must be a list of names, but got {keep!r}.")
-    names = list(dict.fromkeys(name for name in graph.names if name))
+    names = list(
+        dict.fromkeys(
+            name
+            for name, node in zip(graph.names, graph.nodes, strict=True)
+            if name and node.op not in ("input", "output")
+        )
+    )
     for pattern in keep:
         if not any(_fits(name, pattern) for name in names):
             near = get_close_matches(pattern, names, 1, 0.0)
