@@ -183,7 +183,7 @@ def shrink(
     def edits_of(original: Network) -> tuple[MutationSpace, Calibration | None]:
         return _edits(original, batches, measured_by, keep or [], round_to)
 
-    space, _ = edits_of(captured)
+    space, calibration = edits_of(captured)
     if latency is not None:
         milliseconds(captured)  # a network that cannot be measured is told of before the work
     same = {
@@ -205,6 +205,7 @@ def shrink(
     with claimed(out, same, kind="search", state=STATES[0], restart=restart) as goes_on:
         if goes_on and (out / ORIGINAL).exists():
             original = _taken_up(out / ORIGINAL, captured)
+            space, calibration = edits_of(original)
         else:
             held = [name for name in (*own, NETWORKS) if (out / name).exists()]
             if held and not (restart or goes_on):
@@ -216,7 +217,6 @@ def shrink(
             original.save(out / ORIGINAL)
             for file in (out / NETWORKS).glob("*.safetensors"):
                 file.unlink()
-        space, calibration = edits_of(original)
         with bad_input():
             search = FlopsReduction(space, budgets=budgets, objectives=[objective], seed=seed)
         work = Shrinking(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -174,12 +175,21 @@ class Network(nn.Module):
         """
         found = []
         for site in find_sites(self.graph, keep=keep, round_to=round_to):
-            reason = site.reason or self._refusal(site)
-            found.append(Site(**{**site.__dict__, "reason": reason}) if reason else site)
+            reason = site.reason or self._refusals[site.label]
+            found.append(replace(site, reason=reason) if reason else site)
         return tuple(sorted(found, key=lambda site: site.reason is not None))
 
+    @cached_property
+    def _sites(self) -> tuple[Site, ...]:
+        """All sites, as edits take them: of any width."""
+        return self.sites()
+
+    @cached_property
+    def _refusals(self) -> dict[str, str | None]:
+        """By label of a site why it cannot be edited in the program, None where it can."""
+        return {site.label: self._refusal(site) for site in find_sites(self.graph)}
+
     def _refusal(self, site: Site) -> str | None:
-        """Why a site of the graph cannot be edited in the program."""
         if site.counts:
             return self._units[site.index].reason
         structure = plan_of(self.graph).structures[site.index]
@@ -192,8 +202,11 @@ class Network(nn.Module):
         return None
 
     def _node(self, place: int) -> fx.Node | None:
-        name = self._recorded[1][place]
-        return next((n for n in self.program.graph.nodes if n.name == name), None)
+        return self._nodes.get(self._recorded[1][place])
+
+    @cached_property
+    def _nodes(self) -> dict[str, fx.Node]:
+        return {node.name: node for node in self.program.graph.nodes}
 
     def _weight(self, structure: Structure) -> fx.Node | None:
         node = self._node(structure.place)
@@ -242,7 +255,7 @@ class Network(nn.Module):
             GraphError: There is no such site, it cannot be edited, or not in that way.
         """
         plan = plan_of(self.graph)
-        sites = self.sites()
+        sites = self._sites
         kept, options = as_edit(sites, plan, edits)
         module = copy.deepcopy(self.program)
         nodes = {node.name: node for node in module.graph.nodes}
@@ -344,9 +357,13 @@ class Network(nn.Module):
     ) -> None:
         operations = self._recorded[1]
         inside = [operations[n] for n in sorted(structure.nodes)]
-        terms = structure.nodes & set(self.graph.inputs[structure.place])
-        term = operations[next(iter(terms))]
-        bypass(module.graph, nodes[operations[structure.place]], term, inside)
+        product = nodes[operations[structure.place]]
+        bypass(module.graph, product, self._term(structure), inside)
+
+    def _term(self, structure: Structure) -> str:
+        """The name of the operation whose result a sum or product is left without."""
+        (term,) = structure.nodes & set(self.graph.inputs[structure.place])
+        return self._recorded[1][term]
 
     def _fold_gate(
         self, module: fx.GraphModule, nodes: Mapping[str, fx.Node], structure: Structure
@@ -356,9 +373,7 @@ class Network(nn.Module):
         product = self._node(structure.place)
         assert readers is not None
         assert product is not None
-        operations = self._recorded[1]
-        terms = structure.nodes & set(self.graph.inputs[structure.place])
-        term = operations[next(iter(terms))]
+        term = self._term(structure)
         gate = next(
             a
             for a in product.args[:2]

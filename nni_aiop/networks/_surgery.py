@@ -56,34 +56,33 @@ class Cut:
 
     def apply(self, module: fx.GraphModule) -> None:
         """Cuts the parameters of a copy of the network, and lets its numbers follow."""
-        done: dict[int, Tensor] = {}
+        homes = _homes(module)
         for node in module.graph.nodes:
             marks = self._labels.marks.get(node.name)
             if node.op == "get_attr" and isinstance(marks, Marks):
-                self._cut(module, str(node.target), marks, done)
+                old = parameter_of(module, str(node.target))
+                if old is not (new := self._cut(old, marks)):
+                    for table, name in homes[id(old)]:
+                        table[name] = new
             elif node.op == "call_function":
                 rewrite = _REWRITES.get(packet_name(node))
                 if rewrite is not None and node.name in self._labels.marks:
                     rewrite(self, node)
 
-    def _cut(
-        self, module: fx.GraphModule, path: str, marks: Marks, done: dict[int, Tensor]
-    ) -> None:
-        old = parameter_of(module, path)
-        if id(old) in done:
-            set_parameter(module, path, done[id(old)])
-            return
+    def _cut(self, old: Tensor, marks: Marks) -> Tensor:
+        """A parameter or buffer after the cut, itself where all of it stays."""
+        if old.shape != marks.shape:
+            return old  # it was cut by another of its names
         value = old.detach()
         for axis in range(value.dim()):
             keep = self.kept(marks, axis)
             if keep is not None:
                 index = torch.from_numpy(np.flatnonzero(keep)).to(value.device)
                 value = value.index_select(axis, index)
-        if value.shape != old.shape:
-            new = value.clone(memory_format=torch.contiguous_format)
-            made = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-            set_parameter(module, path, made)
-            done[id(old)] = made
+        if value.shape == old.shape:
+            return old
+        new = value.clone(memory_format=torch.contiguous_format)
+        return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
 
     # --- numbers ---------------------------------------------------------------------------------
 
@@ -137,13 +136,19 @@ def set_parameter(module: nn.Module, path: str, value: Tensor) -> None:
         owner._buffers[name] = value
     else:
         owner.register_buffer(name, value)
-    if old is None:
-        return
+    if old is not None:
+        for table, other in _homes(module).get(id(old), ()):
+            table[other] = value
+
+
+def _homes(module: nn.Module) -> dict[int, list[tuple[dict[str, Any], str]]]:
+    """By identity of each parameter and buffer the tables that hold it, with its names there."""
+    found: dict[int, list[tuple[dict[str, Any], str]]] = {}
     for part in module.modules():
         for table in (part._parameters, part._buffers):
-            for other, held in table.items():
-                if held is old:
-                    table[other] = value  # type: ignore[assignment]
+            for name, held in table.items():
+                found.setdefault(id(held), []).append((table, name))
+    return found
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:

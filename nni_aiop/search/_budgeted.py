@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,20 @@ class BudgetedEdits:
             plain[CRITERION] = "measured"
         return plain
 
-    def counted(self) -> list[Ordinal]:
-        """The dimensions of widths and heads."""
+    @cached_property
+    def counted(self) -> dict[str, Ordinal]:
+        """The dimensions of widths and heads, by label."""
         counts = {site.label for site in self.space.sites if site.counts}
-        return [d for d in self.space.dimensions if isinstance(d, Ordinal) and d.label in counts]
+        return {
+            d.label: d
+            for d in self.space.dimensions
+            if isinstance(d, Ordinal) and d.label in counts
+        }
+
+    @cached_property
+    def _whole(self) -> Sample:
+        """The network as it is, for its values alone."""
+        return self.space.original
 
     def shares(self, samples: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """(n,) the part of the network's cost that samples keep."""
@@ -62,7 +73,7 @@ class BudgetedEdits:
 
     def uniform(self, budget: float, criterion: str | None) -> Sample | None:
         """Every width cut by one ratio, then raised to use the budget."""
-        dimensions = self.counted()
+        dimensions = list(self.counted.values())
         if not dimensions:
             return None
 
@@ -104,11 +115,10 @@ class BudgetedEdits:
     def _raises(self, sample: Sample) -> list[Sample]:
         """The samples with one width one step larger, or one edit of the structure another."""
         found = []
-        plain = self.space.original
-        counted = {d.label: d for d in self.counted()}
+        plain = self._whole
         for d in self.space.dimensions:
-            if d.label in counted:
-                values = counted[d.label].values
+            if d.label in self.counted:
+                values = self.counted[d.label].values
                 place = values.index(sample[d.label])
                 found += [{**sample, d.label: v} for v in values[place + 1 : place + 2]]
             elif d.label != CRITERION and sample[d.label] != plain[d.label]:
@@ -118,7 +128,7 @@ class BudgetedEdits:
 
     def _lowers(self, sample: Sample) -> list[Sample]:
         found = []
-        for d in self.counted():
+        for d in self.counted.values():
             place = d.values.index(sample[d.label])
             if place:
                 found.append({**sample, d.label: d.values[place - 1]})
@@ -126,7 +136,7 @@ class BudgetedEdits:
 
     def _kept_part(self, before: Sample, after: Sample) -> float:
         """What part of its width the site keeps that differs."""
-        for d in self.counted():
+        for d in self.counted.values():
             if before[d.label] != after[d.label]:
                 return float(before[d.label] / d.values[-1])
         return 1.0
@@ -163,7 +173,7 @@ class BudgetedEdits:
     def _near(self, sample: Sample, budget: float) -> Sample:
         """The sample with up to three widths some steps larger or smaller, so that the budget is
         used; of those that use it the one that adds least loss."""
-        dimensions = self.counted()
+        dimensions = list(self.counted.values())
         if not dimensions:
             return sample
         rng = np.random.default_rng(0)
@@ -211,6 +221,7 @@ class BudgetedEdits:
             sample, share = moves[best], float(shares[best])
         return sample
 
+    @cached_property
     def _levels(self) -> dict[str, list[Any]]:
         """By label the values other than that of the network which are measured."""
         plain = self.original()
@@ -220,7 +231,7 @@ class BudgetedEdits:
                 continue
             values = list(d.values) if isinstance(d, Ordinal) else d.values_of(d.options(100))
             whole = plain[d.label]
-            if d.label in {c.label for c in self.counted()}:
+            if d.label in self.counted:
                 wanted = [min(values, key=lambda v, f=f: (abs(v - f * whole), v)) for f in _LEVELS]  # type: ignore[misc]
                 values = list(dict.fromkeys(v for v in wanted if v < whole))
             asked += [(d.label, v) for v in values if v != whole]
@@ -237,7 +248,7 @@ class BudgetedEdits:
             return
         plain = self.original()
         score = self.score
-        for label, values in self._levels().items():
+        for label, values in self._levels.items():
             known = self.sensitivity.setdefault(label, {})
             for value in values:
                 if repr(value) not in known:
@@ -247,9 +258,9 @@ class BudgetedEdits:
 
     def _assumed(self, sample: Sample) -> float:
         """Without measurements: the square of the part that goes."""
-        plain = self.original()
+        plain = self._whole
         for label, value in sample.items():
-            if value != plain[label]:
+            if label != CRITERION and value != plain[label]:
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
                     return float((1 - value / plain[label]) ** 2)
                 return 0.5
@@ -257,7 +268,7 @@ class BudgetedEdits:
 
     def loss_at(self, label: str, value: Any) -> float:
         """The loss that one edit adds, between measured widths on the line between them."""
-        plain = self.original()
+        plain = self._whole
         if value == plain[label] or self.plain is None:
             return 0.0
         known = self.sensitivity.get(label, {})
@@ -273,10 +284,9 @@ class BudgetedEdits:
     def greedy(self, budget: float, *, structural: bool) -> Sample | None:
         """Steps that add least loss for what they save, until the budget is kept."""
         self.measure()
-        levels = self._levels()
-        counted = {d.label for d in self.counted()}
+        levels = self._levels
         if not structural:
-            levels = {label: values for label, values in levels.items() if label in counted}
+            levels = {label: values for label, values in levels.items() if label in self.counted}
         state = self.original()
         now = 1.0
         while now > budget:
@@ -304,7 +314,7 @@ class BudgetedEdits:
         return self.filled(state, budget)
 
     def _is_step(self, label: str, now: Any, value: Any) -> bool:
-        whole = self.original()[label]
+        whole = self._whole[label]
         if isinstance(value, (int, float)) and isinstance(now, (int, float)):
             return value < now
         return bool(now == whole and value != whole)
@@ -322,11 +332,10 @@ class BudgetedEdits:
 
     def mutated(self, parent: Sample, rng: np.random.Generator) -> Sample:
         child = dict(parent)
-        counted = {d.label: d for d in self.counted()}
         for _ in range(int(rng.integers(1, 5))):
             d = self.space.dimensions[int(rng.integers(len(self.space.dimensions)))]
-            if d.label in counted:
-                values = counted[d.label].values
+            if d.label in self.counted:
+                values = self.counted[d.label].values
                 step = int(rng.integers(1, 4)) * int(rng.choice([-1, 1]))
                 place = values.index(child[d.label]) + step
                 child[d.label] = values[int(np.clip(place, 0, len(values) - 1))]

@@ -95,9 +95,17 @@ class FlopsReduction(BaseSearch):
 
     def budget_of(self, sample: Mapping[str, Any]) -> float | None:
         """The smallest budget that a sample keeps."""
-        share = self.steps.shares([dict(sample)])[0]
-        kept = [b for b in self.budgets if share <= b * (1 + 1e-9)]
-        return min(kept) if kept else None
+        return self._budgets_of([sample])[0]
+
+    def _budgets_of(self, samples: Sequence[Mapping[str, Any]]) -> list[float | None]:
+        """The same of several samples at once."""
+        if not samples:
+            return []
+        found = []
+        for share in self.steps.shares(samples).tolist():
+            kept = [b for b in self.budgets if share <= b * (1 + 1e-9)]
+            found.append(min(kept) if kept else None)
+        return found
 
     def best_within(self, budget: float) -> tuple[Sample, dict[str, float]] | None:
         """The best result told so far that keeps a budget; None without any."""
@@ -130,15 +138,11 @@ class FlopsReduction(BaseSearch):
     # --- proposals --------------------------------------------------------------------------------
 
     def _propose(self, n: int) -> list[Sample]:
-        order = sorted(self.budgets, key=self._asked)
-        for budget in order:
+        asked = self._budgets_of([*self._pending.values(), *(s for s, _ in self._history)])
+        for budget in sorted(self.budgets, key=asked.count):
             if found := self._next(budget):
                 return [found]
         return []
-
-    def _asked(self, budget: float) -> int:
-        samples = [*self._pending.values(), *(s for s, _ in self._history)]
-        return sum(self.budget_of(s) == budget for s in samples)
 
     def _next(self, budget: float) -> Sample | None:
         starts = self._starts()
@@ -172,8 +176,9 @@ class FlopsReduction(BaseSearch):
             key=lambda one: (-violation(one[1]), self._merit(one[1])),
             reverse=True,
         )
-        within = [sample for sample, _ in ranked if self.budget_of(sample) == budget]
-        parents = (within or [sample for sample, _ in ranked])[:3] or [self.steps.original()]
+        told = [sample for sample, _ in ranked]
+        within = [s for s, b in zip(told, self._budgets_of(told), strict=True) if b == budget]
+        parents = (within or told)[:3] or [self.steps.original()]
         children: dict[str, Sample] = {}
         for _ in range(_TRIES):
             parent = parents[min(int(self._rng.geometric(0.6)) - 1, len(parents) - 1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -128,7 +128,7 @@ def _with_parents(
     parents = tuple(
         label for label, nodes in removals if label != site.label and own and own <= nodes
     )
-    return Site(**{**site.__dict__, "parents": parents}) if parents else site
+    return replace(site, parents=parents) if parents else site
 
 
 class _Names:
