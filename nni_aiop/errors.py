@@ -18,6 +18,7 @@ __all__ = [
     "did_you_mean",
     "refuse_unknown",
     "require",
+    "the_nearest",
 ]
 
 
@@ -68,6 +69,17 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """A question that names what is nearest to a name; empty where nothing is near."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def the_nearest(name: object, known: Iterable[str], kind: str = "") -> str:
+    """A clause that names what is nearest to a name, however far; empty where nothing is known.
+
+    Example:
+        >>> the_nearest("fc", ["head", "stem"], "name")
+        "; the nearest name is 'head'"
+    """
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)
+    return f"; the nearest {kind + ' ' if kind else ''}is {near[0]!r}" if near else ""
 
 
 def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:

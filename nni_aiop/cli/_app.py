@@ -37,6 +37,15 @@ KeepGoing: TypeAlias = Annotated[
     ),
 ]
 
+Restart: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--restart",
+        help="Begin anew instead of going on with the search in the folder, whose results are "
+        "overwritten.",
+    ),
+]
+
 
 class NothingWorked(AiopError):
     """No evaluation of a search succeeded; the command ends with exit code 1."""

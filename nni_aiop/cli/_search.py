@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nni_aiop.cli._app import MOST, BadInput, KeepGoing, NothingWorked
+from nni_aiop.cli._app import MOST, BadInput, KeepGoing, NothingWorked, Restart
 
 if TYPE_CHECKING:
     from nni_aiop.search import BaseSearch
@@ -62,14 +62,7 @@ def search(
     lam: Annotated[float, typer.Option(help="Weight of --cost (lambda in NCP's Eq. 3).")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/search"),
-    restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart",
-            help="Begin anew instead of going on with the search in the folder, whose results are "
-            "overwritten.",
-        ),
-    ] = False,
+    restart: Restart = False,
     keep_going: KeepGoing = False,
 ) -> None:
     """Search a space and write results.json, history.csv and search.png.

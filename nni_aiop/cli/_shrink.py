@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nni_aiop.cli._app import MOST, BadInput, NothingWorked, bad_input, table
+from nni_aiop.cli._app import MOST, BadInput, NothingWorked, Restart, bad_input, table
 
 if TYPE_CHECKING:
     from nni_aiop.cli._shrink_inputs import Batch
@@ -107,14 +107,7 @@ def shrink(
         ),
     ] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/shrink"),
-    restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart",
-            help="Begin anew instead of going on with the search in the folder, whose results are "
-            "overwritten.",
-        ),
-    ] = False,
+    restart: Restart = False,
 ) -> None:
     """Shrink a trained network to a part of its FLOPs, and write it with a report.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from nni_aiop.graphs.edits import Coupler, Labels, Marks
+from nni_aiop.graphs.edits import Labels, Marks, along, joined
 from nni_aiop.networks._pass import Pass, argument, packet_name, rule_of
 
 __all__: list[str] = []
@@ -89,32 +88,6 @@ def _cat(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     shape = p.shape(node)
     axis = int(argument(args, kwargs, 1, "dim", 0)) % len(shape)
     return joined(p.coupler, shape, axis, [p.of(a) for a in args[0]])
-
-
-def joined(c: Coupler, shape: tuple[int, ...], axis: int, parts: Sequence[Marks]) -> Marks:
-    """The labels of tensors that are joined along an axis."""
-    pieces: list[Labels] = []
-    others: list[Marks] = []
-    for x in parts:
-        here = x.varying(axis)
-        sizes = [1] * len(shape)
-        sizes[axis] = x.shape[axis]
-        piece = here[0] if here else np.zeros(sizes, np.int64)
-        for layer in here[1:]:
-            c.tie(piece, layer)
-        pieces.append(piece)
-        one = tuple(1 if a == axis else n for a, n in enumerate(x.shape))
-        others.append(Marks(one, x.constant([axis])))
-    one = tuple(1 if a == axis else n for a, n in enumerate(shape))
-    layers = list(c.merged(one, others).layers)
-    if any(piece.any() for piece in pieces):
-        wide = [max(piece.shape[a] for piece in pieces) for a in range(len(shape))]
-        full = [
-            np.broadcast_to(piece, [*wide[:axis], piece.shape[axis], *wide[axis + 1 :]])
-            for piece in pieces
-        ]
-        layers.insert(0, np.concatenate(full, axis))
-    return Marks(shape, layers)
 
 
 @rule_of("stack")
@@ -282,10 +255,8 @@ def _pad(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) 
                 continue
             line = c.line(Marks(x.shape, [layer]), axis)
             assert line is not None
-            sizes = [1] * len(shape)
-            sizes[axis] = shape[axis]
             full = np.concatenate([c.fresh(before), line, c.fresh(after)])
-            layers.append(full.reshape(sizes))
+            layers.append(along(len(shape), axis, full))
     return Marks(shape, layers)
 
 

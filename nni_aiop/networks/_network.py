@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
-from nni_aiop.errors import GraphError
+from nni_aiop.errors import GraphError, the_nearest
 from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph
 from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of
@@ -307,8 +306,7 @@ class Network(nn.Module):
         found = {}
         for label, values in scores.items():
             if label not in sizes:
-                near = get_close_matches(str(label), sizes, 1, 0.0)
-                hint = f"; the nearest is {near[0]!r}" if near else ""
+                hint = the_nearest(label, sizes)
                 raise GraphError(
                     f"scores must be of widths and heads of the network, but got {label!r}{hint}."
                 )

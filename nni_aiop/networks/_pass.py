@@ -8,16 +8,17 @@ has no rule freezes what it touches.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
 
-from nni_aiop.graphs.edits import Coupler, Marks
+from nni_aiop.graphs.edits import Coupler, Marks, along
 
-__all__ = ["RULES", "Pass", "argument", "packet_name", "path_of", "rule_of"]
+__all__ = ["RULES", "Pass", "argument", "entry_of", "packet_name", "path_of", "rule_of"]
 
 Rule = Callable[["Pass", fx.Node, tuple[Any, ...], dict[str, Any]], Any]
+T = TypeVar("T")
 
 
 def packet_name(node: fx.Node) -> str:
@@ -125,10 +126,8 @@ class Pass:
             axes = range(2)
         layers = []
         for axis in axes:
-            sizes = [1] * len(shape)
-            sizes[axis] = shape[axis]
             if shape[axis] > 1:
-                layers.append(self.coupler.fresh(shape[axis]).reshape(sizes))
+                layers.append(along(len(shape), axis, self.coupler.fresh(shape[axis])))
         return Marks(shape, layers)
 
 
@@ -149,12 +148,20 @@ def _convolution_weights(graph: fx.Graph) -> set[str]:
 RULES: dict[str, Rule] = {}
 
 
-def rule_of(*names: str) -> Callable[[Rule], Rule]:
-    def enter(rule: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, rule))
-        return rule
+def entry_of(table: dict[str, T]) -> Callable[..., Callable[[T], T]]:
+    """A decorator that enters a function into a table by names of operations."""
 
-    return enter
+    def names_of(*names: str) -> Callable[[T], T]:
+        def enter(function: T) -> T:
+            table.update(dict.fromkeys(names, function))
+            return function
+
+        return enter
+
+    return names_of
+
+
+rule_of = entry_of(RULES)
 
 
 def argument(

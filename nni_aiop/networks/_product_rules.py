@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from nni_aiop.graphs.edits import Coupler, Labels, Marks, group_options, product
+from nni_aiop.graphs.edits import Coupler, Labels, Marks, along, group_options, product
 from nni_aiop.networks._pass import Pass, argument, packet_name, rule_of
 
 __all__: list[str] = []
@@ -34,9 +34,7 @@ def _with_channels(p: Pass, node: fx.Node, x: Marks, vectors: Sequence[Marks], a
             p.coupler.tie(line, own)
     layers = list(x.constant([axis]))
     if line is not None:
-        sizes = [1] * len(x.shape)
-        sizes[axis] = len(line)
-        layers.insert(0, line.reshape(sizes))
+        layers.insert(0, along(len(x.shape), axis, line))
     return Marks(p.shape(node), layers)
 
 
@@ -111,8 +109,8 @@ def _conv(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any])
             # The weight is (in, out / groups): what comes out has a label for each group.
             _tied(c, read, inner, "it reads data that have no channels")
             if n_out == groups and read is not None:
-                made = np.repeat(read.reshape(groups, -1)[:, 0], n_out // groups)
-                grid_in = read.reshape(groups, -1)
+                assert grid_in is not None
+                made = grid_in[:, 0]
                 if grid_in.shape[1] > 1:
                     c.freeze(x, "groups of a transposed convolution stay")
             else:
@@ -140,9 +138,7 @@ def _conv(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any])
         _tied(c, made, own_bias, "it is a bias of channels that stay")
     layers = list(x.constant([1, *spatial]))
     if made is not None:
-        sizes = [1] * rank
-        sizes[1] = n_out
-        layers.insert(0, made.reshape(sizes))
+        layers.insert(0, along(rank, 1, made))
     return Marks(shape, layers)
 
 
@@ -174,7 +170,7 @@ def _linear(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
         _tied(c, out, c.line(p.of(bias), 0), "it is a bias of channels that stay")
     layers = list(x.constant([len(x.shape) - 1]))
     if out is not None:
-        layers.insert(0, out.reshape((*([1] * (len(shape) - 1)), len(out))))
+        layers.insert(0, along(len(shape), len(shape) - 1, out))
     return Marks(shape, layers)
 
 

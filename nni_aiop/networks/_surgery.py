@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from nni_aiop.graphs.edits import Labels, Marks
-from nni_aiop.networks._pass import Pass, packet_name
+from nni_aiop.networks._pass import Pass, entry_of, packet_name
 
 __all__ = [
     "Cut",
@@ -214,12 +214,7 @@ Rewrite = Callable[[Cut, fx.Node], None]
 _REWRITES: dict[str, Rewrite] = {}
 
 
-def _rewrites(*names: str) -> Callable[[Rewrite], Rewrite]:
-    def enter(rewrite: Rewrite) -> Rewrite:
-        _REWRITES.update(dict.fromkeys(names, rewrite))
-        return rewrite
-
-    return enter
+_rewrites = entry_of(_REWRITES)
 
 
 @_rewrites("view", "reshape", "_unsafe_view", "expand", "broadcast_to")

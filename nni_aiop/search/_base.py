@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,16 @@ from nni_aiop.spaces import (
     LISTED,
     CodeSpace,
     CostBook,
+    Ordinal,
     Sample,
     check_limits,
     repair,
     tabulated,
     within_limits,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FORMAT = 1
 _FEW_TRIES = 4  # of repairs for each sample, where costs are learned between
@@ -45,6 +49,10 @@ _MOST = {
 
 _LARGEST = sys.float_info.max
 _TRIES = 20  # rounds of rejection before a small space is listed, or a large one called exhausted
+
+
+def _ones(codes: Tensor) -> Tensor:
+    return codes[:, 0] * 0 + 1
 
 
 class Search(Protocol):
@@ -104,6 +112,11 @@ class BaseSearch(ABC):
         self._records: dict[str, int] = {}
         self._seen: set[str] = set()
         self._exhausted = False
+
+    @classmethod
+    def stand_in(cls, costs: Iterable[str] = ()) -> CodeSpace:
+        """The smallest space that such a search takes, with costs of these names."""
+        return CodeSpace([Ordinal("option", (0, 1))], costs=dict.fromkeys(costs, _ones))
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -264,10 +277,12 @@ class BaseSearch(ABC):
         found = list(zip(*self._results(), strict=True))
         if not found:
             return None
-        return max(
-            found,
-            key=lambda one: (-violation(one[1]), self.keeps_bounds(*one), self._merit(one[1])),
-        )
+        return max(found, key=self._standing)
+
+    def _standing(self, result: tuple[Sample, dict[str, float]]) -> tuple[float, bool, float]:
+        """What the results are ordered by, the best has the largest; see `best`."""
+        sample, metrics = result
+        return -violation(metrics), self.keeps_bounds(sample, metrics), self._merit(metrics)
 
     def _admit(
         self, samples: Sequence[Sample], n: int, taken: set[str], *, thorough: bool = False

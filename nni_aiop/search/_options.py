@@ -7,16 +7,11 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nni_aiop.errors import refuse_unknown
 from nni_aiop.search._base import BaseSearch
 from nni_aiop.search._predictor_based import RandomWarmup
-from nni_aiop.search._reduction import FlopsReduction
-from nni_aiop.spaces import CodeSpace, Ordinal
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["check_options", "check_value", "options_of"]
 
@@ -53,9 +48,9 @@ def check_options(search: Any, options: Mapping[str, Any]) -> None:
     refuse_unknown(search.__name__, options, known)
     for name, value in options.items():
         check_value(name, value, known[name])
-    if search.__module__.startswith("nni_aiop.") and not issubclass(search, FlopsReduction):
-        # It checks the rest itself, whatever its space; edits of a network are like no other one.
-        search(_stand_in(options), **options)
+    if search.__module__.startswith("nni_aiop."):
+        # It checks the rest itself, whatever its space.
+        search(search.stand_in(options.get("limits") or {}), **options)
 
 
 def check_value(name: str, value: Any, default: Any) -> None:
@@ -86,13 +81,3 @@ def check_value(name: str, value: Any, default: Any) -> None:
         raise TypeError(
             f"a predictor must be a function of a space and a seed, or None, but got {value!r:.80}."
         )
-
-
-def _stand_in(options: Mapping[str, Any]) -> CodeSpace:
-    """The smallest space that has the costs that the limits name."""
-    limits = options.get("limits") or {}
-    return CodeSpace([Ordinal("option", (0, 1))], costs=dict.fromkeys(limits, _ones))
-
-
-def _ones(codes: Tensor) -> Tensor:
-    return codes[:, 0] * 0 + 1

@@ -8,15 +8,16 @@ orders edits reliably; a predictor may join, and counts as far as it has been ri
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nni_aiop.predictors.metrics import spearman
+from nni_aiop.search._acquisition import log_expected_improvement
 from nni_aiop.search._base import BaseSearch
 from nni_aiop.search._budgeted import BudgetedEdits, Score
-from nni_aiop.search._metrics import violation
 from nni_aiop.spaces import CRITERION, CodeSpace, MutationSpace, Sample
 
 if TYPE_CHECKING:
@@ -91,6 +92,19 @@ class FlopsReduction(BaseSearch):
         self._stages: dict[float, int] = dict.fromkeys(self.budgets, 0)
         self._reports: dict[str, float] = {}
 
+    @classmethod
+    def stand_in(cls, costs: Iterable[str] = ()) -> MutationSpace:
+        """The edits of two layers; a network has the costs that it has."""
+        from nni_aiop.graphs import ComputeGraph, Node
+
+        layers = [
+            Node.make("input", [], (1, 8)),
+            Node.make("linear", [(1, 8)], (1, 32), weight_shape=(32, 8), parameters=256),
+            Node.make("linear", [(1, 32)], (1, 8), weight_shape=(8, 32), parameters=256),
+            Node.make("output", [(1, 8)], (1, 8)),
+        ]
+        return MutationSpace(ComputeGraph(layers, [(), (0,), (1,), (2,)]))
+
     # --- what was found ---------------------------------------------------------------------------
 
     def budget_of(self, sample: Mapping[str, Any]) -> float | None:
@@ -118,8 +132,7 @@ class FlopsReduction(BaseSearch):
             for sample, one, share in zip(samples, metrics, shares, strict=True)
             if share <= budget * (1 + 1e-9)
         ]
-        key: Callable[[Any], Any] = lambda one: (-violation(one[1]), self._merit(one[1]))  # noqa: E731
-        return max(found, key=key) if found else None
+        return max(found, key=self._standing) if found else None
 
     def front(self) -> dict[float, tuple[Sample, dict[str, float]]]:
         """By budget the best result that keeps it."""
@@ -133,7 +146,8 @@ class FlopsReduction(BaseSearch):
         if self.predictor is None or len(samples) < _FEW:
             return 0.0
         told = np.array([self._merit(one) for one in metrics])
-        return max(0.0, _rank_correlation(self._predicted(samples), told))
+        agreement = spearman(told, self._predicted(samples))
+        return max(0.0, agreement) if np.isfinite(agreement) else 0.0
 
     # --- proposals --------------------------------------------------------------------------------
 
@@ -171,11 +185,7 @@ class FlopsReduction(BaseSearch):
         """A child of what was told best, chosen among many by what is known."""
         samples, metrics = self._results()
         self.steps.measure()
-        ranked = sorted(
-            zip(samples, metrics, strict=True),
-            key=lambda one: (-violation(one[1]), self._merit(one[1])),
-            reverse=True,
-        )
+        ranked = sorted(zip(samples, metrics, strict=True), key=self._standing, reverse=True)
         told = [sample for sample, _ in ranked]
         within = [s for s, b in zip(told, self._budgets_of(told), strict=True) if b == budget]
         parents = (within or told)[:3] or [self.steps.original()]
@@ -231,19 +241,15 @@ class FlopsReduction(BaseSearch):
         samples: Sequence[Sample],
         metrics: Sequence[Mapping[str, float]],
     ) -> NDArray[np.float64]:
-        """(n,) the expected improvement of a Gaussian process on codes."""
-        from scipy.stats import norm
-
+        """(n,) the logarithm of the expected improvement of a Gaussian process on codes."""
         from nni_aiop.predictors import search_predictor
 
         merit = np.array([self._merit(one) for one in metrics])
         predictor = search_predictor(self.space, self.seed)
         predictor.fit(self.space.encode(list(samples)), {"merit": merit})
         guess = predictor.predict(self.space.encode(list(children)))["merit"]
-        mean, std = guess.mean[:, 0], guess.std[:, 0]
-        above = mean - merit.max()
-        z = above / np.maximum(std, 1e-12)
-        return np.asarray(above * norm.cdf(z) + std * norm.pdf(z))
+        std = np.maximum(guess.std[:, 0], 1e-12)
+        return log_expected_improvement(guess.mean[:, 0], std, float(merit.max()))
 
     def _predicted(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
         """(n,) what the predictor says of samples; remembered."""
@@ -294,11 +300,3 @@ def _ranks(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.stats import rankdata
 
     return np.asarray(rankdata(numbers) / len(numbers))
-
-
-def _rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    from scipy.stats import spearmanr
-
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(spearmanr(a, b).statistic)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from nni_aiop.cli import app
+
+PATIENCE = 600.0  # seconds; only against tests that hang
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    """Waits for something that a process, which must go on meanwhile, brings about."""
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def invoke(*arguments: object) -> Result:

@@ -20,10 +20,9 @@ from nni_aiop.cli._progress import Spinner
 from nni_aiop.results import SearchResults
 from nni_aiop.search import Objective
 from nni_aiop.search_spaces import get_space
-from tests.cli.command_line import invoke, refuse, rows, work_in
+from tests.cli.command_line import PATIENCE, invoke, refuse, rows, wait_until, work_in
 
 PNG = b"\x89PNG\r\n\x1a\n"
-PATIENCE = 600.0  # seconds; only against tests that hang
 COMMAND = [sys.executable, "-c", "from nni_aiop.cli import main; main()"]
 
 # A space and an evaluator of a user's own, in a module beside the experiment file.
@@ -148,10 +147,7 @@ def test_ctrl_c_leaves_the_results_so_far(own: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, *arguments, "--budget", "400", "--out", "o"], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + PATIENCE
-    while not (own / "o" / "search.png").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: (own / "o" / "search.png").exists(), process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130

@@ -6,15 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command_line import invoke, work_in
+from tests.cli.command_line import invoke, wait_until, work_in
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 600.0  # seconds; only against tests that hang
 COMMAND = [sys.executable, "-c", "from nni_aiop.cli import main; main()"]
 
 EVALUATORS = """
@@ -191,10 +189,7 @@ def test_two_at_once_in_one_folder(folder: Path, front: str) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not (folder / "began").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: (folder / "began").exists(), process)
         before = {p: p.read_bytes() for p in (folder / "o").iterdir() if p.is_file()}
         for again in ((), ("--restart",)):
             for other in FRONTS:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +16,9 @@ import pytest
 from nni_aiop.graphs import ComputeGraph, Node
 from nni_aiop.predictors.graph import GraphPredictor
 from nni_aiop.search_spaces import get_space
-from tests.cli.command_line import invoke, refuse, rows, work_in
+from tests.cli.command_line import invoke, refuse, rows, wait_until, work_in
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 600.0  # seconds; only against tests that hang
 COMMAND = [sys.executable, "-c", "from nni_aiop.cli import main; main()"]
 SAVED = ("results.json", "history.csv", "search.png")
 
@@ -123,10 +121,7 @@ def test_a_killed_search_evaluates_nothing_twice(own: Path) -> None:
     command = [*COMMAND, *map(str, search("--out", "o", budget=9))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + PATIENCE
-    while len(calls(own)) < 4:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: len(calls(own)) >= 4, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (own / "hold").unlink()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import onnxruntime
@@ -15,10 +14,9 @@ import pytest
 import torch
 
 from nni_aiop.networks import Network
-from tests.cli.command_line import invoke, refuse, rows, work_in
+from tests.cli.command_line import invoke, refuse, rows, wait_until, work_in
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 600.0  # seconds; only against tests that hang
 COMMAND = [sys.executable, "-c", "from nni_aiop.cli import main; main()"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -193,10 +191,7 @@ def test_a_killed_search_goes_on_and_runs_again_what_was_under_way(own: Path) ->
     (own / "hold").touch()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([*COMMAND, *given, "o"], env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + PATIENCE
-    while len(calls(own)) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: len(calls(own)) >= 3, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (own / "hold").unlink()

@@ -19,6 +19,7 @@ from nni_aiop.search import (
     RandomWarmup,
     RegularizedEvolution,
 )
+from nni_aiop.search import FlopsReduction as FlopsReductionSearch
 from nni_aiop.search._options import check_options, options_of
 from nni_aiop.spaces import CodeSpace, Ordinal
 from nni_aiop.strategies import (
@@ -26,6 +27,7 @@ from nni_aiop.strategies import (
     PNAG,
     EarlyStoppingAssessor,
     EarlyStoppingPruner,
+    FlopsReduction,
     NCPSampler,
     NCPTuner,
     PNAGSampler,
@@ -81,6 +83,9 @@ def test_ncp_options_are_checked_when_they_are_given(make: Callable[..., Any]) -
         (NCP, {"pareto": "yes"}, "pareto must be True or False"),
         (NCP, {"limits": 3}, "limits must be bounds"),
         (NCP, {"limits": {"flops": -1}}, "must be a positive number"),
+        (FlopsReduction, {"budgets": [1.5]}, "budgets must be parts in (0, 1]"),
+        (FlopsReduction, {"cost": "speed"}, "must have the cost, but got 'speed'"),
+        (FlopsReduction, {"budgts": [0.5]}, "did you mean 'budgets'?"),
         (NCP, {"seed": "x"}, "seed must be a whole number"),
         (NCP, {"objectives": "accuracy"}, "objectives must be a list"),
         (NCP, {"max_trials": "x"}, "max_trials must be at least 1"),
@@ -112,7 +117,15 @@ def test_wrong_options_are_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "search", [NCPSearch, PNAGSearch, PredictorTopK, RandomSearch, RegularizedEvolution]
+    "search",
+    [
+        NCPSearch,
+        PNAGSearch,
+        PredictorTopK,
+        RandomSearch,
+        RegularizedEvolution,
+        FlopsReductionSearch,
+    ],
 )
 def test_what_a_search_has_by_default_is_admitted(search: type[BaseSearch]) -> None:
     known = options_of(search)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from nni_aiop.graphs.edits._coupler import Classes, Coupler
 from nni_aiop.graphs.edits._coupling import Coupling, Group
 from nni_aiop.graphs.edits._edit_plan import COSTS, EditPlan
-from nni_aiop.graphs.edits._marks import Labels, Marks
-from nni_aiop.graphs.edits._rules import group_options, product
+from nni_aiop.graphs.edits._marks import Labels, Marks, along
+from nni_aiop.graphs.edits._rules import group_options, joined, product
 from nni_aiop.graphs.edits._sites import Site, as_edit, find_sites, plan_of
 from nni_aiop.graphs.edits._structure import Structure, rank_of
 
@@ -21,9 +21,11 @@ __all__ = [
     "Marks",
     "Site",
     "Structure",
+    "along",
     "as_edit",
     "find_sites",
     "group_options",
+    "joined",
     "plan_of",
     "product",
     "rank_of",

@@ -107,8 +107,7 @@ class Coupler:
             return None
         lines = []
         for layer in layers:
-            others = [a for a, n in enumerate(layer.shape) if n > 1 and a != axis]
-            lines.append(self.flat(layer, others).ravel() if others else layer.ravel())
+            lines.append(self.flat(layer, _but(layer, axis)).ravel())
         for other in lines[1:]:
             self.tie(lines[0], other)
         return lines[0]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nni_aiop.graphs._types import Shape
 
-__all__ = ["Labels", "Marks", "squeezed"]
+__all__ = ["Labels", "Marks", "along", "squeezed"]
 
 Labels = NDArray[np.int64]
 
@@ -53,7 +53,7 @@ class Marks:
     @classmethod
     def along(cls, shape: Shape, axis: int, labels: Labels) -> Marks:
         """One layer: labels (n,) along an axis of length n."""
-        return cls(shape, [_along(len(shape), axis, labels)])
+        return cls(shape, [along(len(shape), axis, labels)])
 
     def varying(self, axis: int) -> list[Labels]:
         """The layers whose labels change along an axis."""
@@ -92,7 +92,8 @@ class Marks:
         return f"Marks({self.shape}, {[layer.shape for layer in self.layers]})"
 
 
-def _along(rank: int, axis: int, labels: Labels) -> Labels:
+def along(rank: int, axis: int, labels: Labels) -> Labels:
+    """A layer of a rank whose labels (n,) change along one axis."""
     shape = [1] * rank
     shape[axis] = len(labels)
     return labels.reshape(shape)

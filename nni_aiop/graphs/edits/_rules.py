@@ -16,9 +16,9 @@ import numpy as np
 from nni_aiop.graphs._types import GraphLike, NodeLike, Shape
 from nni_aiop.graphs._vocabulary import ACTIVATIONS, COMMUTATIVE, OPERATIONS
 from nni_aiop.graphs.edits._coupler import Coupler
-from nni_aiop.graphs.edits._marks import Labels, Marks
+from nni_aiop.graphs.edits._marks import Labels, Marks, along
 
-__all__ = ["Traced", "group_options", "product", "trace"]
+__all__ = ["Traced", "group_options", "joined", "product", "trace"]
 
 
 @dataclass(slots=True)
@@ -98,9 +98,8 @@ def _share(c: Coupler, a: Traced, b: Traced) -> None:
             c.freeze(other.weight, "it shares its weight with a layer that keeps its own")
     if a.weight is not None and b.weight is not None and a.weight.shape == b.weight.shape:
         c.merged(a.weight.shape, (a.weight, b.weight))
-    for marks, other_marks in ((a.groups, b.groups),):
-        if marks is not None and other_marks is not None:
-            c.merged(marks.shape, (marks, other_marks))
+    if a.groups is not None and b.groups is not None:
+        c.merged(a.groups.shape, (a.groups, b.groups))
 
 
 # --- products with weights ----------------------------------------------------------------------
@@ -119,12 +118,12 @@ def _conv(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
     out, grid = _grouped(c, read, n_in, n_out, groups)
     rest = x.constant([1, *spatial])
     rank = len(shape)
-    made = Marks(shape, [_axis_layer(rank, 1, out), *rest])
+    made = Marks(shape, [along(rank, 1, out), *rest])
     # The weight is (out, in / groups, ...), of a transposed convolution (in, out / groups, ...).
     first, second = (read, out) if transposed else (out, read)
-    weight = [] if first is None else [_axis_layer(rank, 0, first)]
+    weight = [] if first is None else [along(rank, 0, first)]
     if groups == 1 and second is not None:
-        weight.append(_axis_layer(rank, 1, second))
+        weight.append(along(rank, 1, second))
     if transposed and groups > 1:
         grid = out.reshape(groups, -1)
     counted = None if grid is None else Marks(grid.shape, [grid])
@@ -156,12 +155,6 @@ def group_options(*grids: Labels) -> list[tuple[Labels, Labels]]:
     tall = [np.broadcast_to(grid[:1], grid.shape).ravel() for grid in grids]
     each = np.concatenate([grid.ravel() for grid in grids]), np.concatenate(tall)
     return [whole, each]
-
-
-def _axis_layer(rank: int, axis: int, labels: Labels) -> Labels:
-    shape = [1] * rank
-    shape[axis] = len(labels)
-    return labels.reshape(shape)
 
 
 def _linear(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
@@ -199,7 +192,7 @@ def _batch_norm(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
     read = c.line(x, 1) if len(x.shape) > 1 else None
     layers = list(x.constant([1])) if len(x.shape) > 1 else list(x.layers)
     if read is not None:
-        layers.insert(0, _axis_layer(len(x.shape), 1, read))
+        layers.insert(0, along(len(x.shape), 1, read))
     weight = None
     if node.weight_shape is not None:
         weight = Marks(node.weight_shape, [read] if read is not None else [])
@@ -301,45 +294,48 @@ def _operand(c: Coupler, weight: Shape, out: Marks) -> tuple[Marks | None, Marks
     return Marks(weight, layers), out
 
 
-def _softmax(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
-    return _same(c, node, ins)
-
-
 # --- layout --------------------------------------------------------------------------------------
 
 
 def _concat(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
     axis, shape = int(node["axis"]), node.output_shape
-    whole = sum(x.shape[axis] for x in ins) == shape[axis]
-    if not whole:
-        for x in ins:
-            c.freeze_axes(x, [axis], "it stands beside constants")
-    pieces: list[Labels] = []
-    others: list[Marks] = []
+    if sum(x.shape[axis] for x in ins) == shape[axis]:
+        return Traced(joined(c, shape, axis, ins))
     for x in ins:
+        c.freeze_axes(x, [axis], "it stands beside constants")
+    out = Marks(shape, _beside(c, shape, axis, ins).layers)
+    if node.weight_shape is None:
+        return Traced(out)
+    return Traced(out, _operand(c, node.weight_shape, out)[0])
+
+
+def joined(c: Coupler, shape: Shape, axis: int, parts: Sequence[Marks]) -> Marks:
+    """The labels of tensors that are joined along an axis."""
+    pieces: list[Labels] = []
+    for x in parts:
         here = x.varying(axis)
-        one = tuple(n if a != axis else 1 for a, n in enumerate(x.shape))
-        others.append(Marks(one, x.constant([axis])))
-        sizes = [1] * len(shape)
-        sizes[axis] = x.shape[axis]
-        piece = here[0] if here else np.zeros(sizes, np.int64)
+        piece = here[0] if here else along(len(shape), axis, np.zeros(x.shape[axis], np.int64))
         for layer in here[1:]:
             c.tie(piece, layer)
         pieces.append(piece)
-    one = tuple(n if a != axis else 1 for a, n in enumerate(shape))
-    layers = list(c.merged(one, others).layers)
-    if whole and any(piece.any() for piece in pieces):
-        rank = len(shape)
-        wide = [max(piece.shape[a] for piece in pieces) for a in range(rank)]
+    layers = list(_beside(c, shape, axis, parts).layers)
+    if any(piece.any() for piece in pieces):
+        wide = [max(sizes) for sizes in zip(*(piece.shape for piece in pieces), strict=True)]
         full = [
             np.broadcast_to(piece, [*wide[:axis], piece.shape[axis], *wide[axis + 1 :]])
             for piece in pieces
         ]
         layers.insert(0, np.concatenate(full, axis))
-    made = Traced(Marks(shape, layers))
-    if not whole and node.weight_shape is not None:
-        made.weight, _ = _operand(c, node.weight_shape, Marks(shape, c.merged(one, others).layers))
-    return made
+    return Marks(shape, layers)
+
+
+def _beside(c: Coupler, shape: Shape, axis: int, parts: Sequence[Marks]) -> Marks:
+    """The labels that tensors which are joined along an axis have along the others."""
+
+    def one(sizes: Shape) -> Shape:
+        return (*sizes[:axis], 1, *sizes[axis + 1 :])
+
+    return c.merged(one(shape), [Marks(one(x.shape), x.constant([axis])) for x in parts])
 
 
 def _slice(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
@@ -378,18 +374,9 @@ def _expand(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
 
 def _resize(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
     x, shape = ins[0], node.output_shape
-    c.freeze_axes(x, [a for a, n in enumerate(x.shape) if n != shape[a]], "it resizes them")
-    return Traced(Marks(shape, x.layers if not _moved(x, shape) else _still(x, shape)))
-
-
-def _moved(x: Marks, shape: Shape) -> list[int]:
-    return [
-        a for a, n in enumerate(x.shape) if n != shape[a] and any(v.shape[a] > 1 for v in x.layers)
-    ]
-
-
-def _still(x: Marks, shape: Shape) -> tuple[Labels, ...]:
-    return x.constant([a for a, n in enumerate(x.shape) if n != shape[a]])
+    resized = [a for a, n in enumerate(x.shape) if n != shape[a]]
+    c.freeze_axes(x, resized, "it resizes them")
+    return Traced(Marks(shape, x.constant(resized)))
 
 
 def _pad(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
@@ -410,7 +397,7 @@ def _pad(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
             first, last = c.fresh(before), c.fresh(after)
             parts += [Marks.along((len(ends),), 0, ends) for ends in (first, last)]
             full = np.concatenate([first, line, last])
-            padded.append(_axis_layer(len(x.shape), axis, full))
+            padded.append(along(len(x.shape), axis, full))
         layers = [layer for layer in layers if layer.shape[axis] == 1] + padded
     return Traced(Marks(node.output_shape, layers), parts=tuple(parts))
 
@@ -520,9 +507,7 @@ def _only(c: Coupler, marks: Marks, axis: int, other: int) -> list[Labels]:
 
 
 def _product_with_constant(c: Coupler, node: NodeLike, ins: Sequence[Marks]) -> Traced:
-    x = ins[0]
-    for layer in x.layers:
-        c.freeze(Marks(x.shape, [layer]), "it is multiplied with a constant for each group")
+    c.freeze(ins[0], "it is multiplied with a constant for each group")
     return Traced(Marks(node.output_shape))
 
 
@@ -584,8 +569,6 @@ _RULES: dict[str, Rule] = {
     "rms_norm": _layer_norm,
     "local_response_norm": _same,
     **dict.fromkeys(ACTIVATIONS, _same),
-    "softmax": _softmax,
-    "log_softmax": _softmax,
     "prelu": _prelu,
     "add": _pointwise,
     "mul": _pointwise,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from nni_aiop.errors import GraphError
+from nni_aiop.errors import GraphError, the_nearest
 from nni_aiop.graphs._types import GraphLike
 from nni_aiop.graphs.edits._coupling import Group, step_of
 from nni_aiop.graphs.edits._edit_plan import EditPlan
@@ -170,8 +169,7 @@ def _check_keep(graph: GraphLike, keep: Sequence[str]) -> None:
     )
     for pattern in keep:
         if not any(_fits(name, pattern) for name in names):
-            near = get_close_matches(pattern, names, 1, 0.0)
-            hint = f"; the nearest name is {near[0]!r}" if near else ""
+            hint = the_nearest(pattern, names, "name")
             raise GraphError(f"a name to keep must be that of a layer, but got {pattern!r}{hint}.")
 
 
@@ -191,8 +189,7 @@ def as_edit(
     for label, value in edits.items():
         site = by_label.get(label)
         if site is None:
-            near = get_close_matches(str(label), by_label, 1, 0.0)
-            hint = f"; the nearest is {near[0]!r}" if near else ""
+            hint = the_nearest(label, by_label)
             raise GraphError(f"an edit must be of a site of the graph, but got {label!r}{hint}.")
         if value == site.value and type(value) is type(site.value):
             continue
