@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, fx
 
+from nni_aiop.networks._draft import Draft, parameter_of
+from nni_aiop.networks._evaluation import Evaluation, mean_statistics, several
 from nni_aiop.networks._network import Network
-from nni_aiop.networks._pass import packet_name
-from nni_aiop.networks._surgery import arguments_of, follows_mode, parameter_of, set_arguments
+from nni_aiop.networks._surgery import arguments_of
 from nni_aiop.spaces import CRITERION, MutationSpace
 
 __all__ = ["CRITERIA", "Calibration", "recalibrate"]
@@ -41,47 +42,17 @@ def recalibrate(network: Network, batches: Iterable[Any]) -> Network:
         batches: Inputs, a tensor or a tuple of several; without any the statistics stay.
     """
     network.train(False)
-    norms = [n for n in network.program.graph.nodes if _is_batch_norm(n)]
-    if not norms:
-        return network
-    momenta = [arguments_of(node)["momentum"] for node in norms]
-    buffers = [
-        parameter_of(network.program, str(argument.target))
-        for node in norms
-        for argument in (node.args[3], node.args[4])
-        if isinstance(argument, torch.fx.Node) and argument.op == "get_attr"
-    ]
-    before = [buffer.clone() for buffer in buffers]
-    totals = [torch.zeros_like(buffer, dtype=torch.float64) for buffer in buffers]
-    count = 0
-    for node in norms:
-        set_arguments(node, training=True, momentum=1.0)
-    network.program.recompile()
-    try:
-        with torch.no_grad():
-            for inputs in batches:
-                network.program(*_several(inputs))
-                count += 1
-                for total, buffer in zip(totals, buffers, strict=True):
-                    total += buffer
-            before = [total / count for total in totals] if count else before
-    finally:
-        with torch.no_grad():
-            for value, buffer in zip(before, buffers, strict=True):
-                buffer.copy_(value)
-        for node, momentum in zip(norms, momenta, strict=True):
-            set_arguments(node, training=False, momentum=momentum)
-        network.program.recompile()
+    program = network.program
+    found = mean_statistics(program, program.graph, batches)
+    with torch.no_grad():
+        for node in program.graph.nodes:
+            given = arguments_of(node) if node.name in found else {}
+            for place, value in zip(
+                ("running_mean", "running_var"), found.get(node.name, ()), strict=False
+            ):
+                if isinstance(given[place], fx.Node):
+                    parameter_of(program, str(given[place].target)).copy_(value)
     return network
-
-
-def _is_batch_norm(node: torch.fx.Node) -> bool:
-    """Whether an operation is a batch normalisation with statistics."""
-    return follows_mode(node) and packet_name(node) == "batch_norm"
-
-
-def _several(inputs: Any) -> tuple[Any, ...]:
-    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
 
 
 class Calibration:
@@ -124,19 +95,45 @@ class Calibration:
 
     def edit(self, sample: Mapping[str, Any]) -> Network:
         """The network after the edits of a sample, recalibrated."""
-        criterion = sample.get(CRITERION, "l2")
-        edits = self.space.edits(sample)
-        scores = {label: found for label in edits if (found := self._score(label, criterion))
-                  is not None}  # fmt: skip
+        edits, scores = self._edits(sample)
         small = self.network.edit(edits, scores=scores)
         return recalibrate(small, (inputs for inputs, _ in self.batches))
+
+    def _edits(
+        self, sample: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+        """The edits of a sample, and how much the units of its sites matter."""
+        criterion = sample.get(CRITERION, "l2")
+        edits = self.space.edits(sample)
+        found = {label: self._score(label, criterion) for label in edits}
+        return edits, {label: score for label, score in found.items() if score is not None}
 
     def loss(self, sample: Mapping[str, Any]) -> float:
         """The mean loss on the batches after the edits of a sample; remembered."""
         key = self.space.key(sample)
         if key not in self._losses:
-            self._losses[key] = self.measure(self.edit(sample))
+            self._losses[key] = self._measured(self._draft(sample))
         return self._losses[key]
+
+    def _draft(self, sample: Mapping[str, Any]) -> Draft:
+        edits, scores = self._edits(sample)
+        return self.network.draft(edits, scores=scores)
+
+    def _measured(self, draft: Draft) -> float:
+        """The mean loss of an edited program, its batch normalisations recalibrated."""
+        alone = len(self.batches) == 1  # its statistics are found on the way
+        statistics = None
+        if not alone:
+            inputs = (inputs for inputs, _ in self.batches)
+            statistics = mean_statistics(draft, draft.graph, inputs)
+            kind = next(draft.parameters(), torch.empty(0)).dtype
+            statistics = {k: (mean.to(kind), var.to(kind)) for k, (mean, var) in statistics.items()}
+        total = 0.0
+        with torch.no_grad():
+            for inputs, targets in self.batches:
+                run = Evaluation(draft, draft.graph, statistics, as_kept=alone)
+                total += float(self._loss(run.run(*several(inputs)), targets))
+        return total / max(1, len(self.batches))
 
     def measure(self, network: Network) -> float:
         """The mean loss of a network on the batches, in evaluation mode."""
@@ -145,7 +142,7 @@ class Calibration:
         total = 0.0
         with torch.no_grad():
             for inputs, targets in self.batches:
-                total += float(self._loss(network(*_several(inputs)), targets))
+                total += float(self._loss(network(*several(inputs)), targets))
         network.train(training)
         return total / max(1, len(self.batches))
 
@@ -181,7 +178,7 @@ class Calibration:
         total: NDArray[np.float64] | None = None
         learned = {k: p for k, p in network.named_parameters() if p.requires_grad}
         for inputs, targets in self.batches:
-            value = self._loss(network(*_several(inputs)), targets)
+            value = self._loss(network(*several(inputs)), targets)
             gradients = dict(
                 zip(
                     learned,

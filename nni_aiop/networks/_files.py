@@ -23,9 +23,10 @@ from torch.utils import _pytree as pytree
 
 from nni_aiop.errors import GraphError
 from nni_aiop.files import brief, read_described, whole, write_atomically, write_described
+from nni_aiop.networks._draft import parameter_of, program_of
 from nni_aiop.networks._pass import packet_name, path_of
 from nni_aiop.networks._program import batched
-from nni_aiop.networks._surgery import mark_modes, parameter_of
+from nni_aiop.networks._surgery import mark_modes
 
 __all__ = ["load", "save", "to_onnx", "to_pt2"]
 
@@ -180,10 +181,7 @@ def _read(
         _tensor(arrays[f"example:{place}"], kind, "an example")
         for place, kind in enumerate(content["examples"])
     ]
-    module = fx.GraphModule(root, graph)
-    # A GraphModule takes over what its operations read; counters of batches are read by none.
-    module._parameters, module._buffers = root._parameters, root._buffers
-    module._modules = root._modules
+    module = program_of(root, graph)
     _check_sizes(module, examples)
     return module, examples
 

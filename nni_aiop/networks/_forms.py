@@ -15,26 +15,25 @@ import torch
 from torch import Tensor, fx, nn
 
 from nni_aiop.graphs.edits import rank_of
+from nni_aiop.networks._draft import Draft, parameter_of, set_parameter
 from nni_aiop.networks._pass import packet_name
-from nni_aiop.networks._surgery import arguments_of, parameter_of, set_arguments, set_parameter
+from nni_aiop.networks._surgery import arguments_of, set_arguments
 
 __all__ = ["centre", "low_rank", "reform", "separable"]
 
 
-def reform(
-    module: fx.GraphModule, node: fx.Node, shape: Sequence[int] | None, option: object
-) -> None:
+def reform(draft: Draft, node: fx.Node, shape: Sequence[int] | None, option: object) -> None:
     """Gives a layer another form, its weights made from those it has."""
     assert shape is not None
     given = arguments_of(node)
     holder = node.args[1]
     assert isinstance(holder, fx.Node)
     path = str(holder.target)
-    old = parameter_of(module, path)
+    old = parameter_of(draft, path)
     weight = old.detach()
     if option == "1x1" or isinstance(option, int):
         size = 1 if option == "1x1" else int(str(option))
-        _set(module, path, centre(weight, size), old)
+        _set(draft, path, centre(weight, size), old)
         if not isinstance(given["padding"], str):
             n = weight.dim() - 2
             padding, dilation = (_each(given[name], n) for name in ("padding", "dilation"))
@@ -45,12 +44,12 @@ def reform(
         first, last = separable(weight)
     else:
         first, last = low_rank(weight, rank_of(shape, str(option)))
-    graph = module.graph
+    graph = draft.graph
     parts = []
     with graph.inserting_before(node):
         for suffix, value in (("first", first), ("last", last)):
             own = f"{path}_{suffix}"
-            _set(module, own, value, old)
+            _set(draft, own, value, old)
             parts.append(graph.get_attr(own))
             parts[-1].meta.update(holder.meta)
         before = dict(given, weight=parts[0], bias=None)
@@ -74,8 +73,8 @@ def _each(value: Any, n: int) -> list[int]:
     return values * n if len(values) == 1 else values
 
 
-def _set(module: fx.GraphModule, path: str, value: Tensor, like: Tensor) -> None:
-    set_parameter(module, path, nn.Parameter(value, like.requires_grad))
+def _set(draft: Draft, path: str, value: Tensor, like: Tensor) -> None:
+    set_parameter(draft, path, nn.Parameter(value, like.requires_grad))
 
 
 def centre(weight: Tensor, size: int) -> Tensor:

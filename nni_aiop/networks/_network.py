@@ -24,6 +24,7 @@ from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph
 from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of
 from nni_aiop.networks import _files, _program
+from nni_aiop.networks._draft import Draft, parameter_of, set_parameter
 from nni_aiop.networks._forms import reform
 from nni_aiop.networks._labels import Pass, packet_name
 from nni_aiop.networks._match import Units, match
@@ -34,9 +35,7 @@ from nni_aiop.networks._surgery import (
     bypass,
     follows_mode,
     mode_of,
-    parameter_of,
     set_arguments,
-    set_parameter,
 )
 
 __all__ = ["Network"]
@@ -74,6 +73,7 @@ class Network(nn.Module):
         self._parameters = module._parameters
         self._buffers = module._buffers
         self._modules = module._modules
+        self._non_persistent_buffers_set = module._non_persistent_buffers_set
         object.__setattr__(self, "program", module)
         self.example = tuple(example)
         self.training = False
@@ -140,7 +140,7 @@ class Network(nn.Module):
         return copy.deepcopy(self).train(False) if self.training else self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        made = Network(copy.deepcopy(self.program, memo), self.example)
+        made = Network(Draft(self.program).built(memo), self.example)
         made.training = self.training
         return made
 
@@ -253,30 +253,34 @@ class Network(nn.Module):
         Raises:
             GraphError: There is no such site, it cannot be edited, or not in that way.
         """
+        draft = self.draft(edits, scores=scores)
+        return Network(draft.built(), self.example).train(self.training)
+
+    def draft(self, edits: Mapping[str, Any], *, scores: Scores | None = None) -> Draft:
+        """What `edit` builds a network from; what stays as it is are the network's own tensors."""
         plan = plan_of(self.graph)
         sites = self._sites
         kept, options = as_edit(sites, plan, edits)
-        module = copy.deepcopy(self.program)
-        nodes = {node.name: node for node in module.graph.nodes}
+        draft = Draft(self.program)
+        nodes = {node.name: node for node in draft.graph.nodes}
         operations = self._recorded[1]
         forms: list[tuple[Structure, object]] = []
         for at, option in options.items():
             structure = plan.structures[at]
             if structure.kind in ("branch", "gate"):
                 if structure.kind == "gate":
-                    self._fold_gate(module, nodes, structure)
-                self._remove(module, nodes, structure)
+                    self._fold_gate(draft, nodes, structure)
+                self._remove(draft, nodes, structure)
             else:
                 forms.append((structure, option))
         removed = self._removed(sites, kept, scores or {})
-        Cut(self._labels, removed).apply(module)
+        Cut(self._labels, removed).apply(draft)
         for structure, option in forms:
             name = operations[structure.place]
-            reform(module, nodes[name], self.graph.nodes[structure.place].weight_shape, option)
-        _program.without_unread(module.graph)
-        _drop_unused(module)
-        module.recompile()
-        return Network(module, self.example).train(self.training)
+            reform(draft, nodes[name], self.graph.nodes[structure.place].weight_shape, option)
+        _program.without_unread(draft.graph)
+        draft.drop_unused()
+        return draft
 
     def _removed(
         self, sites: Sequence[Site], kept: Sequence[int], scores: Scores
@@ -350,22 +354,18 @@ class Network(nn.Module):
                 np.add.at(found, layer.ravel(), line.cpu().numpy())
         return found
 
-    def _remove(
-        self, module: fx.GraphModule, nodes: Mapping[str, fx.Node], structure: Structure
-    ) -> None:
+    def _remove(self, draft: Draft, nodes: Mapping[str, fx.Node], structure: Structure) -> None:
         operations = self._recorded[1]
         inside = [operations[n] for n in sorted(structure.nodes)]
         product = nodes[operations[structure.place]]
-        bypass(module.graph, product, self._term(structure), inside)
+        bypass(draft.graph, product, self._term(structure), inside)
 
     def _term(self, structure: Structure) -> str:
         """The name of the operation whose result a sum or product is left without."""
         (term,) = structure.nodes & set(self.graph.inputs[structure.place])
         return self._recorded[1][term]
 
-    def _fold_gate(
-        self, module: fx.GraphModule, nodes: Mapping[str, fx.Node], structure: Structure
-    ) -> None:
+    def _fold_gate(self, draft: Draft, nodes: Mapping[str, fx.Node], structure: Structure) -> None:
         """Puts the mean of a gate over the example into the weights of the layers behind it."""
         readers = self._readers_of_gate(structure)
         product = self._node(structure.place)
@@ -383,7 +383,7 @@ class Network(nn.Module):
             mean = value.mean([a for a in range(value.dim()) if a != axis])
             weight = reader.args[1]
             assert isinstance(weight, fx.Node)
-            old = parameter_of(module, str(weight.target))
+            old = parameter_of(draft, str(weight.target))
             depthwise = packet_name(reader) != "linear" and arguments_of(reader)["groups"] > 1
             sizes = [1] * old.dim()
             sizes[0 if depthwise else 1] = -1
@@ -391,7 +391,7 @@ class Network(nn.Module):
                 mean = mean.repeat_interleave(old.shape[0] // mean.numel())
             times = mean.to(old.dtype).reshape(sizes) if mean.numel() > 1 else mean.to(old.dtype)
             scaled = nn.Parameter(old.detach() * times, old.requires_grad)
-            set_parameter(module, str(weight.target), scaled)
+            set_parameter(draft, str(weight.target), scaled)
 
     def _values(self, node: fx.Node) -> Tensor:
         """What an operation returns on the example, in evaluation mode."""
@@ -478,16 +478,3 @@ def _inputs(example: Example) -> tuple[Tensor, ...]:
 
 def _channels(network: Network, node: fx.Node) -> int:
     return int(network._labels.of(node.args[0]).shape[1])
-
-
-def _drop_unused(module: fx.GraphModule) -> None:
-    """Forgets parameters and buffers that no operation reads, but for counters of batches."""
-    paths = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    kept = {id(parameter_of(module, path)) for path in paths}
-    layers = {path.rpartition(".")[0] for path in paths}
-    for table in ("_parameters", "_buffers"):
-        for prefix, part in module.named_modules():
-            for name, value in list(getattr(part, table).items()):
-                counts = name == "num_batches_tracked" and prefix in layers
-                if id(value) not in kept and not counts:
-                    del getattr(part, table)[name]

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from nni_aiop.errors import GraphError
 from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph, from_module
+from nni_aiop.networks._draft import program_of
 from nni_aiop.networks._pass import packet_name, path_of
 from nni_aiop.networks._surgery import mark_modes
 
@@ -106,11 +107,7 @@ def _plain(module: fx.GraphModule) -> fx.GraphModule:
     for node in module.graph.nodes:
         always = {"always": True} if node.meta.get("always") else {}
         node.meta = {"path": path_of(node), **always}
-    made = fx.GraphModule(module, module.graph)
-    made._parameters, made._buffers = module._parameters, module._buffers
-    made._modules = module._modules
-    made.meta.clear()
-    return made
+    return program_of(module, module.graph)
 
 
 def batched(example: Sequence[Tensor]) -> tuple[Tensor, ...]:

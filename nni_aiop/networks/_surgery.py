@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from nni_aiop.graphs.edits import Labels, Marks
+from nni_aiop.networks._draft import Draft, homes, parameter_of
 from nni_aiop.networks._pass import Pass, entry_of, packet_name
 
 __all__ = [
@@ -22,9 +23,7 @@ __all__ = [
     "follows_mode",
     "mark_modes",
     "mode_of",
-    "parameter_of",
     "set_arguments",
-    "set_parameter",
 ]
 
 _aten = torch.ops.aten
@@ -54,15 +53,15 @@ class Cut:
         stays = ~self._removed[layer]
         return np.asarray(np.moveaxis(stays, axis, 0).reshape(layer.shape[axis], -1).any(axis=1))
 
-    def apply(self, module: fx.GraphModule) -> None:
-        """Cuts the parameters of a copy of the network, and lets its numbers follow."""
-        homes = _homes(module)
-        for node in module.graph.nodes:
+    def apply(self, draft: Draft) -> None:
+        """Cuts the parameters of a draft of the network, and lets its numbers follow."""
+        tables = homes(draft)
+        for node in draft.graph.nodes:
             marks = self._labels.marks.get(node.name)
             if node.op == "get_attr" and isinstance(marks, Marks):
-                old = parameter_of(module, str(node.target))
+                old = parameter_of(draft, str(node.target))
                 if old is not (new := self._cut(old, marks)):
-                    for table, name in homes[id(old)]:
+                    for table, name in tables[id(old)]:
                         table[name] = new
             elif node.op == "call_function":
                 rewrite = _REWRITES.get(packet_name(node))
@@ -114,41 +113,6 @@ class Cut:
         """The number of groups of a grouped operation after the cut."""
         grid = self._labels.groups.get(node.name)
         return given if grid is None else int(self.size(grid, 0, given))
-
-
-def parameter_of(module: nn.Module, path: str) -> Tensor:
-    """A parameter or buffer by its path."""
-    value = operator.attrgetter(path)(module)
-    assert isinstance(value, Tensor)
-    return value
-
-
-def set_parameter(module: nn.Module, path: str, value: Tensor) -> None:
-    """Sets a parameter or buffer by its path, and by every other path that it has."""
-    *parents, name = path.split(".")
-    owner = module
-    for parent in parents:
-        owner = getattr(owner, parent)
-    old = owner._parameters.get(name, owner._buffers.get(name))
-    if isinstance(value, nn.Parameter):
-        owner._parameters[name] = value
-    elif name in owner._buffers:
-        owner._buffers[name] = value
-    else:
-        owner.register_buffer(name, value)
-    if old is not None:
-        for table, other in _homes(module).get(id(old), ()):
-            table[other] = value
-
-
-def _homes(module: nn.Module) -> dict[int, list[tuple[dict[str, Any], str]]]:
-    """By identity of each parameter and buffer the tables that hold it, with its names there."""
-    found: dict[int, list[tuple[dict[str, Any], str]]] = {}
-    for part in module.modules():
-        for table in (part._parameters, part._buffers):
-            for name, held in table.items():
-                found.setdefault(id(held), []).append((table, name))
-    return found
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:

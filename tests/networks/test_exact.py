@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -546,3 +547,26 @@ def test_random_networks(seed: int) -> None:
     assert small.graph == network.graph.edit(edits)
     near(small(x), network(x))
     step(small, (x,))
+
+
+class _WithConstants(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.arange(8.0)
+        self.first, self.last = nn.Linear(8, 32), nn.Linear(32, 4)
+        self.register_buffer("shift", torch.ones(8), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * self.scale + self.shift + torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8])
+        return self.last(self.first(x).relu())
+
+
+def test_constants_are_no_part_of_the_state(tmp_path: Path) -> None:
+    model = _WithConstants()
+    network = Network.capture(model, (1, 8))
+    small = network.edit({"width:first": 16})
+    loaded = Network.load(small.save(tmp_path / "small.safetensors"))
+    for one in (network, small, loaded, copy.deepcopy(network), copy.deepcopy(loaded)):
+        assert list(one.state_dict()) == list(model.state_dict())
+    x = torch.rand(3, 8)
+    assert torch.equal(copy.deepcopy(loaded)(x), small(x))
