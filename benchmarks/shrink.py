@@ -362,7 +362,8 @@ def main() -> None:
     if "latency" in parts:
         latency(options.quick, figures)
     if "quality" in parts:
-        quality(options.out, 1 if options.quick else options.seeds, options.quick, figures)
+        seeds = 1 if options.quick else options.seeds
+        quality(options.out, seeds, options.quick, figures, options.workers)
     print(figures)
     figures.save(options.out / "results.json")
 
