@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs import ComputeGraph, from_module
+from nni_aiop.graphs.doors.modules._known import Known
 
 
 class Do(nn.Module):
@@ -143,6 +144,23 @@ def test_a_result_in_an_empty_tensor() -> None:
 def test_values_of_constants_answer(known: Callable[[Tensor], Any]) -> None:
     graph = read(lambda x, layer: layer(x) if known(x) else x)
     assert graph.operations == {"input": 1, "linear": 1, "output": 1}
+
+
+def test_masks_of_the_size_of_an_image_answer() -> None:
+    def forward(x: Tensor, layer: nn.Module) -> Tensor:
+        mask = torch.ones((1, 800, 1280), dtype=torch.bool, device=x.device)
+        rows = mask.cumsum(1, dtype=torch.float32)[:, ::32, ::32]
+        return layer(x) if mask.all() and rows.max() == 769 else x
+
+    assert "linear" in read(forward).operations
+
+
+def test_values_of_large_constants_take_bounded_memory() -> None:
+    known = Known()
+    kept = [torch.empty(1500, 1500, device="meta") for _ in range(100)]
+    assert [known.fits([one]) for one in kept] == [True] * 29 + [False] * 71  # of 256 MB
+    assert known.fits([torch.empty(2**16, device="meta")])
+    assert not Known().fits([torch.empty(2**22 + 1, dtype=torch.bool, device="meta")])
 
 
 @pytest.mark.parametrize(

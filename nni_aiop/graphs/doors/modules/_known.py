@@ -9,7 +9,7 @@ forgotten, with all that show its data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,10 +18,12 @@ from torch.utils import _pytree as pytree
 
 from nni_aiop.graphs.doors.modules._schemas import tensors_in
 
-__all__ = ["LARGEST", "DataDependentError", "Known"]
+__all__ = ["DataDependentError", "Known"]
 
-LARGEST = 2**16
-"""Entries of the largest tensor whose values are computed."""
+_SMALL, _LARGEST = 2**16, 2**22
+"""Entries of tensors whose values are always computed, and of the largest that may be."""
+_MEMORY = 2**28
+"""Bytes of all values of tensors that are not small."""
 
 
 class DataDependentError(RuntimeError):
@@ -45,6 +47,19 @@ class Known:
         self._originals: dict[int, Tensor] = {}
         self._forgotten: dict[int, Any] = {}
         self._shown: dict[int, Any] = {}
+        self._bytes = 0
+
+    def fits(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether the values of new tensors may be computed: a mask of an image's size may."""
+        tensors = list(tensors)
+        entries = sum(x.numel() for x in tensors)
+        if entries <= _SMALL:
+            return True
+        size = sum(x.numel() * x.element_size() for x in tensors)
+        if entries > _LARGEST or self._bytes + size > _MEMORY:
+            return False
+        self._bytes += size
+        return True
 
     def add(self, tensor: Tensor, twin: Tensor) -> None:
         """Says what the values of a tensor are."""
@@ -68,7 +83,7 @@ class Known:
                 twin = tensor
             elif id(tensor) in self._originals:
                 original = self._originals.pop(id(tensor))
-                if original.is_meta or original.numel() > LARGEST:
+                if original.is_meta or not self.fits([original]):
                     return None
                 twin = self._twins[id(tensor)] = original.detach().cpu().clone()
             else:

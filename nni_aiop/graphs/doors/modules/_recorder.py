@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nni_aiop.graphs._vocabulary import OTHER
 from nni_aiop.graphs.doors._builder import Builder
-from nni_aiop.graphs.doors.modules._known import LARGEST, DataDependentError, Known
+from nni_aiop.graphs.doors.modules._known import DataDependentError, Known
 from nni_aiop.graphs.doors.modules._layouts import empty
 from nni_aiop.graphs.doors.modules._schemas import Schema, schema_of, tensors_in
 from nni_aiop.graphs.rules._values import Value, live
@@ -245,10 +245,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _follow(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
         """Computes a result whose values are known."""
         outs = [x for x in pytree.tree_leaves(result) if isinstance(x, Tensor)]
-        if sum(x.numel() for x in outs if x.is_meta) > LARGEST:
-            return
         if any(x.is_meta and self.known.twin(x) is None for x in outs):
-            if schema_of(func).random:
+            if schema_of(func).random or not self.known.fits(x for x in outs if x.is_meta):
                 return
             real = self.known.compute(func, args, kwargs)
             twins = [x for x in pytree.tree_leaves(real) if isinstance(x, Tensor)]
