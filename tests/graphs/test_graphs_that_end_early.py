@@ -73,7 +73,7 @@ class Detector(nn.Module):
 
 def test_a_detector_ends_where_its_shapes_depend_on_data() -> None:
     images = [torch.rand(3, 16, 16)]
-    asked = r"Detector \(in proposals\) asks for one: the shape of what nonzero returns"
+    asked = r"Detector \(in proposals\) asks for one: the shape of what where returns"
     with pytest.raises(GraphError, match=asked + "; partial=True gives the graph up to there"):
         from_module(Detector(), (images,))
     with pytest.warns(UserWarning, match=f"the graph ends early: .*{asked}") as caught:

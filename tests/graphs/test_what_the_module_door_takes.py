@@ -146,6 +146,71 @@ def test_values_of_constants_answer(known: Callable[[Tensor], Any]) -> None:
     assert graph.operations == {"input": 1, "linear": 1, "output": 1}
 
 
+@pytest.mark.filterwarnings("ignore::nni_aiop.errors.UnknownCostWarning")
+@pytest.mark.parametrize(
+    "places",
+    [
+        torch.where,
+        lambda mask: mask.nonzero(as_tuple=True),
+        lambda mask: torch.nonzero(mask, as_tuple=True),
+        lambda mask: (found := torch.where(mask), len(found))[0],
+    ],
+)
+def test_what_depends_on_data_may_say_where_to_write(places: Callable[[Tensor], Any]) -> None:
+    def forward(x: Tensor, layer: nn.Module) -> Tensor:
+        mask = layer(x) > 0
+        mask[places(mask.all(-1))] = False
+        return x.masked_fill(mask, 0.0)
+
+    graph = read(forward)
+    assert graph.operations["linear"] == graph.operations["other:index_put"] == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda x, places: x[places],
+        lambda x, places: x[places[0]],
+        lambda x, places: next(x + i for i in places),
+    ],
+)
+def test_how_much_depends_on_data_is_refused(asked: Callable[[Tensor, Any], Tensor]) -> None:
+    def forward(x: Tensor, layer: nn.Module) -> Tensor:
+        return asked(layer(x), torch.where(layer(x).sum(-1) > 0))
+
+    with pytest.raises(GraphError, match="asks for one: the shape of what where returns"):
+        read(forward)
+
+
+class Annealed(nn.Module):
+    """As EoMT, whose buffer says of each block whether it masks; and a scale that is one."""
+
+    def __init__(self, share: float, scale: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("shares", torch.full((3,), share))
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for place in range(3):
+            if self.shares[place] > 0 and self.shares.sum().item() > 1:
+                x = self.layer(x)
+        return x * self.scale * (self.scale + 1)
+
+
+def test_buffers_answer_but_are_no_numbers_of_the_graph() -> None:
+    with_layers = from_module(Annealed(0.5, 2.0), (2, 4))
+    assert with_layers.operations["linear"] == 3
+    without = from_module(Annealed(0.0, 2.0), (2, 4))
+    assert "linear" not in without.operations
+    assert from_module(Annealed(0.9, 7.0), (2, 4)) == with_layers
+    own = Annealed(0.5, 2.0)
+    own.scale = own.scale.to("meta")
+    assert from_module(own, (2, 4)) == with_layers
+    with pytest.raises(GraphError, match="asks for one: item"):
+        from_module(Annealed(0.5, 2.0).to("meta"), (2, 4))
+
+
 def test_masks_of_the_size_of_an_image_answer() -> None:
     def forward(x: Tensor, layer: nn.Module) -> Tensor:
         mask = torch.ones((1, 800, 1280), dtype=torch.bool, device=x.device)

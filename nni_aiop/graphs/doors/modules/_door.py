@@ -54,7 +54,7 @@ def from_module(
         example: Its inputs: a tensor or a shape such as (1, 3, 224, 224); a tuple or list of
             them where the module takes several; nests where an input is one. A shape means
             float32. Values are not looked at, but for those of integer and boolean tensors, such
-            as a mask of which the module asks whether it is all ones.
+            as a mask of which the module asks whether it is all ones, and of its buffers.
         kwargs: Inputs by keyword. Whole numbers such as (16, 16) are a shape here, too, but for
             an argument that `forward` annotates as numbers (`tuple[int, int]`), or whose default
             is such.
@@ -89,7 +89,7 @@ def from_module(
         value = recorder.builder.parameter(tuple(parameter.shape), name)
         recorder.register(parameter, value)
     for buffer, original in buffers:
-        recorder.known.add_original(buffer, original)
+        recorder.known.add_original(buffer, original, buffer=True)
     args, named = _inputs(recorder, arguments, by_keyword)
     _name_modules(twin, recorder.scope)
     try:

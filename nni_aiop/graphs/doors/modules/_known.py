@@ -48,6 +48,7 @@ class Known:
         self._forgotten: dict[int, Any] = {}
         self._shown: dict[int, Any] = {}
         self._bytes = 0
+        self._quiet: dict[int, Tensor] = {}
 
     def fits(self, tensors: Iterable[Tensor]) -> bool:
         """Whether the values of new tensors may be computed: a mask of an image's size may."""
@@ -65,10 +66,26 @@ class Known:
         """Says what the values of a tensor are."""
         self._twins[id(tensor)] = twin
 
-    def add_original(self, tensor: Tensor, original: Tensor) -> None:
-        """Says where the values of a tensor stand, which must not be written there."""
-        if not original.is_floating_point() and not original.is_complex():
-            self._originals[id(tensor)] = original
+    def add_original(self, tensor: Tensor, original: Tensor, *, buffer: bool = False) -> None:
+        """Says where the values of a tensor stand, which must not be written there.
+
+        Those of floating-point buffers answer what is asked of them, but are no numbers of the
+        graph: it would be another one with other weights.
+        """
+        if original.is_floating_point() or original.is_complex():
+            if not buffer:
+                return
+            self._quiet[id(tensor)] = tensor
+        self._originals[id(tensor)] = original
+
+    def is_quiet(self, tensor: Tensor) -> bool:
+        """Whether the values of a tensor are no numbers of the graph."""
+        return id(tensor) in self._quiet
+
+    def hush(self, tensors: Iterable[Tensor], like: Iterable[Tensor]) -> None:
+        """The values of tensors are no numbers of the graph, if those of some other are not."""
+        if self._quiet and any(id(x) in self._quiet for x in like):
+            self._quiet.update((id(x), x) for x in tensors)
 
     def show(self, twin: Tensor) -> Tensor:
         """The twin, whose storage an array outside of PyTorch is going to share."""

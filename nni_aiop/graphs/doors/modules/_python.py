@@ -63,6 +63,45 @@ def _set(rec: Recorder, func: Any, x: Tensor, data: Tensor) -> None:
     rec.register(x, value)
 
 
+class _Places(tuple[Any, ...]):
+    """Where a mask of unknown values is true: nobody knows how often, but it can be written there.
+
+    Attributes:
+        mask: The mask.
+    """
+
+    mask: Tensor
+
+    def _asked(self, *_: object) -> Any:
+        raise DataDependentError("where", shape=True)
+
+    __iter__ = __getitem__ = _asked
+
+    def __len__(self) -> int:
+        return max(1, self.mask.dim())
+
+
+def _where(rec: Recorder, func: Any, mask: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The places of a mask, unless others are chosen by it."""
+    plain = func is torch.where and not args and not kwargs
+    tuples = kwargs == {"as_tuple": True} and not args
+    if not (plain or tuples) or rec.known.twin(mask) is not None:
+        return func(mask, *args, **kwargs)
+    places = _Places()
+    places.mask = mask != 0
+    return places
+
+
+def _written(rec: Recorder, func: Any, x: Tensor, index: Any, value: Any) -> None:
+    """`x[places] = value` is `x[mask] = value`."""
+    func(x, index.mask if isinstance(index, _Places) else index, value)
+
+
+def _indexed(rec: Recorder, func: Any, x: Tensor, index: Any) -> Any:
+    """`x[places]` has a shape that nobody knows."""
+    return index._asked() if isinstance(index, _Places) else func(x, index)
+
+
 _SPECIAL: dict[Any, Callable[..., Any]] = {
     torch.tensor: _made,
     torch.as_tensor: _made,
@@ -70,6 +109,11 @@ _SPECIAL: dict[Any, Callable[..., Any]] = {
     Tensor.tolist: _shown,
     Tensor.numpy: _shown,
     Tensor.__array__: _shown,
+    torch.where: _where,
+    torch.nonzero: _where,
+    Tensor.nonzero: _where,
+    Tensor.__setitem__: _written,
+    Tensor.__getitem__: _indexed,
     Tensor.data.__set__: _set,  # type: ignore[attr-defined]
 }
 """What else than calling happens to a function."""

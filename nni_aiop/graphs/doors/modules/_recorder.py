@@ -140,7 +140,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _number(self, tensor: Tensor) -> float | None:
         """The value of a tensor of one entry, where it is known."""
-        twin = self.known.twin(tensor)
+        twin = None if self.known.is_quiet(tensor) else self.known.twin(tensor)
         return None if twin is None or twin.is_complex() else float(twin)
 
     def value(self, tensor: Tensor) -> Value:
@@ -253,6 +253,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for out, twin in zip(outs, twins, strict=True):
                 if out.is_meta:
                     self.known.add(out, twin)
+            self.known.hush(outs, tensors_in(args, kwargs))
         for out in outs:
             entry = self._entry(out)
             if out.numel() == 1 and entry.value.is_constant and entry.value.number is None:
