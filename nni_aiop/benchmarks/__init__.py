@@ -10,6 +10,7 @@ from nni_aiop.benchmarks.nas_bench_201 import (
 )
 from nni_aiop.benchmarks.nas_bench_mr import SETTINGS, NASBenchMR, Setting, load_nas_bench_mr
 from nni_aiop.benchmarks.ofa_mbv3 import OFAMobileNetV3, load_ofa_mbv3
+from nni_aiop.benchmarks.task_zoo import TaskZoo, load_task_zoo
 from nni_aiop.benchmarks.transnas_bench_101 import TransNASBench101, load_transnas_bench_101
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "NASBenchMR",
     "OFAMobileNetV3",
     "Setting",
+    "TaskZoo",
     "TransNASBench101",
     "held_out",
     "load_naap440",
@@ -29,5 +31,6 @@ __all__ = [
     "load_nas_bench_mr",
     "load_ofa_mbv3",
     "load_table",
+    "load_task_zoo",
     "load_transnas_bench_101",
 ]
