@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.graphs import ComputeGraph
-from nni_aiop.graphs.edits import Classes, Coupling, Group, Labels, Marks
-from nni_aiop.networks._pass import Pass
+from nni_aiop.graphs.edits import Classes, Coupler, Coupling, Group, Labels, Marks
 
-__all__ = ["Units", "match"]
+__all__ = ["Labelled", "Units", "match"]
+
+
+class Labelled(Protocol):
+    """The label pass over a real network."""
+
+    @property
+    def coupler(self) -> Coupler:
+        """The ties."""
+
+    @property
+    def marks(self) -> Mapping[str, Any]:
+        """By name of an operation the marks of what it puts out."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Units:
 
 
 def match(
-    graph: ComputeGraph, coupling: Coupling, operations: Sequence[str], labels: Pass
+    graph: ComputeGraph, coupling: Coupling, operations: Sequence[str], labels: Labelled
 ) -> list[Units]:
     """The units of every group of a graph in the network that it was recorded from."""
     widths = labels.coupler.solve()
@@ -80,7 +92,7 @@ def _units(
 
 
 def _correspondence(
-    coupling: Coupling, operations: Sequence[str], labels: Pass
+    coupling: Coupling, operations: Sequence[str], labels: Labelled
 ) -> NDArray[np.int64]:
     """(labels of the graph,) the label of the network, -1 where there is none."""
     where = np.full(len(coupling.widths), -1)
