@@ -323,9 +323,12 @@ class OnnxCut(Removal):
             new = sizes.get(info.name)
             if new is None and known is not None and len(known.shape) == len(dims):
                 new = self.new_shape(info.name)
-            for dim, size in zip(dims, new or (), strict=False):
+            old = known.shape if known is not None else new or ()
+            for dim, size, before in zip(dims, new or (), old, strict=False):
                 if dim.HasField("dim_value"):
                     dim.dim_value = size
+                elif size != before:
+                    dim.Clear()  # its name was that of the former size
         for info in graph.value_info:
             if info.name in made or info.name in sizes:
                 copy = onnx.ValueInfoProto()
@@ -490,8 +493,6 @@ def _slice(cut: OnnxCut, at: int, node: NodeProto) -> None:
         given = np.asarray(cut.labels.tensors[node.input[3]].read()).ravel().tolist()
     axes = [axis % rank for axis in given]
     wide = [cut.kept(source, axis) is not None for axis in axes]
-    if not any(wide):
-        return
     new = [end.copy() for end in ends]
     for entry, axis in enumerate(axes):
         if wide[entry]:
@@ -501,7 +502,8 @@ def _slice(cut: OnnxCut, at: int, node: NodeProto) -> None:
             new[1][entry] = cut.upto(source, axis, max(first, last))
     for place, name in ((1, "starts"), (2, "ends")):
         if old:
-            _set_option(node, name, new[place - 1].tolist())
+            if any(wide):
+                _set_option(node, name, new[place - 1].tolist())
         else:
             cut.demand(at, node, place, new[place - 1], fixed=all(wide))
 
