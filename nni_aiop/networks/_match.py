@@ -46,12 +46,13 @@ def match(
     """The units of every group of a graph in the network that it was recorded from."""
     widths = labels.coupler.solve()
     heads = labels.coupler.solve(heads=True)
+    members = {id(classes): _members(classes) for classes in (widths, heads)}
     where = _correspondence(coupling, operations, labels)
     owners: dict[tuple[str, int], tuple[int, int]] = {}
     found: list[Units] = []
     for place, group in enumerate(coupling.groups):
         classes = heads if group.kind == "heads" else widths
-        found.append(_units(group, place, where, classes, owners))
+        found.append(_units(group, place, where, classes, members[id(classes)], owners))
     shared = {place for places in owners.values() if places[0] != places[1] for place in places}
     return [
         Units((), "in the network its channels go together with others")
@@ -66,6 +67,7 @@ def _units(
     place: int,
     where: NDArray[np.int64],
     classes: Classes,
+    members: list[Labels],
     owners: dict[tuple[str, int], tuple[int, int]],
 ) -> Units:
     if group.reason is not None:
@@ -87,8 +89,15 @@ def _units(
             first = owners.setdefault((group.kind, cls), (place, place))
             if first[0] != place:
                 owners[group.kind, cls] = (first[0], place)
-        units.append(np.flatnonzero(np.isin(classes.of, mine)))
+        units.append(np.sort(np.concatenate([members[cls] for cls in mine.tolist()])))
     return Units(tuple(units))
+
+
+def _members(classes: Classes) -> list[Labels]:
+    """The labels of every class."""
+    order = np.argsort(classes.of, kind="stable")
+    sizes = np.bincount(classes.of)
+    return np.split(order, np.cumsum(sizes)[:-1])
 
 
 def _correspondence(

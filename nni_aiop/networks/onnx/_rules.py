@@ -194,10 +194,11 @@ def _batch_norm(call: Call) -> Marks:
 @rule_of("InstanceNormalization")
 def _instance_norm(call: Call) -> Marks:
     x, vectors = call.x, call.some(1, 2)
-    if len(x.shape) == 3 and any(min(layer.shape[1:]) > 1 for layer in x.layers):
+    if len(x.shape) == 3 and any(layer.shape[2] > 1 for layer in x.layers):
         # How exporters write a group normalisation: (batch, groups, channels x positions).
         grids = [layer[0] for layer in x.layers if layer.shape[1] > 1 and layer.shape[0] == 1]
-        _of_groups(call, grids, vectors)
+        if grids:
+            _of_groups(call, grids, vectors)
         return Marks(call.shape, x.layers)
     call.coupler.freeze_axes(x, range(2, len(x.shape)), "it is normalised over them")
     return marks_of.with_channels(call.coupler, call.shape, x, vectors)
