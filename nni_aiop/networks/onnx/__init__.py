@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from nni_aiop.networks.onnx._network import OnnxNetwork
+from nni_aiop.networks.onnx._network import OnnxNetwork, inputs_of
 
-__all__ = ["OnnxNetwork"]
+__all__ = ["OnnxNetwork", "inputs_of"]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, ValueInfoProto, numpy_helper
 
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs import ComputeGraph
 from nni_aiop.graphs._types import Shape
-from nni_aiop.graphs.doors.onnx import Recorded, inlined, record_onnx
+from nni_aiop.graphs.doors.onnx import Recorded, inlined, read_model, record_onnx
 from nni_aiop.graphs.edits import Site, as_edit, find_sites, plan_of
 from nni_aiop.networks._match import Units, match
 from nni_aiop.networks._removal import Scores, checked_scores, removed_labels
@@ -23,7 +23,7 @@ from nni_aiop.networks.onnx import _files
 from nni_aiop.networks.onnx._cut import OnnxCut
 from nni_aiop.networks.onnx._labels import OnnxPass, called
 
-__all__ = ["OnnxNetwork"]
+__all__ = ["OnnxNetwork", "inputs_of"]
 
 _STATISTICS = (3, 4)
 """Inputs of BatchNormalization that are no weights."""
@@ -220,12 +220,25 @@ def _check_float(model: ModelProto) -> None:
             )
 
 
+def inputs_of(path: Path | str) -> list[str]:
+    """The names of the inputs of an ONNX file, in its order.
+
+    Raises:
+        FileFormatError: It is not an ONNX model.
+        OSError: There is no such file.
+    """
+    return [info.name for info in _inputs(read_model(Path(path)))]
+
+
+def _inputs(model: ModelProto) -> list[ValueInfoProto]:
+    held = {tensor.name for tensor in model.graph.initializer}
+    return [info for info in model.graph.input if info.name not in held]
+
+
 def _shapes(model: ModelProto, given: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
     """The shape of every input: as given, as stated, or with a batch of one."""
-    held = {tensor.name for tensor in model.graph.initializer}
-    inputs = [info for info in model.graph.input if info.name not in held]
     shapes = {name: tuple(int(n) for n in shape) for name, shape in given.items()}
-    for info in inputs:
+    for info in _inputs(model):
         tensor = info.type.tensor_type
         if info.name in shapes or not tensor.HasField("shape"):
             continue
