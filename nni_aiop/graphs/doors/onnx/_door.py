@@ -162,11 +162,13 @@ def record_onnx(model: ModelProto, input_shapes: Mapping[str, Sequence[int]]) ->
         first = next((name for name in node.output if name), "")
         names[first] = node.name or first
         node.name = first  # which no other node has
-    plain = converted(plain)
+    newer = converted(plain)
     try:
-        door = _Door(plain)
+        door = _Door(newer)
         door.read(input_shapes, {})
         tensors = door.tensors
+        if newer is not plain:
+            tensors = _named_otherwise(plain, input_shapes) | tensors
         graph = door.builder.finish()
     except AiopError:
         raise
@@ -180,6 +182,29 @@ def record_onnx(model: ModelProto, input_shapes: Mapping[str, Sequence[int]]) ->
     ]
     named = ComputeGraph(graph.nodes, graph.inputs, names=shown, tied=graph.tied)
     return Recorded(named, graph.names, tensors)
+
+
+def _named_otherwise(
+    model: ModelProto, input_shapes: Mapping[str, Sequence[int]]
+) -> dict[str, ModelTensor]:
+    """What onnx says of the tensors of a model, whose conversion may have given them other names.
+
+    Args:
+        model: It is changed.
+        input_shapes: Of its inputs.
+    """
+    for info in model.graph.input:
+        shape = input_shapes.get(info.name)
+        for dim, size in zip(info.type.tensor_type.shape.dim, shape or (), strict=False):
+            dim.dim_value = size
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    found = {}
+    for info in inferred.graph.value_info:
+        shape = static_shape(info.type)
+        if shape is not None:
+            kind = info.type.tensor_type.elem_type
+            found[info.name] = ModelTensor(shape, kind, False, False, lambda: None)
+    return found
 
 
 class _Door:
