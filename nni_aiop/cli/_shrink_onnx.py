@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nni_aiop.cli._app import BadInput, NothingWorked, bad_input
+from nni_aiop.errors import FileFormatError, GraphError, MissingPackageError
 
 if TYPE_CHECKING:
     from nni_aiop.networks import OnnxNetwork
@@ -86,7 +87,12 @@ def shrink_onnx(
     names = [f"small-{part:g}.onnx" for part in budgets]
     _check_folder(out, path, names, restart)
     with bad_input(), Spinner("Reading the network"):
-        network = OnnxNetwork.load(path, _named(path, shapes))
+        try:
+            network = OnnxNetwork.load(path, _named(path, shapes))
+            network.graph  # noqa: B018 (which says what is wrong with a shape)
+        except GraphError as err:
+            raise BadInput(str(err).replace("in input_shapes", "by --input")
+                           .replace("input_shapes", "--input")) from err  # fmt: skip
         sites = [site for site in network.sites(keep=keep, round_to=round_to) if site.counts]
         space = MutationSpace(network.graph, sites=sites)
         search = FlopsReduction(space, budgets=budgets)
@@ -105,7 +111,7 @@ def shrink_onnx(
                     sample = _within(search, network, part, latency) or sample
                     small = network.edit(space.edits(sample))
                 times = _milliseconds(network, small)
-            except _unmeasurable() as err:
+            except (MissingPackageError, FileFormatError) as err:
                 if latency is not None:
                     raise
                 notes.append(f"Latency was not measured: {str(err).split(chr(10))[0]}")
@@ -156,12 +162,6 @@ def _named(
             f"{len(shapes)}."
         )
     return dict(zip(names, shapes, strict=True))
-
-
-def _unmeasurable() -> tuple[type[Exception], ...]:
-    from nni_aiop.errors import FileFormatError, MissingPackageError
-
-    return MissingPackageError, FileFormatError
 
 
 def _within(
