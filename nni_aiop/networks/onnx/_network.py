@@ -59,9 +59,9 @@ class OnnxNetwork:
         ... { h = MatMul(x, w1)
         ...   y = MatMul(h, w2) }'''
         >>> model = onnx.parser.parse_model(text)
-        >>> for name, shape in (("w1", (8, 64)), ("w2", (64, 2))):
-        ...     array = np.ones(shape, np.float32)
-        ...     model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        >>> weights = {"w1": np.ones((8, 64), "f4"), "w2": np.ones((64, 2), "f4")}
+        >>> model.graph.initializer.extend(
+        ...     onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
         >>> small = OnnxNetwork(model).edit({"width:h": 16})
         >>> [list(x.dims) for x in small.model.graph.initializer]
         [[8, 16], [16, 2]]
