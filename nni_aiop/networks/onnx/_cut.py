@@ -249,8 +249,18 @@ class OnnxCut(Removal):
                     _set_value(makers[name], data)
                 else:
                     made = self.added(data, name)
+                    self._say_the_same(name, made)
                     for at, place in places:
                         self._nodes[at].input[place] = made
+
+    def _say_the_same(self, name: str, made: str) -> None:
+        """Says of a new tensor what the model says of another one, such as that it is learned."""
+        for info in self.model.graph.value_info:
+            if info.name == name:
+                twin = self.model.graph.value_info.add()
+                twin.CopyFrom(info)
+                twin.name = made
+                return
 
     def _data(
         self, held: Held, source: TensorProto | None, makers: dict[str, NodeProto]
