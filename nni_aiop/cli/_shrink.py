@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 def shrink(
+    context: typer.Context,
     network: Annotated[
         str,
         typer.Argument(
             help="module:function, which gives a trained torch module, or a module and calibration "
-            "batches, a list of (inputs, targets)."
+            "batches, a list of (inputs, targets); or an ONNX file, whose widths are cut alike."
         ),
     ],
     train: Annotated[
@@ -39,7 +40,7 @@ def shrink(
         typer.Option(
             "--input",
             help="Shape of the input, such as 1x3x224x224; several between commas. By default that "
-            "of the first calibration batch.",
+            "of the first calibration batch; of an ONNX file its own, with a batch of one.",
         ),
     ] = None,
     flops: Annotated[
@@ -122,12 +123,16 @@ def shrink(
     and left behind, once one has succeeded. What is named module:function is imported and called:
     it is code.
 
+    An ONNX file is shrunk without training: every width is cut by one ratio, the largest weights
+    stay, and ONNX comes out. No accuracy is measured then, and a line says so.
+
     \b
     Examples
       nni-aiop shrink net:make --input 1x3x224x224 --flops 0.865 --train net:fine_tune \\
           --calibrate net:batches --out out/small
       nni-aiop shrink net:make --train net:fine_tune --flops 0.8,0.65,0.5 --budget 12 --baseline
       nni-aiop shrink net:make --train net:fine_tune --metric acc --keep head --latency 0.8
+      nni-aiop shrink net.onnx --flops 0.865 --out out/small
     """
     from nni_aiop.cli._claims import EXPERIMENT, STATES, claimed
     from nni_aiop.cli._outputs import check_folder
@@ -151,10 +156,21 @@ def shrink(
     if latency is not None and not 0 < latency <= 1:
         raise BadInput(f"--latency must be above 0 and at most 1, but got {latency}.")
     if network.endswith(".onnx"):
-        raise BadInput(
-            "a network to shrink must be module:function, which gives a torch module; ONNX files "
-            f"cannot be shrunk yet, but got {network!r:.200}."
+        from nni_aiop.cli._shrink_onnx import given_options, shrink_onnx
+
+        report = shrink_onnx(
+            Path(network),
+            budgets,
+            shapes,
+            given=given_options(context),
+            keep=keep or [],
+            round_to=round_to,
+            latency=latency,
+            out=out,
+            restart=restart,
         )
+        _show(report, out)
+        return
     if train is None:
         raise BadInput("--train must name a function that fine-tunes a network, but is missing.")
     fine_tune, measured_by = load_training(train), load_loss(loss)
@@ -243,7 +259,7 @@ def shrink(
             )
         report = _report(work, results(), budgets)
         report.save(out)
-    _show(report, work, out)
+    _show(report, out)
 
 
 _KINDS = ("safetensors", "pt2", "onnx")
@@ -370,7 +386,7 @@ def _report(work: Shrinking, results: Any, budgets: Sequence[float]) -> ShrinkRe
     )
 
 
-def _show(report: ShrinkReport, work: Shrinking, out: Path) -> None:
+def _show(report: ShrinkReport, out: Path) -> None:
     """Print what was found."""
     for shrunk in report.found:
         typer.echo(f"At most {shrunk.budget:g} of the FLOPs (multiply-adds):\n")

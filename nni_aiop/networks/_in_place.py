@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from nni_aiop.errors import GraphError
 from nni_aiop.files import brief
 from nni_aiop.graphs import from_module
-from nni_aiop.networks._network import Network, Scores
+from nni_aiop.networks._network import Network
 from nni_aiop.networks._pass import packet_name, path_of
+from nni_aiop.networks._removal import Scores
 from nni_aiop.networks._surgery import arguments_of
 
 __all__ = ["edit_in_place"]

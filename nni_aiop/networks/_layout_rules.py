@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 
-from nni_aiop.graphs.edits import Labels, Marks, along, joined
+from nni_aiop.graphs.edits import Marks, joined
+from nni_aiop.networks._mark_rules import (
+    expanded,
+    padded,
+    part,
+    picked,
+    reduced,
+    repeated,
+    shuffled,
+    sliced,
+    windowed,
+)
 from nni_aiop.networks._pass import Pass, argument, packet_name, rule_of
 
 __all__: list[str] = []
@@ -72,11 +81,11 @@ def _permute(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, An
 @rule_of("expand", "expand_as", "broadcast_to")
 def _expand(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, shape = p.of(args[0]), p.shape(node)
-    more = (1,) * (len(shape) - len(x.shape))
-    made = x.mapped(shape, lambda layer: layer.reshape((*more, *layer.shape)))
+    made = expanded(shape, x)
     if packet_name(node) == "expand_as" and isinstance(args[1], fx.Node):
         # It takes the shape of another tensor, whatever that comes to be.
         like = p.of(args[1])
+        more = (1,) * (len(shape) - len(x.shape))
         wide = [a for a, n in enumerate((*more, *x.shape)) if n == 1 and shape[a] > 1]
         free = [layer for layer in like.layers if any(layer.shape[a] > 1 for a in wide)]
         made = Marks(shape, [*made.layers, *free])
@@ -108,18 +117,9 @@ def _split(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     axis = int(argument(args, kwargs, 2, "dim", 0)) % len(x.shape)
     made, start = [], 0
     for shape in shapes:
-        made.append(Marks(shape, _part(x, axis, slice(start, start + shape[axis]))))
+        made.append(Marks(shape, part(x, axis, slice(start, start + shape[axis]))))
         start += shape[axis]
     return made
-
-
-def _part(x: Marks, axis: int, index: slice) -> list[Labels]:
-    layers = []
-    for layer in x.layers:
-        if layer.shape[axis] > 1:
-            layer = layer[(*[slice(None)] * axis, index)]
-        layers.append(layer)
-    return layers
 
 
 @rule_of("glu")
@@ -127,7 +127,7 @@ def _glu(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     x, shape = p.of(args[0]), p.shape(node)
     axis = int(argument(args, kwargs, 1, "dim", -1)) % len(x.shape)
     n = shape[axis]
-    halves = [Marks(shape, _part(x, axis, slice(i * n, i * n + n))) for i in (0, 1)]
+    halves = [Marks(shape, part(x, axis, slice(i * n, i * n + n))) for i in (0, 1)]
     return p.coupler.merged(shape, halves)
 
 
@@ -135,33 +135,19 @@ def _glu(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 def _unbind(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = p.of(args[0])
     axis = int(argument(args, kwargs, 1, "dim", 0)) % len(x.shape)
-    return [_picked(p, x, axis, i) for i in range(x.shape[axis])]
-
-
-def _picked(p: Pass, x: Marks, axis: int, index: int) -> Marks:
-    """One entry of an axis, which is gone then."""
-    layers = []
-    for layer in x.layers:
-        others = [n for a, n in enumerate(layer.shape) if a != axis]
-        if layer.shape[axis] > 1:
-            if prod(others) == 1:
-                p.coupler.freeze(Marks(x.shape, [layer]), "they are taken one by one")
-                continue
-            layer = layer.take([index], axis)
-        layers.append(layer.reshape(others))
-    return Marks(tuple(n for a, n in enumerate(x.shape) if a != axis), layers)
+    return [picked(p.coupler, x, axis, i) for i in range(x.shape[axis])]
 
 
 @rule_of("select")
 def _select(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, axis, index = p.of(args[0]), int(args[1]), p.number(args[2])
     axis %= len(x.shape)
-    return _picked(p, x, axis, int(index) % x.shape[axis])
+    return picked(p.coupler, x, axis, int(index) % x.shape[axis])
 
 
 @rule_of("slice", "narrow")
 def _slice(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, shape = p.of(args[0]), p.shape(node)
+    x = p.of(args[0])
     axis = int(argument(args, kwargs, 1, "dim", 0)) % len(x.shape)
     n = x.shape[axis]
     start = p.number(argument(args, kwargs, 2, "start", 0)) or 0
@@ -171,10 +157,7 @@ def _slice(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     else:
         end = p.number(argument(args, kwargs, 3, "end", None))
         step = p.number(argument(args, kwargs, 4, "step", 1))
-    index = slice(*slice(start, end, step).indices(n))
-    if step != 1:
-        p.coupler.freeze_axes(x, [axis], "it takes every so many of them")
-    return Marks(shape, _part(x, axis, index))
+    return sliced(p.coupler, x, axis, slice(*slice(start, end, step).indices(n)))
 
 
 @rule_of("getitem")
@@ -194,16 +177,7 @@ def _roll(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 @rule_of("repeat", "tile")
 def _repeat(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, shape = p.of(args[0]), p.shape(node)
-    more = (1,) * (len(shape) - len(x.shape))
-    layers = []
-    for layer in x.layers:
-        layer = layer.reshape((*more, *layer.shape))
-        if any(n > 1 and n != shape[a] for a, n in enumerate(layer.shape)):
-            p.coupler.freeze(Marks(shape, [layer]), "it repeats them")
-            continue
-        layers.append(layer)
-    return Marks(shape, layers)
+    return repeated(p.coupler, p.shape(node), p.of(args[0]))
 
 
 @rule_of("index")
@@ -236,28 +210,14 @@ def _index_select(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[st
 
 @rule_of("pad", "constant_pad_nd")
 def _pad(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, shape, c = p.of(args[0]), p.shape(node), p.coupler
-    amounts = [p.number(n) for n in args[1]]
-    layers = list(x.layers)
-    for place in range(len(amounts) // 2):
-        axis = len(shape) - 1 - place
-        before, after = amounts[2 * place], amounts[2 * place + 1]
-        if not (before or after):
-            continue
-        here = [layer for layer in layers if layer.shape[axis] > 1]
-        constant = argument(args, kwargs, 2, "mode", "constant") == "constant"
-        if packet_name(node) == "constant_pad_nd":
-            constant = True
-        layers = [layer for layer in layers if layer.shape[axis] == 1]
-        for layer in here:
-            if not constant or before < 0 or after < 0:
-                c.freeze(Marks(x.shape, [layer]), "it repeats them")
-                continue
-            line = c.line(Marks(x.shape, [layer]), axis)
-            assert line is not None
-            full = np.concatenate([c.fresh(before), line, c.fresh(after)])
-            layers.append(along(len(shape), axis, full))
-    return Marks(shape, layers)
+    shape = p.shape(node)
+    numbers = [p.number(n) for n in args[1]]
+    pairs = zip(numbers[::2], numbers[1::2], strict=True)
+    amounts = {len(shape) - 1 - place: pair for place, pair in enumerate(pairs)}
+    constant = packet_name(node) == "constant_pad_nd" or (
+        argument(args, kwargs, 2, "mode", "constant") == "constant"
+    )
+    return padded(p.coupler, shape, p.of(args[0]), amounts, constant=constant)
 
 
 @rule_of("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
@@ -267,16 +227,15 @@ def _shuffle(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, An
     n = len(lead)
     name = packet_name(node)
     if name == "channel_shuffle":
-        split = x.reshaped((*lead, r, channels // r, *sides))
+        split = (*lead, r, channels // r, *sides)
         order = [*range(n), n + 1, n, n + 2, n + 3]
     elif name == "pixel_shuffle":
-        split = x.reshaped((*lead, channels // r**2, r, r, *sides))
+        split = (*lead, channels // r**2, r, r, *sides)
         order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
     else:
-        split = x.reshaped((*lead, channels, sides[0] // r, r, sides[1] // r, r))
+        split = (*lead, channels, sides[0] // r, r, sides[1] // r, r)
         order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
-    p.coupler.watch(split)
-    return split.permuted(order).reshaped(shape)
+    return shuffled(p.coupler, shape, x, split, order)
 
 
 # --- reductions ----------------------------------------------------------------------------------
@@ -300,19 +259,8 @@ def _reduce(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
         dims = given if isinstance(given, (list, tuple)) else [given]
         axes = [int(a) % len(x.shape) for a in dims]
     several = isinstance(shapes, list)
-    if several or name.startswith("arg"):
-        p.coupler.freeze_axes(x, axes, "it gives their places")
     shape = shapes[0] if several else p.shape(node)
-    keep = len(shape) == len(x.shape)
-    layers = []
-    for layer in x.layers:
-        if all(n == 1 for a, n in enumerate(layer.shape) if a not in axes):
-            continue  # fewer of them are reduced
-        layer = p.coupler.flat(layer, axes)
-        if not keep:
-            layer = layer.reshape([n for a, n in enumerate(layer.shape) if a not in axes])
-        layers.append(layer)
-    made = Marks(shape, layers)
+    made = reduced(p.coupler, shape, x, axes, places=several or name.startswith("arg"))
     return [made, *(Marks(made.shape, made.layers) for _ in shapes[1:])] if several else made
 
 
@@ -326,9 +274,7 @@ def _reduce(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
 def _window(p: Pass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, shapes = p.of(args[0]), p.shapes[node.name]
     shape = shapes[0] if isinstance(shapes, list) else tuple(shapes)
-    spatial = list(range(2, len(shape)))
-    p.coupler.freeze_axes(x, spatial, "it slides over them")
-    made = Marks(shape, x.constant(spatial))
+    made = windowed(p.coupler, shape, x)
     return [made, *(Marks(made.shape, made.layers) for _ in shapes[1:])] if (
         isinstance(shapes, list)
     ) else made  # fmt: skip

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.graphs import ComputeGraph
-from nni_aiop.graphs.edits import Classes, Coupling, Group, Labels, Marks
-from nni_aiop.networks._pass import Pass
+from nni_aiop.graphs.edits import Classes, Coupler, Coupling, Group, Labels, Marks
 
-__all__ = ["Units", "match"]
+__all__ = ["Labelled", "Units", "match"]
+
+
+class Labelled(Protocol):
+    """The label pass over a real network."""
+
+    @property
+    def coupler(self) -> Coupler:
+        """The ties."""
+
+    @property
+    def marks(self) -> Mapping[str, Any]:
+        """By name of an operation the marks of what it puts out."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +41,18 @@ class Units:
 
 
 def match(
-    graph: ComputeGraph, coupling: Coupling, operations: Sequence[str], labels: Pass
+    graph: ComputeGraph, coupling: Coupling, operations: Sequence[str], labels: Labelled
 ) -> list[Units]:
     """The units of every group of a graph in the network that it was recorded from."""
     widths = labels.coupler.solve()
     heads = labels.coupler.solve(heads=True)
+    members = {id(classes): _members(classes) for classes in (widths, heads)}
     where = _correspondence(coupling, operations, labels)
     owners: dict[tuple[str, int], tuple[int, int]] = {}
     found: list[Units] = []
     for place, group in enumerate(coupling.groups):
         classes = heads if group.kind == "heads" else widths
-        found.append(_units(group, place, where, classes, owners))
+        found.append(_units(group, place, where, classes, members[id(classes)], owners))
     shared = {place for places in owners.values() if places[0] != places[1] for place in places}
     return [
         Units((), "in the network its channels go together with others")
@@ -54,6 +67,7 @@ def _units(
     place: int,
     where: NDArray[np.int64],
     classes: Classes,
+    members: list[Labels],
     owners: dict[tuple[str, int], tuple[int, int]],
 ) -> Units:
     if group.reason is not None:
@@ -75,12 +89,19 @@ def _units(
             first = owners.setdefault((group.kind, cls), (place, place))
             if first[0] != place:
                 owners[group.kind, cls] = (first[0], place)
-        units.append(np.flatnonzero(np.isin(classes.of, mine)))
+        units.append(np.sort(np.concatenate([members[cls] for cls in mine.tolist()])))
     return Units(tuple(units))
 
 
+def _members(classes: Classes) -> list[Labels]:
+    """The labels of every class."""
+    order = np.argsort(classes.of, kind="stable")
+    sizes = np.bincount(classes.of)
+    return np.split(order, np.cumsum(sizes)[:-1])
+
+
 def _correspondence(
-    coupling: Coupling, operations: Sequence[str], labels: Pass
+    coupling: Coupling, operations: Sequence[str], labels: Labelled
 ) -> NDArray[np.int64]:
     """(labels of the graph,) the label of the network, -1 where there is none."""
     where = np.full(len(coupling.widths), -1)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
-from nni_aiop.errors import GraphError, the_nearest
+from nni_aiop.errors import GraphError
 from nni_aiop.files import brief
 from nni_aiop.graphs import ComputeGraph
 from nni_aiop.graphs.edits import Site, Structure, as_edit, find_sites, plan_of
@@ -28,6 +28,7 @@ from nni_aiop.networks._draft import Draft, parameter_of, set_parameter
 from nni_aiop.networks._forms import reform
 from nni_aiop.networks._labels import Pass, packet_name
 from nni_aiop.networks._match import Units, match
+from nni_aiop.networks._removal import Scores, checked_scores, removed_labels
 from nni_aiop.networks._surgery import (
     Cut,
     ancestors,
@@ -42,9 +43,6 @@ __all__ = ["Network"]
 
 Example = Any
 """A tensor, a shape such as (1, 3, 224, 224), or several in a tuple."""
-
-Scores = Mapping[str, Any]
-"""By label of a site how much each of its units matters; those that matter most are kept."""
 
 
 class Network(nn.Module):
@@ -286,51 +284,17 @@ class Network(nn.Module):
         self, sites: Sequence[Site], kept: Sequence[int], scores: Scores
     ) -> NDArray[np.bool_]:
         """(labels,) whether a label of the program goes."""
-        removed = np.zeros(self._labels.coupler.count, np.bool_)
-        given = self._scores(sites, scores)
-        for site in sites:
-            if not site.counts or kept[site.index] >= site.value:
-                continue
-            units = self._units[site.index].labels
-            score = given.get(site.label)
-            if score is None:
-                score = np.array([self._norms[unit].sum() for unit in units])
-            order = np.argsort(-score, kind="stable")
-            for unit in order[kept[site.index] :].tolist():
-                removed[units[unit]] = True
-        return removed
+        plain = {
+            label: values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+            for label, values in scores.items()
+        }
+        given = checked_scores(sites, plain)
+        count = self._labels.coupler.count
+        return removed_labels(count, sites, kept, self._units, given, lambda: self._norms)
 
     def units_of(self, site: Site) -> tuple[NDArray[np.int64], ...]:
         """Of each unit of a width or of heads the labels that go with it (`label_sums`)."""
         return self._units[site.index].labels
-
-    def _scores(self, sites: Sequence[Site], scores: Scores) -> dict[str, NDArray[np.float64]]:
-        """Checked scores: finite numbers, one for each unit of a site of the network."""
-        sizes = {site.label: site.value for site in sites if site.counts}
-        found = {}
-        for label, values in scores.items():
-            if label not in sizes:
-                hint = the_nearest(label, sizes)
-                raise GraphError(
-                    f"scores must be of widths and heads of the network, but got {label!r}{hint}."
-                )
-            if isinstance(values, Tensor):
-                values = values.detach().cpu().numpy()
-            try:
-                score = np.asarray(values, np.float64)
-            except (TypeError, ValueError) as err:
-                raise GraphError(
-                    f"scores must be numbers, but got {values!r:.80} for {label!r}."
-                ) from err
-            if score.shape != (sizes[label],):
-                raise GraphError(
-                    f"{label!r} must have a score for each of its {sizes[label]} units, but got "
-                    f"scores of shape {score.shape}."
-                )
-            if not np.isfinite(score).all():
-                raise GraphError(f"scores must be finite, but some of {label!r} are not.")
-            found[label] = score
-        return found
 
     @cached_property
     def _norms(self) -> NDArray[np.float64]:

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from nni_aiop.graphs.edits import Labels, Marks
+from nni_aiop.graphs.edits import Marks
 from nni_aiop.networks._draft import Draft, homes, parameter_of
 from nni_aiop.networks._pass import Pass, entry_of, packet_name
+from nni_aiop.networks._removal import Removal
 
 __all__ = [
     "Cut",
@@ -29,7 +30,7 @@ __all__ = [
 _aten = torch.ops.aten
 
 
-class Cut:
+class Cut(Removal):
     """What goes from a network.
 
     Args:
@@ -38,20 +39,8 @@ class Cut:
     """
 
     def __init__(self, labels: Pass, removed: NDArray[np.bool_]) -> None:
+        super().__init__(removed)
         self._labels = labels
-        self._removed = removed
-
-    def kept(self, marks: Marks, axis: int) -> NDArray[np.bool_] | None:
-        """(n,) which entries of an axis stay, None where all do."""
-        keep: NDArray[np.bool_] | None = None
-        for layer in marks.varying(axis):
-            own = self._kept(layer, axis)
-            keep = own if keep is None else keep & own
-        return None if keep is None or keep.all() else keep
-
-    def _kept(self, layer: Labels, axis: int) -> NDArray[np.bool_]:
-        stays = ~self._removed[layer]
-        return np.asarray(np.moveaxis(stays, axis, 0).reshape(layer.shape[axis], -1).any(axis=1))
 
     def apply(self, draft: Draft) -> None:
         """Cuts the parameters of a draft of the network, and lets its numbers follow."""
@@ -103,11 +92,6 @@ class Cut:
             times = graph.call_function(operator.mul, (given, count))
         with graph.inserting_after(times):
             return graph.call_function(operator.floordiv, (times, len(keep)))
-
-    def upto(self, marks: Marks, axis: int, stop: int) -> int:
-        """How many of the first entries of an axis stay."""
-        keep = self.kept(marks, axis)
-        return stop if keep is None else int(keep[:stop].sum())
 
     def groups(self, node: fx.Node, given: int) -> int:
         """The number of groups of a grouped operation after the cut."""

@@ -44,7 +44,7 @@ class ShrinkReport:
 
     Args:
         space: The edits.
-        objective: What was searched for.
+        objective: What was searched for; None where widths were cut and nothing was told.
         found: The best of each budget, the largest budget first.
         history: All results.
         baseline: Metrics of the network as it is, equally fine-tuned.
@@ -52,7 +52,7 @@ class ShrinkReport:
     """
 
     space: MutationSpace
-    objective: Objective
+    objective: Objective | None
     found: Sequence[Shrunk]
     history: Sequence[tuple[Sample, Mapping[str, float] | None]]
     baseline: Mapping[str, float] | None = None
@@ -61,10 +61,14 @@ class ShrinkReport:
     FILES = ("report.md", "front.png", "layers.png")
     """What `save` writes."""
 
+    FILES_OF_CUTS = ("report.md", "layers.png")
+    """What it writes without an objective."""
+
     def save(self, out: Path) -> Path:
         """The folder, which now holds the report and the pictures."""
         write_atomically(out / "report.md", self.text())
-        self.draw_front(out / "front.png")
+        if self.objective is not None:
+            self.draw_front(out / "front.png")
         self.draw_layers(out / "layers.png")
         return out
 
@@ -81,6 +85,8 @@ class ShrinkReport:
                 ("latency, onnxruntime on one thread (ms)", f"{before:.3g}", f"{after:.3g}",
                  _ratio(before, after))
             )  # fmt: skip
+        if self.objective is None:
+            return rows
         metric = self.objective.metric
         plain = None if self.baseline is None else self.baseline[metric]
         shown = "not measured" if plain is None else f"{plain:.6g}"
@@ -98,7 +104,8 @@ class ShrinkReport:
     def text(self) -> str:
         """The report, in Markdown."""
         lines = ["# A network shrunk", ""]
-        lines += [f"{len(self.history)} fine-tunes. FLOPs are multiply-adds.", ""]
+        how = "Widths cut alike." if self.objective is None else f"{len(self.history)} fine-tunes."
+        lines += [f"{how} FLOPs are multiply-adds.", ""]
         for note in self.notes:
             lines += [note, ""]
         for shrunk in self.found:
@@ -110,11 +117,14 @@ class ShrinkReport:
         if frozen:
             lines += ["## What could not be edited", ""]
             lines += _table(("site", "reason"), frozen)
-        lines += ["![quality against FLOPs](front.png)", "", "![what was cut](layers.png)", ""]
+        if self.objective is not None:
+            lines += ["![quality against FLOPs](front.png)", ""]
+        lines += ["![what was cut](layers.png)", ""]
         return "\n".join(lines)
 
     def draw_front(self, path: Path) -> Path:
         """The path of a PNG: what was told against the part of the FLOPs that is kept."""
+        assert self.objective is not None
         metric = self.objective.metric
         told = [(sample, metrics[metric]) for sample, metrics in self.history if metrics]
         figure = new_figure(6.0, 4.4)

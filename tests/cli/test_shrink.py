@@ -248,7 +248,7 @@ def test_a_fine_tune_that_fails_later_is_counted(own: Path) -> None:
         ({"network": "own:raises"}, "raised RuntimeError: mine"),
         ({"network": "own:three"}, "must give a torch module"),
         ({"network": "own"}, "package.module:name"),
-        ({"network": "net.onnx"}, "ONNX files cannot be shrunk yet"),
+        ({"network": "net.onnx"}, "an ONNX file cannot be trained here, so that --train must not"),
         ({"--train": None}, "--train must name a function"),
         ({"--train": "own:missing"}, "missing"),
         ({"--train": "own:three"}, "must take a network"),

@@ -152,7 +152,8 @@ def _kept(layers: Sequence[str], keep: Sequence[str]) -> bool:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+    # What is inside a module is named "module.part", in ONNX files "/module/part".
+    return any(fnmatchcase(name, f"{pattern}{rest}") for rest in ("", ".*", "/*"))
 
 
 def _check_keep(graph: GraphLike, keep: Sequence[str]) -> None:

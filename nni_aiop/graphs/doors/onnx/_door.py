@@ -9,7 +9,8 @@ operators of onnxruntime are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from nni_aiop.graphs.doors.onnx._sequences import SEQUENCES, read_sequence
 from nni_aiop.graphs.doors.onnx._tensors import Tensors, same_number
 from nni_aiop.graphs.doors.onnx._weights import VECTORS, Places
 
-__all__ = ["from_onnx"]
+__all__ = ["Recorded", "from_onnx", "record_onnx"]
 
 _MOST_ENTRIES = 2**48
 
@@ -97,6 +98,115 @@ def from_onnx(
         ) from err
 
 
+@dataclass(frozen=True)
+class ModelTensor:
+    """One tensor of a model.
+
+    Attributes:
+        shape: Of the tensor.
+        elem_type: As onnx numbers types.
+        constant: Whether it does not depend on the inputs of the model.
+        learned: Whether it holds learned numbers.
+        read: Gives its entries, None where they are not known.
+    """
+
+    shape: Shape
+    elem_type: int
+    constant: bool
+    learned: bool
+    read: Callable[[], NDArray[Any] | None]
+
+    @classmethod
+    def of(cls, operand: Operand) -> ModelTensor:
+        """What an operand is before the rules change it."""
+        value = operand.value
+        return cls(
+            value.shape,
+            operand.elem_type,
+            value.is_constant,
+            bool(value.learned),
+            lambda: operand.data,
+        )
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A compute graph, and what it was made of.
+
+    Attributes:
+        graph: As `from_onnx` gives it.
+        operations: Of every node of the graph the tensor that its operation puts out first; "" for
+            one that no operation of the model stands for alone.
+        tensors: By name every tensor of the model itself, those of bodies left out.
+    """
+
+    graph: ComputeGraph
+    operations: tuple[str, ...]
+    tensors: Mapping[str, ModelTensor]
+
+
+def record_onnx(model: ModelProto, input_shapes: Mapping[str, Sequence[int]]) -> Recorded:
+    """The compute graph of a model, and which of its operations and tensors it was made of.
+
+    Args:
+        model: One without functions of its own.
+        input_shapes: As of `from_onnx`.
+
+    Raises:
+        FileFormatError, GraphError: As of `from_onnx`.
+    """
+    plain = ModelProto()
+    plain.CopyFrom(read_model(model))
+    names: dict[str, str] = {}
+    for node in plain.graph.node:
+        first = next((name for name in node.output if name), "")
+        names[first] = node.name or first
+        node.name = first  # which no other node has
+    newer = converted(plain)
+    try:
+        door = _Door(newer)
+        door.read(input_shapes, {})
+        tensors = door.tensors
+        if newer is not plain:
+            tensors = _named_otherwise(plain, input_shapes) | tensors
+        graph = door.builder.finish()
+    except AiopError:
+        raise
+    except Exception as err:
+        raise GraphError(
+            f"a model must be valid ONNX, but {type(err).__name__} was raised: {first_line(err)}"
+        ) from err
+    ends = [node.op in ("input", "output") for node in graph.nodes]
+    shown = [
+        name if end else names.get(name, name) for name, end in zip(graph.names, ends, strict=True)
+    ]
+    named = ComputeGraph(graph.nodes, graph.inputs, names=shown, tied=graph.tied)
+    return Recorded(named, graph.names, tensors)
+
+
+def _named_otherwise(
+    model: ModelProto, input_shapes: Mapping[str, Sequence[int]]
+) -> dict[str, ModelTensor]:
+    """What onnx says of the tensors of a model, whose conversion may have given them other names.
+
+    Args:
+        model: It is changed.
+        input_shapes: Of its inputs.
+    """
+    for info in model.graph.input:
+        shape = input_shapes.get(info.name)
+        for dim, size in zip(info.type.tensor_type.shape.dim, shape or (), strict=False):
+            dim.dim_value = size
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    found = {}
+    for info in inferred.graph.value_info:
+        shape = static_shape(info.type)
+        if shape is not None:
+            kind = info.type.tensor_type.elem_type
+            found[info.name] = ModelTensor(shape, kind, False, False, lambda: None)
+    return found
+
+
 class _Door:
     """Reads one model."""
 
@@ -115,6 +225,13 @@ class _Door:
         self, input_shapes: Mapping[str, Sequence[int]], values: Mapping[str, ArrayLike]
     ) -> ComputeGraph:
         """The compute graph."""
+        self.read(input_shapes, values)
+        return self.builder.finish()
+
+    def read(
+        self, input_shapes: Mapping[str, Sequence[int]], values: Mapping[str, ArrayLike]
+    ) -> None:
+        """Reads every node."""
         graph = self._model.graph
         self._state(graph)
         inputs = [v for v in graph.input if not self._holds(v.name)]
@@ -142,9 +259,14 @@ class _Door:
             known = self.find_any(info.name)
             for operand in known if isinstance(known, list) else [known]:
                 self.builder.output(operand.value, info.name)
-        return self.builder.finish()
 
     # --- tensors -------------------------------------------------------------------------------
+
+    @property
+    def tensors(self) -> dict[str, ModelTensor]:
+        """The tensors of the model itself, by name."""
+        scope = self._scopes[0]
+        return {name: ModelTensor.of(x) for name, x in scope.items() if isinstance(x, Operand)}
 
     def _holds(self, name: str) -> bool:
         return any(name in scope for scope in self._scopes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -14,12 +14,12 @@ from onnx import NodeProto, OperatorSetIdProto, TypeProto
 from nni_aiop.graphs._types import Shape
 from nni_aiop.graphs.doors.onnx._call import Operand
 
-__all__ = ["MOST_KNOWN", "evaluated", "folded"]
+__all__ = ["ARITHMETIC", "MOST_KNOWN", "computed", "evaluated", "folded"]
 
 MOST_KNOWN = 4096
 """Entries of the largest tensor whose content is looked at."""
 
-_FOLDED = frozenset(
+ARITHMETIC = frozenset(
     {
         "Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape",
         "DequantizeLinear",
@@ -78,7 +78,7 @@ def _run(
     types: Sequence[tuple[int, Shape | None]],
     opsets: Sequence[OperatorSetIdProto],
 ) -> list[NDArray[Any]] | None:
-    if node.op_type not in _FOLDED:
+    if node.op_type not in ARITHMETIC:
         return None
     for _, shape in types:
         if node.op_type != "NonZero" and (shape is None or prod(shape) > MOST_KNOWN):
@@ -94,6 +94,13 @@ def _run(
     if node.op_type == "CastLike":
         kind = onnx.helper.tensor_dtype_to_np_dtype(types[0][0])
         return [feeds[node.input[0]].astype(kind)]
+    return computed(node, feeds, opsets)
+
+
+def computed(
+    node: NodeProto, feeds: Mapping[str, NDArray[Any]], opsets: Sequence[OperatorSetIdProto]
+) -> list[NDArray[Any]] | None:
+    """What a node makes of numbers by name, None where onnx cannot evaluate it."""
     from onnx.reference import ReferenceEvaluator
 
     # A node alone would be evaluated by its newest version.
@@ -106,7 +113,7 @@ def _run(
     )
     try:
         with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(alone).run(None, feeds)
+            results = ReferenceEvaluator(alone).run(None, dict(feeds))
     except Exception:  # noqa: BLE001 (what cannot be evaluated is a constant of unknown content)
         return None
     return [np.asarray(result) for result in results]

@@ -98,8 +98,11 @@ class Tensors:
                 return self.constant(shape, kind, data)
             return Operand(self._builder.constant(shape), kind, read)
         if self._by_pytorch:
-            single = prod(shape) == 1 and bool(_COUNTED.search(name))
-            may_be_number = single or (self._says_kinds and prod(shape) <= MOST_KNOWN)
+            # The bias of a layer of one channel stands where no number of a formula does.
+            single = prod(shape) == 1 and not (shape and name in self._places.floats)
+            may_be_number = (single and bool(_COUNTED.search(name))) or (
+                self._says_kinds and prod(shape) <= MOST_KNOWN
+            )
         else:
             may_be_number = prod(shape) == 1 and not (shape and name in self._places.floats)
         if said is None and may_be_number and read and same_number(data := read()) is not None:
