@@ -201,12 +201,15 @@ HEADS = {"gp": "20-shot head: GP", "ridge": "20-shot head: ridge"}
 ALONE = ("the 20 alone: code predictor", "the 20 alone: GP on global features")
 
 METHODS: dict[str, Callable[[Case], Array]] = {
+    "a constant, the mean of the 20": lambda case: np.full(len(case.test.y), case.few.y.mean()),
     FLOPS: lambda case: case.by_size(case.few.graphs.flops, case.test.graphs.flops),
     PARAMETERS: lambda case: case.by_size(case.few.parameters, case.test.parameters),
     "GNN (published, own units)": lambda case: case.own_units,
-    RESCALED_GNN: lambda case: case.transferred("published", "transfer"),
+    RESCALED_GNN: lambda case: case.transferred("published", "transfer", weights="published"),
     "GNN + Eq. 4 (default encoder)": lambda case: case.transferred("default", "transfer"),
-    PUBLISHED: lambda case: case.transferred("published", "transfer", adapters=case.adapters),
+    PUBLISHED: lambda case: case.transferred(
+        "published", "transfer", adapters=case.adapters, weights="published"
+    ),
     "AIO-P as published: fine-tuned": lambda case: case.transferred(
         "published", "fine_tune", adapters=case.adapters, epochs=case.tuning
     ),
@@ -238,7 +241,9 @@ def ablations(case: Case) -> dict[str, Array]:
         own = [plain.predict(case.test.graphs, adapters=[name]).mean[:, 0] for name in names]
         result[f"{which}, own units"] = np.mean(own, axis=0)
         for kind, equations in (("default", "Eq. 4"), ("default, Eq. 5", "Eqs. 4 & 5")):
-            result[f"{which}, {equations}"] = case.transferred(kind, "transfer", adapters=names)
+            result[f"{which}, {equations}"] = case.transferred(
+                kind, "transfer", adapters=names, weights="published"
+            )
             result[f"{which}, {equations}, fine-tuned"] = case.transferred(
                 kind, "fine_tune", adapters=names, epochs=case.tuning
             )

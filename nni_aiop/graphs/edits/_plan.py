@@ -180,8 +180,8 @@ def _parameters(node: NodeLike, output: Any, weight: Any) -> Any:
     if not old:
         return 0
     if before is None or weight is None:
-        if node.op == "attention" and old % node.output_shape[0] == 0:
-            return old // node.output_shape[0] * output[0]  # a position bias for every head
+        if node.op == "attention" and len(node.output_shape) > 2:
+            return _scaled(old, output[-3], node.output_shape[-3])  # a position bias of each head
         return old
     count = prod(before)
     if node.op in LAYERS and old >= count:
@@ -193,6 +193,14 @@ def _parameters(node: NodeLike, output: Any, weight: Any) -> Any:
     if times or not rest:
         return prod(weight) * times + rest
     return old
+
+
+def _scaled(count: int, now: Any, before: int) -> Any:
+    """A count in proportion to a size."""
+    each, rest = divmod(count, before)
+    if not rest:
+        return each * now
+    return count * now // before if isinstance(now, int) else count * now / before
 
 
 def node_plan(

@@ -79,8 +79,9 @@ class GraphPredictor(LearningModel):
             graphs: n networks of the new task.
             y: (n,) their labels; NaN where not known.
             adapters: Which predict together; none for the backbone's own head.
-            weights: "equal"; or "fitted": the squares of rank correlations with these labels, where
-                log FLOPs vote too.
+            weights: "equal", the mean of the predictions, centred and scaled to these labels;
+                "published", their mean as it is (Mills et al. 2023, Eq. 4); or "fitted": the
+                squares of rank correlations with these labels, where log FLOPs vote too.
             by_flops: Whether Eq. 5 applies; as with this predictor's own labels by default.
             metric: Name of what is predicted.
 

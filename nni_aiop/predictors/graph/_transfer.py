@@ -38,8 +38,11 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-WEIGHTS = ("equal", "fitted")
+WEIGHTS = ("equal", "published", "fitted")
 _LABELS_OF_A_VOTE = 10
+# What the correlation of a vote with a new task is taken for before any label, for as many labels.
+_EXPECTED, _LABELS_OF_IT = 0.5, 10
+_LEAST_SLOPE = 0.1
 
 
 class TransferredPredictor(ABC):
@@ -215,10 +218,28 @@ def zero_shot(
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, but got {weights!r}.")
     z, _ = _votes(members, data, device)
     w, bias = np.append(np.full(len(members), 1 / len(members)), 0.0), 0.0
+    if weights != "published":
+        w, bias = scaled_vote(z, y, w)
     if weights == "fitted":
         w, bias = fitted_weights(z, y) or (w, bias)
     vote = Vote.measured(z, y, w, bias)
     return ZeroShotPredictor(tuple(members), vote, labels, metric, device)
+
+
+def scaled_vote(z: Array, y: Array, w: Array) -> tuple[Array, float]:
+    """Weights and a bias at which a vote has the mean of labels and errs little; its order stays.
+
+    Predictions of another task have the mean and spread of that task. The least squares slope of
+    standardised labels on a standardised vote is their correlation; that of a few labels is taken
+    with what is expected of it.
+    """
+    vote = z @ w
+    if np.ptp(vote) == 0 or np.ptp(y) == 0:
+        return w, float(y.mean() - vote.mean())
+    n, found = len(y), float(np.corrcoef(vote, y)[0, 1])
+    r = (n * found + _LABELS_OF_IT * _EXPECTED) / (n + _LABELS_OF_IT)
+    w = w * (max(r, _LEAST_SLOPE) * y.std() / vote.std())
+    return w, float(y.mean() - z.mean(0) @ w)
 
 
 def fitted_weights(z: Array, y: Array) -> tuple[Array, float] | None:

@@ -264,7 +264,9 @@ class TestNames:
             fitted.predict(graphs, adapters=["left"])
         with pytest.raises(ValueError, match="one adapter, but got 2"):
             fitted.predict(graphs, adapters=["up", "down"])
-        with pytest.raises(ValueError, match="must be one of equal, fitted, but got 'best'"):
+        with pytest.raises(
+            ValueError, match="must be one of equal, published, fitted, but got 'best'"
+        ):
             fitted.transfer(graphs, y, weights="best")
         with pytest.raises(ValueError, match="must be one of ridge, gp, but got 'tree'"):
             fitted.few_shot(graphs, y, head="tree")
