@@ -61,6 +61,8 @@ TESTS = {
     " strategies/test_flops_reduction_sampler.py",
     "nni_aiop/search/_base.py": "search/test_search_contract.py search/test_sample_costs.py"
     " test_damaged_files.py search",
+    "nni_aiop/search/_baselines.py": "search/test_baselines*.py search/test_search_contract.py"
+    " search/test_acquisition.py search/test_sample_costs.py test_damaged_files.py",
     "nni_aiop/search/_metrics.py": "search/test_metrics.py search/test_search_contract.py",
     "nni_aiop/search/_options.py": "strategies/test_options.py",
     "nni_aiop/search/_[np]*.py": "search/test_*_by_hand.py search/test_search_contract.py"
@@ -290,7 +292,7 @@ def tests_of(path: str, tree: Path) -> list[str]:
     """The test files of a file of the package, in the order in which they run."""
     known = next(pattern for pattern in TESTS if fnmatch(path, pattern))
     files: list[str] = []
-    for entry in TESTS[known].split():
+    for entry in [*TESTS[known].split(), "packaging/test_records.py"]:
         matches = sorted(tree.glob(f"tests/{entry}"))
         assert matches, f"{entry} names no test"
         for match in matches:

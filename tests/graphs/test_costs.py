@@ -74,6 +74,15 @@ def test_recurrent_layers() -> None:
         attributes = {"hidden": 5, "directions": 2, "bias": True}
         found = of(op, [(7, 2, 3)], (7, 2, 10), weight_shape=(gates * 5, 3), **attributes)
         assert found == (macs, 2 * macs + extra)
+        # Its weights are not learned, and have no biases.
+        extra = 7 * 2 * 2 * 5 * (2 * gates + state)
+        found = of(op, [(7, 2, 3)], (7, 2, 10), **attributes | {"bias": False})
+        assert found == (macs, 2 * macs + extra)
+    # 5 hidden numbers, of which 2 are handed on.
+    macs = 7 * 2 * 2 * (4 * 5 * (3 + 2) + 5 * 2)
+    attributes |= {"projection": 2}
+    found = of("lstm", [(7, 2, 3)], (7, 2, 4), weight_shape=(20, 3), **attributes)
+    assert found == (macs, 2 * macs + 7 * 2 * 2 * 5 * (4 * 4 + 5))
 
 
 @pytest.mark.parametrize(
