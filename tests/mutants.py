@@ -56,8 +56,17 @@ TESTS = {
     "nni_aiop/search/_drawing.py": "search/test_drawing.py",
     "nni_aiop/search/_propagation*.py": "search/test_propagation*.py search/test_what_*.py"
     " search/test_search_contract.py",
+    "nni_aiop/search/_budgeted.py": "search/test_reduction.py",
+    "nni_aiop/search/_reduction.py": "search/test_reduction.py"
+    " strategies/test_flops_reduction_sampler.py",
+    "nni_aiop/search/_base.py": "search/test_search_contract.py search/test_sample_costs.py"
+    " test_damaged_files.py search",
+    "nni_aiop/search/_baselines.py": "search/test_baselines*.py search/test_search_contract.py"
+    " search/test_acquisition.py search/test_sample_costs.py test_damaged_files.py",
+    "nni_aiop/search/_metrics.py": "search/test_metrics.py search/test_search_contract.py",
+    "nni_aiop/search/_options.py": "strategies/test_options.py",
     "nni_aiop/search/_[np]*.py": "search/test_*_by_hand.py search/test_search_contract.py"
-    " strategies/test_pnag*.py",
+    " search/test_acquisition.py strategies/test_pnag*.py test_damaged_files.py",
     "nni_aiop/search/*": "search/test_search_contract.py search/test_acquisition.py search",
     "nni_aiop/graphs/_costs.py": "graphs/test_costs.py graphs/test_products.py"
     " graphs/test_costs_*.py graphs/test_recurrent.py",
@@ -75,6 +84,8 @@ TESTS = {
     "nni_aiop/engines/_nni_reaper.py": "engines/test_nni_experiment.py",
     "nni_aiop/engines/_nni.py": "engines/test_nni_*.py strategies/test_nni_tuner.py"
     " strategies/test_nni_strategies.py",
+    "nni_aiop/engines/_progress.py": "engines/test_progress.py engines/test_nni_experiment.py"
+    " engines/test_optuna_experiment.py",
     "nni_aiop/engines/_references.py": "engines/test_small_parts.py engines/test_nni_*.py",
     "nni_aiop/engines/_results.py": "engines/test_small_parts.py"
     " engines/test_optuna_experiment.py engines/test_nni_experiment.py",
@@ -157,6 +168,12 @@ def left_out(source: str) -> list[tuple[Span, str, str]]:
             for line in node.body:
                 if isinstance(line, ast.AnnAssign) and line.value:
                     found.append((span(line.value), "Number", "numbers that are defaults"))
+                elif (
+                    isinstance(line, ast.Assign)
+                    and isinstance(line.value, ast.Constant)
+                    and ast.unparse(line.targets[0]).startswith("_")
+                ):  # as a module's: the weight that a kind of predictor gives to a prior, say
+                    found.append((span(line.value), "Number", "constants"))
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             found += [(span(value), "", "messages") for value in node.exc.args]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "warn":
@@ -275,7 +292,7 @@ def tests_of(path: str, tree: Path) -> list[str]:
     """The test files of a file of the package, in the order in which they run."""
     known = next(pattern for pattern in TESTS if fnmatch(path, pattern))
     files: list[str] = []
-    for entry in TESTS[known].split():
+    for entry in [*TESTS[known].split(), "packaging/test_records.py"]:
         matches = sorted(tree.glob(f"tests/{entry}"))
         assert matches, f"{entry} names no test"
         for match in matches:

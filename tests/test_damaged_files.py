@@ -230,7 +230,15 @@ def test_what_json_may_not_hold(text: str, message: str) -> None:
             "lr a positive number",
         ),
         (lambda s: s.update(round=10**30), "round must be from 0 to a million"),
+        (lambda s: s.update(round=-1), "round must be from 0 to a million"),
+        (lambda s: s["warmup"].__setitem__(1, 2.5), "a warm-up whole"),
+        (lambda s: s.update(stretched=[0.5, 3]), "stretched must be a slack and a number"),
+        (lambda s: s.update(stretched=[0.1, -1]), "stretched must be a slack and a number"),
+        (lambda s: s.update(stretched=[0.1, 10**10]), "stretched must be a slack and a number"),
+        (lambda s: s.update(stretched=[0.1, 3.0]), "stretched must be a slack and a number"),
+        (lambda s: s.update(queue=2 * s["pending"]), "what is queued must stand there once"),
         (lambda s: s.update(seed=10**30), "a seed must be from 0"),
+        (lambda s: s.update(seed=-1), "a seed must be from 0"),
     ],
 )
 def test_what_a_state_may_not_hold(change: Callable[[Any], Any], message: str) -> None:

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["PNAGSearch"]
 
 _ELITE = 4  # best results under each budget whose neighbours compete with what is generated
+_WIDTH = 32  # of the generator; of the evaluator twice that
+_SAMPLES = 16  # architectures drawn for each budget of an update of the generator
+_LR = 1e-2  # of the generator, which has few updates in a round
+_BATCH = 64  # architectures whose pairs an update of the evaluator compares
 
 
 class PNAGSearch(PredictorSearch):
@@ -289,9 +293,9 @@ class PNAGSearch(PredictorSearch):
         return ParetoGenerator(
             space,
             grid,
-            hidden=32,
-            training=TrainingOptions(steps=self.generator_steps, samples=16, lr=1e-2),
-            evaluator={"hidden": 64, "steps": self.evaluator_steps, "batch_size": 64},
+            hidden=_WIDTH,
+            training=TrainingOptions(steps=self.generator_steps, samples=_SAMPLES, lr=_LR),
+            evaluator={"hidden": 2 * _WIDTH, "steps": self.evaluator_steps, "batch_size": _BATCH},
             seed=self.seed + self._round,
             book=book,
         ).fit(codes, merits)

@@ -99,6 +99,8 @@ def test_the_assessor_ends_the_hopeless(mode: Any) -> None:
             assessor.assess_trial(f"t{i}", values[:k])
         assessor.trial_end(f"t{i}", True)
     assert len(assessor.rule) == 10
+    # What a trial reported last is its final value.
+    assert assessor.rule.best == pytest.approx(sign * curve(0.9)[-1])
     assert assessor.assess_trial("poor", [sign * v for v in curve(0.55)[:2]]) is AssessResult.Bad
     assessor.trial_end("poor", False)
     assert assessor.assess_trial("good", [sign * v for v in curve(0.95)[:2]]) is AssessResult.Good

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +26,13 @@ pytest.importorskip("nni", reason="NNI is not installed")
 
 from nni_aiop.engines import _nni_reaper
 from nni_aiop.engines._nni import importing_nni
-from nni_aiop.engines.nni_experiment import run_nni
+from nni_aiop.engines.nni_experiment import (
+    _deaf,
+    _ended_by_sigterm,
+    _run_in_trials,
+    _Terminated,
+    run_nni,
+)
 from nni_aiop.errors import AiopError, SpaceError
 from nni_aiop.strategies import NCP, RandomSearch
 
@@ -269,6 +276,81 @@ def test_killed_in_mid_search_nothing_is_lost_or_done_twice(tmp_path: Path) -> N
     assert events.pop(interrupted) == 2
     assert set(events.values()) == {1}
     assert log_of(out)[len(done)] == interrupted  # what was under way comes first
+
+
+@pytest.fixture
+def heard() -> Any:
+    """The numbers of the signals that reach the handlers from outside, SIGTERM's and Ctrl-C's."""
+    numbers: list[int] = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {s: signal.signal(s, lambda number, frame: numbers.append(number)) for s in signals}
+    yield numbers
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def in_a_thread(action: Callable[[], None]) -> None:
+    thread = threading.Thread(target=action)
+    thread.start()
+    thread.join()
+
+
+def test_sigterm_leaves_a_run_and_is_passed_on(heard: list[int]) -> None:
+    outside = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(_Terminated), _ended_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is outside
+    with pytest.raises(ZeroDivisionError), _ended_by_sigterm():
+        assert signal.getsignal(signal.SIGTERM) is not outside
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGTERM) is outside
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it stays ignored
+    with _ended_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+
+
+def test_signals_do_not_disturb_the_end_of_a_run(heard: list[int]) -> None:
+    with _deaf():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert heard == []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.raise_signal(number)
+    assert heard == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_a_thread_leaves_signals_as_they_are(heard: list[int]) -> None:
+    def entered() -> None:
+        with _ended_by_sigterm(), _deaf():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    seen: list[Any] = []
+    in_a_thread(entered)
+    assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_an_experiment_is_stopped_undisturbed_and_its_reaper_too(heard: list[int]) -> None:
+    class Experiment:
+        id = "stand-in"
+
+        def start(self, port: int) -> None:
+            assert port > 0
+            seen.append(reapers())
+            raise ZeroDivisionError
+
+        def stop(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            seen.append("stopped")
+
+    def reapers() -> int:
+        children = psutil.Process().children()
+        return sum(_nni_reaper.__file__ in child.cmdline() for child in children)
+
+    seen: list[Any] = []
+    with pytest.raises(ZeroDivisionError):
+        _run_in_trials(Experiment(), None)  # type: ignore[arg-type]
+    assert seen == [1, "stopped"] and heard == [] and reapers() == 0
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,8 +12,11 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState, create_trial
 
-from nni_aiop.engines.optuna_experiment import open_storage, run_optuna
+from nni_aiop.engines._optuna_session import METRICS
+from nni_aiop.engines.optuna_experiment import _is_abandoned, _result, open_storage, run_optuna
 from nni_aiop.errors import AiopError, FileFormatError, InfeasibleError
 from nni_aiop.search import NCPSearch, Objective, RandomSearch, RegularizedEvolution
 from nni_aiop.spaces import CodeSpace, Condition, Continuous, Nominal, Ordinal, Sample
@@ -246,3 +250,49 @@ def test_after_a_kill_nothing_is_lost_and_nothing_evaluated_twice(
     # Six were finished; the seventh, under way when the kill came, is evaluated first.
     assert evaluated == [s for s, _ in by_hand(12)[6:]]
     assert found == by_hand(12)
+
+
+def test_a_trial_is_abandoned_where_its_process_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = socket.gethostname()
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert not _is_abandoned(f"{here}:{other.pid}")
+    other.communicate(b"\n")
+    assert _is_abandoned(f"{here}:{other.pid}")
+    assert _is_abandoned(f"{here}:{os.getpid()}")  # whose number was used before
+    for unknown in (f"{here}x:{other.pid}", f"{here}:x", f"{here}:-1", here, None):
+        assert not _is_abandoned(unknown)
+
+    def refused(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)  # another user's is alive
+    assert not _is_abandoned(f"{here}:{other.pid}")
+
+
+def test_what_a_trial_resulted_in() -> None:
+    few = CodeSpace([Ordinal("a", (1, 2, 3)), Ordinal("b", (1, 2))])
+    ranges = {"a": IntDistribution(1, 5), "b": IntDistribution(1, 2)}
+    sample = {"a": 2, "b": 1}
+
+    def resulted(state: TrialState, params: Any = sample, metrics: Any = None) -> Any:
+        return _result(
+            create_trial(
+                state=state,
+                params=params,
+                distributions={label: ranges.get(label, ranges["a"]) for label in params},
+                values=[0.5, 3.0] if state == TrialState.COMPLETE else None,
+                user_attrs={METRICS: metrics},
+            ),
+            few,
+            ("x", "y"),
+        )
+
+    measured = {"x": 0.5, "y": 3.0}
+    assert resulted(TrialState.COMPLETE) == (sample, measured)
+    assert resulted(TrialState.COMPLETE, metrics={"x": 9.0, "ms": 1.0}) == (
+        sample, {**measured, "ms": 1.0},
+    )  # fmt: skip
+    assert resulted(TrialState.FAIL) == resulted(TrialState.PRUNED) == (sample, None)
+    assert resulted(TrialState.RUNNING) is None
+    assert resulted(TrialState.COMPLETE, {"other": 1}) is resulted(TrialState.FAIL, {}) is None
+    assert resulted(TrialState.COMPLETE, {"a": 5, "b": 1}) is None  # a value of another range

@@ -26,7 +26,7 @@ from nni_aiop.engines._optuna_parameters import (
     nearest,
     parameters_of,
 )
-from nni_aiop.engines._optuna_ranges import _merged
+from nni_aiop.engines._optuna_ranges import _merged, current
 from nni_aiop.spaces import CodeSpace, Continuous, Dimension, Nominal, Ordinal, Subset
 
 
@@ -41,6 +41,9 @@ def parameter(dimension: Dimension) -> Parameter:
         (Ordinal("x", (7,)), IntDistribution(7, 7)),
         (Ordinal("x", range(1, 9), scale="log"), IntDistribution(1, 8, log=True)),
         (Ordinal("x", (0.1, 0.2, 0.3)), FloatDistribution(0.1, 0.3, step=0.1)),
+        (Ordinal("x", (0.5, 0.7)), FloatDistribution(0.5, 0.7, step=0.2)),
+        (Ordinal("x", (1, 2.5)), CategoricalDistribution([1, 2.5])),
+        (Ordinal("x", (1.5, 3)), CategoricalDistribution([1.5, 3])),
         (Ordinal("x", (8, 16, 64)), CategoricalDistribution([8, 16, 64])),
         (Ordinal("x", tuple(k * k for k in range(1, 101))),
          CategoricalDistribution([k * k for k in range(1, 101)])),
@@ -209,6 +212,15 @@ def test_ranges_that_changed_are_joined(
         assert (_merged(a, b).low, _merged(a, b).high) == pytest.approx((0.0, 0.8))
     else:
         assert _merged(a, b) == expected
+
+
+def test_the_range_is_the_last_one_where_each_was_there_for_a_while() -> None:
+    few, more, both = IntDistribution(1, 4), IntDistribution(3, 8), IntDistribution(1, 8)
+    assert current([few]) == current([few, few]) == few
+    assert current([few, few, more, more]) == more
+    assert current([few, few, more]) == both == current([few, more, more])
+    assert current([few, few, more, more, few, few]) == both  # it comes and goes
+    assert current([few, more, few]) == both
 
 
 def test_the_learner_tells_when_the_space_has_changed() -> None:

@@ -213,6 +213,18 @@ def test_several_costs_are_kept_at_once() -> None:
     assert (spent(s, found) <= 3.5).all() and (spent(s, found, "mb") <= 1.5).all()
 
 
+@pytest.mark.parametrize("budget", [2.6, 4.0])
+def test_the_best_of_all_that_was_drawn_is_generated(fitted, budget: float) -> None:
+    s = fitted.space
+    for pool in (12, 48):
+        points = fitted.draw(budget, pool, seed=2)
+        codes = s.encode_points(points[s.cost("ms", s.encode_points(points)) <= budget])
+        scores = fitted.evaluator_.score(codes, [budget])
+        best = s.encode(fitted.generate(budget, pool=pool, seed=2))
+        assert fitted.evaluator_.score(best, [budget])[0] == pytest.approx(scores.max(), abs=1e-4)
+        assert len(scores) == 1 or scores.max() > np.sort(scores)[-2] + 1e-3
+
+
 def test_without_a_cost_it_is_a_generator_of_the_best() -> None:
     s = space()
     codes, accuracy = labels(s)

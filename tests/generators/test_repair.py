@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from nni_aiop.errors import InfeasibleError
 from nni_aiop.generators import BudgetGrid, ParetoGenerator, TrainingOptions
-from nni_aiop.spaces import CodeSpace, Constraint, Nominal, Ordinal
+from nni_aiop.spaces import CodeSpace, Constraint, Nominal, Ordinal, repair
 
 RULE = Constraint("no pooling at width 8", lambda x: x["op"] != "pool" or x["width"] != 8)
 
@@ -45,6 +47,20 @@ def test_as_many_as_are_wanted_are_repaired_nearest_first() -> None:
     one, two = (repaired(samples, 3.0, n) for n in (1, 2))
     assert one == [{"op": "skip", "width": 32, "depth": 1}]
     assert two == [*one, {"op": "conv", "width": 16, "depth": 2}]
+
+
+def test_what_cannot_be_repaired_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stubborn(space: CodeSpace, given: list[dict], *rest: Any, **options: Any) -> list[dict]:
+        if given[0]["op"] == "skip":
+            raise InfeasibleError("stubborn")
+        return repair(space, given, *rest, **options)
+
+    monkeypatch.setattr("nni_aiop.generators._generator.repair", stubborn)
+    samples = [{"op": "skip", "width": 64, "depth": 1}, {"op": "conv", "width": 64, "depth": 2}]
+    assert repaired(samples, 3.0, 2) == [{"op": "conv", "width": 16, "depth": 2}]
+    # Nothing is left but the cheapest.
+    (cheapest,) = repaired(samples[:1], 3.0, 1)
+    assert (cheapest["width"], cheapest["depth"]) == (8, 1)
 
 
 def test_what_breaks_a_rule_within_the_budget_is_not_kept_as_it_is() -> None:

@@ -51,6 +51,10 @@ def test_products() -> None:
     assert of("matmul", [(2, 3, 4), (2, 4, 5)], (2, 3, 5)) == (120, 240)
     assert of("matmul", [(2, 3, 4)], (2, 3, 5), weight_shape=(2, 4, 5)) == (120, 240)
     assert of("matmul", [(2, 4, 5)], (2, 3, 5), weight_shape=(2, 3, 4)) == (120, 240)
+    # Where the first tensor is square to the output, the size of the constant tells its side.
+    assert of("matmul", [(2, 3, 5)], (2, 3, 5), weight_shape=(5, 5)) == (150, 300)
+    assert of("matmul", [(2, 3, 5)], (2, 3, 5), weight_shape=(3, 3)) == (90, 180)
+    assert of("matmul", [(2, 3, 4)], (2, 3, 5)) == (120, 240)  # a constant that is not learned
     shapes = [(6, 5, 8), (6, 7, 8), (6, 7, 9)]
     scores = 6 * 5 * 7
     macs = scores * (8 + 9)
@@ -70,6 +74,15 @@ def test_recurrent_layers() -> None:
         attributes = {"hidden": 5, "directions": 2, "bias": True}
         found = of(op, [(7, 2, 3)], (7, 2, 10), weight_shape=(gates * 5, 3), **attributes)
         assert found == (macs, 2 * macs + extra)
+        # Its weights are not learned, and have no biases.
+        extra = 7 * 2 * 2 * 5 * (2 * gates + state)
+        found = of(op, [(7, 2, 3)], (7, 2, 10), **attributes | {"bias": False})
+        assert found == (macs, 2 * macs + extra)
+    # 5 hidden numbers, of which 2 are handed on.
+    macs = 7 * 2 * 2 * (4 * 5 * (3 + 2) + 5 * 2)
+    attributes |= {"projection": 2}
+    found = of("lstm", [(7, 2, 3)], (7, 2, 4), weight_shape=(20, 3), **attributes)
+    assert found == (macs, 2 * macs + 7 * 2 * 2 * 5 * (4 * 4 + 5))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +144,20 @@ def test_peak_memory_of_a_schedule() -> None:
     )
     assert tapped.peak_memory(1) == 700
     assert ComputeGraph([], []).peak_memory() == 0
+
+
+def test_weights_that_nodes_share_are_counted_where_they_are_first() -> None:
+    x = (2, 8)
+    layer = Node.make("linear", [x], x, weight_shape=(8, 8), parameters=64)
+    nodes = [Node.make("input", [], x), layer, layer, Node.make("output", [x], x)]
+    graph = ComputeGraph(nodes, [(), (0,), (1,), (2,)], tied={2: 1})
+    once = Cost(128, 256, 64, 16, 16 + 16 + 64)
+    again = replace(once, parameters=0)  # it is read again all the same
+    assert _costs.graph_costs(graph) == (Cost(activations=16), once, again, Cost())
+    assert _costs.total(_costs.graph_costs(graph)) == Cost(256, 512, 64, 48, 192)
+    assert graph.parameters == 64
+    untied = ComputeGraph(nodes, graph.inputs)
+    assert _costs.graph_costs(untied) == (Cost(activations=16), once, once, Cost())
 
 
 def test_stages_of_a_network() -> None:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from nni_aiop.predictors.tabular import EarlyStopping, GPRegressor
+from nni_aiop.predictors.tabular import EarlyStopping, Forecast, GPRegressor
 
 
 def curve(final: float, epochs: int = 6, seed: int = 0) -> np.ndarray:
@@ -125,3 +126,41 @@ def test_what_is_no_curve_is_refused() -> None:
         rule.finish(curve(0.5), float("inf"))
     with pytest.raises(ValueError, match="a scheme must be finite numbers of shape"):
         rule.decide(curve(0.5)[:2], scheme=[1.0])
+
+
+class Says:
+    """A regressor that expects the same of every trial."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        self.mean, self.std = mean, std
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "Says":
+        return self
+
+    def predict(self, X: np.ndarray, return_std: bool) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(len(X), self.mean), np.full(len(X), self.std)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_chance_is_that_of_a_normal_distribution(sign: int) -> None:
+    def decided(mean: float, std: float, confidence: float = 0.95):
+        rule = EarlyStopping(
+            direction="maximize" if sign > 0 else "minimize",
+            startup=4,
+            confidence=confidence,
+            regressor=lambda seed: Says(mean, std),
+        )
+        for i, final in enumerate((0.0, 0.0, 2.0, 2.0)):  # a deviation of 1, the best is 2
+            rule.finish(sign * curve(final, seed=i), sign * final)
+        return rule.decide(sign * curve(1.0)[:2])
+
+    for std in (0.25, 1.0):
+        found = decided(1.5, std)
+        assert found.chance == pytest.approx(norm.cdf(-0.5 / std))
+        assert found.forecast == Forecast(sign * 1.5, std, 4)
+        assert found.stop == (std < 0.3)
+    assert decided(1.0, 1.0, confidence=0.8).stop  # a chance of 0.16
+    wide = decided(1.5, 1.01)
+    assert wide.chance is None and wide.forecast is not None and not wide.stop
+    # Without a deviation it is sure, and as good as the best is no better.
+    assert [decided(mean, 0.0).chance for mean in (1.9, 2.0, 2.1)] == [0.0, 0.0, 1.0]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from nni_aiop.predictors import Prediction
+from nni_aiop.predictors import BudgetGrid, Prediction
+from nni_aiop.search import Objective, PNAGSearch
 from nni_aiop.search._acquisition import (
     _SURE,
     Acquisition,
@@ -17,8 +18,8 @@ from nni_aiop.search._acquisition import (
     perturbed,
     too_near,
 )
-from nni_aiop.search._pnag import _grid, _range, _read_targets
-from nni_aiop.spaces import CodeSpace, Continuous, Nominal, Ordinal
+from nni_aiop.search._pnag import _broken, _grid, _range, _read_targets
+from nni_aiop.spaces import CodeSpace, Continuous, CostBook, Nominal, Ordinal
 
 CODES = np.array([[0.0, 0.4], [1.0, 0.2], [0.5, 0.9]])
 KNOWN = np.array([[0.3, 0.3], [0.6, 0.1]])
@@ -173,3 +174,70 @@ def test_targets_are_lists_of_numbers_by_name() -> None:
             _read_targets(wrong)
     with pytest.raises(ValueError, match="targets must be bounds by the names of costs"):
         _read_targets([3.0])
+
+
+def budgeted(**options: Any) -> PNAGSearch:
+    s = CodeSpace(
+        [Ordinal("a", (1, 2, 3, 4)), Ordinal("b", (1, 2, 3, 4))],
+        costs={"ms": lambda codes: 1 + codes[:, 0]},
+    )
+    return PNAGSearch(s, **{"cost": "ms", **options})
+
+
+def test_a_generator_is_trained_with_the_options_of_its_search() -> None:
+    search = budgeted(generator_steps=3, evaluator_steps=2, seed=5)
+    search._round = 2
+    codes = search.space.encode_points(search.space.enumerate_points(16))
+    book = CostBook(search.space)
+    grid = BudgetGrid({"ms": (1.2, 2.0)})
+    found = search._trained(search.space, grid, codes, codes.sum(axis=1), book)
+    assert (found.training.steps, len(found.history_), found.evaluator["steps"]) == (3, 3, 2)
+    assert found.seed == found.evaluator["seed"] == 7 and found.grid is grid
+    assert found.book is book and found.evaluator_ is not None
+
+
+def test_each_budget_in_turn_gives_its_first_that_is_new() -> None:
+    search = budgeted()
+    search._wanted = 4
+    search.tell({"a": 1, "b": 1}, {"default": 0.0})
+    first, second = np.array([[0, 0], [0, 1], [0, 2], [0, 3]]), np.array([[0, 1], [3, 3]])
+    found = search._in_turn([first.astype(float), second.astype(float)])
+    # The known one is skipped, what one budget took is no other's.
+    assert [(s["a"], s["b"]) for s in found] == [(1, 2), (4, 4), (1, 3), (1, 4)]
+    search._wanted = 2
+    assert [(s["a"], s["b"]) for s in search._in_turn([first.astype(float)])] == [(1, 2), (1, 3)]
+    assert search._in_turn([first[:1].astype(float)]) == []
+
+
+def test_merits_leave_budgeted_objectives_out() -> None:
+    objectives = (Objective("a", weight=2.0), Objective("b", "minimize", weight=3.0))
+    search = budgeted(cost=None, objectives=objectives)
+    assert search.budgeted == ("b",)
+    search.predictor_ = predictor = Known()  # type: ignore[assignment]
+    predictor.center_, predictor.scale_ = np.array([0.5, 0.0]), np.array([0.25, 1.0])
+    expected = 2.0 * (CODES[:, 0] - 0.5) / 0.25
+    assert search._merits(predictor, CODES, 0.0) == pytest.approx(expected)
+    assert search._merits(predictor, CODES, 0.5) == pytest.approx(expected + 0.5 * 2.0 * 0.5 / 0.25)
+
+
+def test_a_constraint_is_broken_above_zero() -> None:
+    assert _broken([], CODES).tolist() == [False, False, False]
+    assert _broken([Known()], CODES).tolist() == [False, True, True]
+    assert _broken([Known(-0.5), Known(-1.0)], CODES).tolist() == [False, True, False]
+
+
+def test_budgets_run_from_one_to_two_where_a_cost_is_learned_or_not_positive() -> None:
+    s = CodeSpace(
+        [Ordinal("a", (1, 2, 3, 4)), Ordinal("b", (1, 2, 3, 4))],
+        costs={"ms": lambda codes: 1 + codes[:, 0], "mb": lambda codes: 4 * codes[:, 1]},
+    )
+    search = PNAGSearch(s, targets={"ms": 1.5, "mb": 3.0, "a": 0.75}, objectives=("b",))
+    predictor = Known()
+    predictor.metrics_ = ("a", "b")
+    codes = s.encode_points(s.enumerate_points(16))
+    inner, bounds = search._budget_space(predictor, codes)
+    assert search._scales == {"mb": (0.0, 4.0), "a": (0.0, 1.0)}
+    assert bounds == {"ms": [1.5], "mb": [1.75], "a": [1.75]}
+    assert set(inner.costs) == {"ms", "mb", "a"} and set(s.costs) == {"ms", "mb"}
+    assert inner.cost("ms", codes) == pytest.approx(1 + codes[:, 0])
+    assert inner.cost("mb", codes) == pytest.approx(1 + codes[:, 1])

@@ -10,6 +10,7 @@ from torch import nn
 from nni_aiop.errors import FileFormatError, SpaceError
 from nni_aiop.graphs import from_module
 from nni_aiop.search import FlopsReduction
+from nni_aiop.search._budgeted import BudgetedEdits
 from nni_aiop.spaces import CRITERION, CodeSpace, MutationSpace, Ordinal
 
 
@@ -203,3 +204,27 @@ def test_it_needs_the_edits_of_a_network_and_a_cost_that_they_have() -> None:
         FlopsReduction(CodeSpace([Ordinal("depth", (1, 2))]))
     with pytest.raises(SpaceError, match="must have the cost, but got 'speed'"):
         search(cost="speed")
+
+
+# --- the steps by hand ----------------------------------------------------------------------------
+
+
+def test_the_part_of_a_width_that_is_kept() -> None:
+    steps = BudgetedEdits(SPACE, "flops", None)
+    whole = SPACE.original
+    for label in ("width:0", "width:4.body.0"):
+        half = {**whole, label: whole[label] // 2}
+        assert steps._kept_part(half, whole) == 0.5  # of the width before the step
+        assert steps._kept_part(whole, half) == 1.0
+    assert steps._kept_part(whole, whole) == 1.0
+
+
+def test_widths_that_keep_least_are_raised_first() -> None:
+    steps = BudgetedEdits(SPACE, "flops", None)
+    half = {**SPACE.original, **{d.label: d.values[len(d.values) // 2 - 1]
+            for d in steps.counted.values()}}  # fmt: skip
+    (budget,) = steps.shares([half])
+    for label in ("width:1.body.0", "width:4.body.0"):
+        filled = steps.filled({**half, label: 8}, float(budget), even=True)
+        kept = [filled[d.label] / d.values[-1] for d in steps.counted.values()]
+        assert filled[label] == half[label] and max(kept) == 0.5

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nni_aiop.predictors import Prediction
+from nni_aiop.predictors import CodeGP, Prediction, default_predictor, search_predictor
 from nni_aiop.search import NCPSearch, Objective, PredictorTopK, RandomWarmup
 from nni_aiop.search._metrics import CONSTRAINT
 from nni_aiop.search._predictor_based import log_regret
@@ -191,3 +191,70 @@ def test_candidates_are_moved_on_in_fine_dimensions_unless_a_front_is_sought() -
         coarse = points if search.space is fine else points / 10
         expected = best_first if search.space is fine else (points[[1, 2, 0]] / 10).tolist()
         assert search._ranked(coarse, Worth()).tolist() == expected
+
+
+def test_each_search_learns_with_the_predictor_that_was_chosen_for_it() -> None:
+    for search, wanted in ((NCPSearch, search_predictor), (PredictorTopK, default_predictor)):
+        found, expected = search(space(), seed=3)._made(), wanted(space(), 3)
+        assert type(found) is type(expected)
+        assert isinstance(found, CodeGP) and isinstance(expected, CodeGP)
+        for option in ("length", "doubt", "noise", "seed"):
+            assert getattr(found, option) == getattr(expected, option), option
+
+
+LINE = CodeSpace([Ordinal("a", range(65))])  # a step is 1/64 of the range
+
+
+class Slope:
+    """Predicts a merit that grows with the code."""
+
+    center_ = np.zeros(1)
+    scale_ = np.ones(1)
+
+    def predict(self, codes: np.ndarray) -> Prediction:
+        return Prediction(codes, np.full_like(codes, 0.1), ("default",))
+
+
+class Everything(PredictorTopK):
+    def _candidates(self, *given: Any) -> np.ndarray:
+        return self.space.enumerate_points(65)
+
+
+def results(values: list[float]) -> list[dict[str, float]]:
+    return [{"default": value} for value in values]
+
+
+def test_a_search_stalls_at_every_other_round_without_a_gain() -> None:
+    def stalls(values: list[float], place: int = 2, space: CodeSpace = LINE) -> bool:
+        search = PredictorTopK(space)
+        search._round = place
+        return search._stalls(results(values))
+
+    flat = [5.0, 1.0, 2.0, 4.0]
+    assert [stalls(flat, place) for place in (1, 2, 3, 4)] == [False, True, False, True]
+    assert not stalls(flat[:3])  # no result is older than the latest three
+    assert not stalls([5.0, 1.0, 2.0, 6.0])
+    assert not stalls([5.0, 6.0, 2.0, 1.0])
+    # The deviation is 39: a gain of 0.3 is less than a hundredth of it, one of 0.5 is not.
+    late = [80.0, 0.0, 0.0, 0.0]
+    assert stalls([*late, 80.3]) and not stalls([*late, 80.5])
+    assert not stalls(flat, space=space())  # nothing there is fine
+
+
+def test_proposals_keep_apart_and_a_search_that_stalls_goes_elsewhere() -> None:
+    def asked(place: int, waiting: tuple[int, ...] = (), **options: Any) -> list[int]:
+        search = Everything(LINE, **options)
+        samples = [{"a": a} for a in (64, 20, 10, 5)]
+        for sample, metrics in zip(samples, results([4.0, 3.0, 2.0, 1.0]), strict=True):
+            search.tell(sample, metrics)
+        search._pending = {str(a): {"a": a} for a in waiting}
+        search.predictor_ = Slope()  # type: ignore[assignment]
+        search._round, search._wanted = place, 2
+        return [s["a"] for s in search._favoured(search.predictor_, *search._results())]
+
+    assert asked(1) == [63, 47]  # a quarter of the range apart
+    assert asked(1, (50,)) == [34, 18]
+    assert asked(2) == [48]  # and from results, which leave no other
+    # An improvement is believed already, what is as good stays a twentieth away.
+    assert asked(1, exploration=None) == [63, 59]
+    assert asked(2, exploration=None) == [60, 56]

@@ -345,7 +345,7 @@ def rescale_last_layer(
     output = parts.sum(axis=1)
     length = output @ output
     if length == 0:
-        alpha_of, rest, left = np.zeros(len(w)), parts, target - output
+        alpha_of, rest, left = np.zeros(len(w)), parts, target
         alpha = 1.0
     else:
         alpha_of = output @ parts / length  # by how much alpha falls as b grows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.exceptions import NotFittedError
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
@@ -96,6 +96,21 @@ def test_leave_one_out_is_leaving_one_out(name: str, monkeypatch: pytest.MonkeyP
         error = (y[i] - mean[0]) / whole._label_scale
         assert error == pytest.approx(whole._alpha[i] / p[i], abs=1e-8)
         assert (std[0] / whole._label_scale / whole.scale_) ** 2 == pytest.approx(1 / p[i])
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("n", [3, 12])
+def test_the_std_is_scaled_to_errors_and_widened(name: str, n: int) -> None:
+    embeddings, y = networks(1, n)
+    head = HEADS[name]().fit(embeddings, y)
+    p = head._inverse.diagonal() - head._ones**2 / head._ones.sum()
+    found = np.mean((head._alpha / p) ** 2) / np.mean(1 / p)
+    expected = {"ridge": np.median(p), "gp": 1.0}[name]
+    weight = n / (n + head._caution)
+    degrees = {3: 1, 12: 9}[n]
+    wider = t.ppf(0.9, degrees) / norm.ppf(0.9) * np.sqrt(1 + 3 / n)
+    scale = np.sqrt(found**weight * expected ** (1 - weight)) * wider
+    assert head.scale_ == pytest.approx(scale)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -11,7 +11,8 @@ from torch_geometric.nn import GraphConv
 
 from nni_aiop.graphs import ComputeGraph, Node
 from nni_aiop.predictors.graph import GraphEncoder, GraphSet, KAdapter, PublishedEncoder
-from nni_aiop.predictors.graph._collation import COLUMNS, POSITIONS, bag_sum
+from nni_aiop.predictors.graph._adapters import Backbone, Member
+from nni_aiop.predictors.graph._collation import COLUMNS, POSITIONS, Bags, GraphBatch, bag_sum
 from nni_aiop.search_spaces import get_space
 
 SHAPE = (1, 4, 8, 8)
@@ -210,6 +211,20 @@ class TestDefault:
         assert read.tolist() == [0.0, *[1.0] * n, 2.0]
         assert layer._messages(h, batch.sources.transposed).flatten().tolist()[0] == 2.0
 
+    def test_a_batch_moves_as_a_whole_and_only_where_it_is_not(
+        self, residual: ComputeGraph
+    ) -> None:
+        batch = GraphSet([residual]).batch([0])
+        assert batch.to(torch.device("cpu")) is batch
+        moved = batch.to(torch.device("meta"))
+
+        def tensors(of: GraphBatch) -> list[torch.Tensor]:
+            parts = vars(of).values()
+            return [t for part in parts for t in (part if isinstance(part, Bags) else [part])]
+
+        assert all(tensor.is_meta for tensor in tensors(moved))
+        assert [t.shape for t in tensors(moved)] == [t.shape for t in tensors(batch)]
+
     def test_read_outs(self, residual: ComputeGraph) -> None:
         encoder = GraphEncoder(hidden=2)
         batch = GraphSet([residual]).batch([0], merged=True)
@@ -237,3 +252,23 @@ def test_adapters_follow_equation_1(
     adapter(batch, encoder).sum().backward()
     assert all(p.grad is None for p in encoder.parameters())
     assert all(p.grad is not None for p in adapter.parameters())
+
+
+@pytest.mark.parametrize("encoder", [GraphEncoder(hidden=8), PublishedEncoder(hidden=8)])
+def test_a_backbone_reads_what_the_last_layer_puts_out(
+    encoder: GraphEncoder | PublishedEncoder, graphs: list[ComputeGraph]
+) -> None:
+    assert len(encoder.layers) > 1
+    backbone = Backbone(encoder, 3)
+    batch = GraphSet(graphs).batch(range(6), merged=encoder.merged)
+    last = encoder.read_out(batch, encoder(batch)[-1])
+    assert torch.equal(backbone.embedding(batch), last)
+    found = backbone(batch)
+    assert found.shape == (6, 3) and torch.equal(found, backbone.head(batch, last))
+    member = Member(backbone)
+    assert torch.equal(member(batch), found.mean(1, keepdim=True))
+    assert member.merged == Member(KAdapter(encoder), (encoder,)).merged == encoder.merged
+    changed = member.copy()
+    for parameter in changed.module.parameters():
+        parameter.data += 1
+    assert torch.equal(backbone(batch), found)

@@ -325,6 +325,23 @@ class TestTransfer:
         np.testing.assert_array_equal(everything[:, : width // 2], backbone[:, : width // 2])
 
 
+def test_the_std_is_the_size_of_the_errors(
+    make: Callable[..., GraphPredictor], graphs: Graphs
+) -> None:
+    y, flops = measured(graphs), GraphSet(graphs).flops
+    predictor = make(epochs=2).fit(graphs, y, validation=0)
+    predictor.adapt("one", graphs, y["latency"], validation=0)
+    one = predictor.adapters_["one"]
+    found, adapted = predictor.predict(graphs), predictor.predict(graphs, adapters=["one"])
+    for labels, std, prediction, name in [
+        *((labels, std, found[metric], metric) for labels, std, metric in zip(
+            predictor.labels_, predictor.std_, predictor.metrics_, strict=True)),
+        (one.labels, one.std, adapted, "latency"),
+    ]:  # fmt: skip
+        errors = labels.transform(prediction.mean[:, 0], flops) - labels.transform(y[name], flops)
+        assert std == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-3)
+
+
 class TestUnknownGroups:
     def test_a_head_beside_the_adapter_is_averaged(
         self, fitted: GraphPredictor, graphs: Graphs, tmp_path: Path
