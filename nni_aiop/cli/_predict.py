@@ -30,8 +30,11 @@ def predict(
         ),
     ],
     task: Annotated[
-        str,
-        typer.Option(help=f"What to predict: {', '.join(shipped_tasks())}; or one of --predictor."),
+        list[str],
+        typer.Option(
+            help=f"What to predict: {', '.join(shipped_tasks())}; or one of --predictor. May be "
+            "given several times; all for every task."
+        ),
     ],
     predictor: Annotated[
         Path | None,
@@ -52,16 +55,11 @@ def predict(
     \b
     Examples
       nni-aiop predict resnet.onnx vit.onnx --task imagenet-top1
+      nni-aiop predict resnet.onnx vit.onnx --task all
       nni-aiop predict my_module:make_network --input 1x3x224x224 --task imagenet-top1
       nni-aiop predict detector.onnx --task accuracy --predictor out/tasks
     """
-    from nni_aiop.predictors.graph import load_shipped_task, load_task
-
-    try:
-        with bad_input():
-            known = load_shipped_task(task) if predictor is None else load_task(predictor, task)
-    except KeyError as err:
-        raise BadInput(err.args[0]) from err
+    known = _known(task, predictor)
     read: list[tuple[str, ComputeGraph]] = []
     failed: list[tuple[str, Exception]] = []
     for model in models:
@@ -71,7 +69,10 @@ def predict(
             if len(models) == 1:
                 raise
             failed.append((model, err))
-    told = bool(read) and _tell(known, task, read, several=len(models) > 1)
+    several = len(models) > 1
+    told = bool(read) and (
+        _tell(known[0], read, several=several) if len(known) == 1 else _tell_all(known, read)
+    )
     for model, refusal in failed:
         typer.echo(f"nni-aiop: {model}: {sentence(refusal)}", err=True)
     if failed:
@@ -80,12 +81,59 @@ def predict(
         raise typer.Exit(1)
 
 
-def _tell(
-    known: TaskPredictor, task: str, read: Sequence[tuple[str, ComputeGraph]], *, several: bool
-) -> bool:
+def _known(names: Sequence[str], predictor: Path | None) -> list[TaskPredictor]:
+    """What predicts each task, once, in the order given; "all" stands for the others."""
+    from nni_aiop.predictors.graph import load_shipped_task, load_task, tasks_of
+
+    try:
+        with bad_input():
+            every = shipped_tasks() if predictor is None else tasks_of(predictor)
+            wanted = [one for name in names for one in (every if name == "all" else (name,))]
+            return [
+                load_shipped_task(name) if predictor is None else load_task(predictor, name)
+                for name in dict.fromkeys(wanted)
+            ]
+    except KeyError as err:
+        raise BadInput(err.args[0]) from err
+
+
+def _tell_all(known: Sequence[TaskPredictor], read: Sequence[tuple[str, ComputeGraph]]) -> bool:
+    """Whether anything is predicted; prints a table of networks by tasks."""
+    from nni_aiop.predictors.graph import GraphSet
+
+    graphs = GraphSet([graph for _, graph in read])
+    columns: list[list[str]] = []
+    for one in known:
+        found, distances = one.predict(graphs), one.distance(graphs).tolist()
+        low, high = found.interval(_LEVEL)
+        numbers = zip(found.mean[:, 0], low[:, 0], high[:, 0], distances, strict=True)
+        columns.append(
+            [f"{mean:.4g} ({a:.4g} to {b:.4g})" if d <= 1 else "-" for mean, a, b, d in numbers]
+        )
+    costs = [uncounted(graph).strip() for _, graph in read]
+    rows: list[list[object]] = [
+        [model, *cells, *([cost] if any(costs) else [])]
+        for (model, _), *cells, cost in zip(read, *columns, costs, strict=True)
+    ]
+    headers = ["model", *(one.task for one in known), *(["costs"] if any(costs) else [])]
+    typer.echo(table(headers, rows))
+    typer.echo(f"In brackets: {_LEVEL:.0%} intervals.")
+    cells = [cell for column in columns for cell in column]
+    if "-" in cells:
+        typer.echo(
+            "-: nothing is predicted of a network that is outside what the task was learned from."
+        )
+    for model, graph in read:
+        for note in notes(model, graph):
+            typer.echo(note)
+    return any(cell != "-" for cell in cells)
+
+
+def _tell(known: TaskPredictor, read: Sequence[tuple[str, ComputeGraph]], *, several: bool) -> bool:
     """Whether anything is predicted; prints the metric of each network, or why there is none."""
     from nni_aiop.predictors.graph import GraphSet
 
+    task = known.task
     graphs = GraphSet([graph for _, graph in read])
     distances = known.distance(graphs).tolist()
     found = known.predict(graphs)

@@ -15,6 +15,7 @@ from benchmarks._timm import create
 from nni_aiop.graphs import ComputeGraph, Node, from_module
 from nni_aiop.predictors.graph import GraphPredictor, load_task
 from nni_aiop.search_spaces import get_space
+from nni_aiop.weights import shipped_tasks
 from tests.cli.command_line import invoke
 
 
@@ -237,6 +238,34 @@ def test_networks_are_ranked_out_of_the_box(folder: Path) -> None:
         mean, low, high = map(float, row.split()[1:])
         assert low < mean < high
     assert "foreign.json, which is outside what it was trained on" in last
+
+
+def test_several_tasks_are_columns_of_a_table(folder: Path, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        from_module(create("resnet18"), (1, 3, 224, 224)).save(tmp_path / "resnet18.json")
+    networks = [tmp_path / "resnet18.json", folder / "foreign.json"]
+    told = invoke("predict", *networks, "--task", "all")
+    assert told.exit_code == 0, told.output
+    heading, _, first, second, *notes = told.output.splitlines()
+    assert heading.split() == ["model", *shipped_tasks()]
+    place = shipped_tasks().index("imagenet-top1")
+    cells = re.split(r"\s{2,}", first)[1:]
+    assert re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)", cells[place])
+    assert second.split()[1:] == ["-"] * len(shipped_tasks())
+    assert notes[0] == "In brackets: 80% intervals."
+    assert notes[1].startswith("-: nothing is predicted of a network that is outside")
+    alone = invoke("predict", networks[1], "--task", "all")
+    assert alone.exit_code == 1, "nothing at all is predicted"
+    twice = invoke("predict", networks[0], *IMAGENET, *IMAGENET)
+    assert twice.output.startswith("imagenet-top1: "), "a task that is named twice is one"
+
+
+def test_all_tasks_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    backbone = folder / "backbone.safetensors"
+    invoke("predictor", "adapt", folder / "files.csv", "--backbone", backbone, "--out", tmp_path)
+    told = invoke("predict", folder / "0.json", "--task", "all", "--predictor", tmp_path)
+    assert told.exit_code == 0, told.output
+    assert told.output.split()[:3] == ["model", "metric", "mflops"]
 
 
 def test_the_tasks_that_come_with_the_package_are_told(folder: Path) -> None:

@@ -10,7 +10,7 @@ from nni_aiop.predictors.graph._collation import GraphSet
 from nni_aiop.predictors.graph._encoders import ENCODERS, Encoder, GraphEncoder, PublishedEncoder
 from nni_aiop.predictors.graph._predictor import GraphPredictor, load_graph_predictor
 from nni_aiop.predictors.graph._shipped import load_shipped, load_shipped_task
-from nni_aiop.predictors.graph._tasks import TaskPredictor, learn_task, load_task
+from nni_aiop.predictors.graph._tasks import TaskPredictor, learn_task, load_task, tasks_of
 from nni_aiop.predictors.graph._transfer import (
     FewShotPredictor,
     TransferredPredictor,
@@ -42,4 +42,5 @@ __all__ = [
     "load_task",
     "model_card",
     "shipped_tasks",
+    "tasks_of",
 ]

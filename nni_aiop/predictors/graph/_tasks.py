@@ -31,7 +31,7 @@ from nni_aiop.predictors.graph.few_shot import HEADS
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
 
-__all__ = ["MODELS", "TaskPredictor", "learn_task", "load_task", "task_files"]
+__all__ = ["MODELS", "TaskPredictor", "learn_task", "load_task", "task_files", "tasks_of"]
 
 MODELS = ("adapter", *HEADS)
 """What can predict a task: an adapter, or a few-shot head on frozen embeddings."""
@@ -173,9 +173,7 @@ def load_task(folder: str | os.PathLike[str], task: str) -> TaskPredictor:
     if task in predictor.metrics_ and not path.exists():
         return TaskPredictor(task, predictor.domain_, predictor)
     if not path.exists():
-        files = (p.name.removesuffix(".safetensors") for p in path.parent.glob("*.safetensors"))
-        learned = {name for name in files if not name.endswith(".adapter")} - {"backbone"}
-        known = ", ".join(sorted({*predictor.metrics_, *learned}))
+        known = ", ".join(tasks_of(folder))
         raise KeyError(f"a task must be one of {known}, but got {task!r}.")
     content, tensors = read_file(path, _KIND)
     if content.get("backbone") != _digest(predictor):
@@ -191,6 +189,19 @@ def load_task(folder: str | os.PathLike[str], task: str) -> TaskPredictor:
         head = HEADS[model].from_arrays(part_of(tensors, "head."))
         labels = TaskLabels.from_json(content.get("labels", {}))
     return TaskPredictor(task, domain, FewShotPredictor(predictor, (), head, labels, task))
+
+
+def tasks_of(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The tasks of a folder that `learn_task` wrote, metrics of its backbone included.
+
+    Raises:
+        FileFormatError: The backbone's file is damaged.
+        OSError: There is no such folder.
+    """
+    predictor = load_graph_predictor(Path(folder) / _BACKBONE)
+    files = (p.name.removesuffix(".safetensors") for p in Path(folder).glob("*.safetensors"))
+    learned = {name for name in files if not name.endswith(".adapter")} - {"backbone"}
+    return tuple(sorted({*predictor.metrics_, *learned}))
 
 
 def _digest(predictor: GraphPredictor) -> str:
