@@ -454,6 +454,23 @@ def test_a_file_of_other_costs_is_refused(fitted, tmp_path: Path) -> None:
         load_generator(tmp_path / "g.safetensors", other)
 
 
+def test_a_checkpoint_is_written_now_and_then_and_at_the_end(tmp_path: Path, monkeypatch) -> None:
+    s = space()
+    codes, accuracy = labels(s, 60)
+    grid = BudgetGrid.spread({"ms": s.cost("ms", codes)}, 3)
+    made = ParetoGenerator(s, grid, **{**SMALL, "training": TrainingOptions(steps=7, samples=4)})
+    monkeypatch.setattr("nni_aiop.generators._generator._SAVE_EVERY", 3)
+    kept: list[int] = []
+    train = ParetoGenerator._train
+
+    def watched(self, own: PolicyTraining, reward, progress, keep) -> None:
+        train(self, own, reward, progress, lambda: (kept.append(own.done), keep()))
+
+    monkeypatch.setattr(ParetoGenerator, "_train", watched)
+    made.fit(codes, accuracy, checkpoint=tmp_path / "training.safetensors")
+    assert kept == [3, 6, 7]
+
+
 def test_a_checkpoint_is_there_before_the_first_update(tmp_path: Path, monkeypatch) -> None:
     s = space()
     codes, accuracy = labels(s, 60)

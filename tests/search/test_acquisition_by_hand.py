@@ -64,6 +64,20 @@ def test_noise_is_no_reason_to_look_again() -> None:
     assert std == pytest.approx(np.tile([0.4, 1e-3 * 0.2], (3, 1)))
 
 
+class Certain(Known):
+    def predict(self, codes: np.ndarray) -> Prediction:
+        return Prediction(codes, np.zeros(codes.shape), ("a", "b"))
+
+
+def test_a_predictor_without_a_doubt_is_as_good_as_its_mean() -> None:
+    _, std = acquisition(Certain())._latent(CODES)
+    assert (std > 0).all() and (std < 1e-9).all()
+    for weights in ((1.0, 2.0), None):
+        found = acquisition(Certain(), weights, known=CODES[:1]).values(CODES)
+        assert np.isfinite(found).all()
+    assert acquisition(Certain(), exploration=0.5).values(CODES) == pytest.approx(CODES @ [1, 2])
+
+
 def test_a_weighting_of_several_is_an_augmented_chebyshev_distance() -> None:
     w = np.random.default_rng(3).dirichlet(np.ones(2))
     upper = CODES + 2.0 * np.array([0.5, 0.2])

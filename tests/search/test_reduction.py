@@ -103,6 +103,18 @@ def test_later_proposals_are_better_than_uniform_and_differ() -> None:
     assert best[1]["default"] > -loss(samples[0])
 
 
+def test_a_sample_that_uses_all_of_a_budget_keeps_it() -> None:
+    sample = run(search(budgets=(0.7,)), 1)[0]
+    (share,) = search().steps.shares([sample]).tolist()
+    made = search(budgets=(share,))
+    assert made.budget_of(sample) == share
+    made.tell(sample, {"default": 1.0})
+    best = made.best_within(share)
+    assert best is not None and best[0] == sample
+    assert made.best_within(share * (1 - 1e-6)) is None
+    assert search(budgets=(share * (1 - 1e-6),)).budget_of(sample) is None
+
+
 def test_several_budgets_take_turns_and_give_a_front() -> None:
     made = search(budgets=(0.5, 0.8))
     samples = run(made, 8)

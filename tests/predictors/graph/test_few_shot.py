@@ -236,6 +236,9 @@ def test_a_silent_layer() -> None:
 def test_bad_arguments_of_rescaling() -> None:
     with pytest.raises(ValueError, match=r"\(n, d\)"):
         rescale_last_layer(np.ones((3, 2)), np.ones(3), 0.0, np.ones(3), 0.1)
+    for inputs, y in ((np.empty((0, 2)), np.empty(0)), (np.ones((3, 2)), np.ones((3, 1)))):
+        with pytest.raises(ValueError, match=r"labels \(n,\) with n >= 1"):
+            rescale_last_layer(inputs, np.ones(2), 0.0, y, 0.1)
     with pytest.raises(ValueError, match="not be negative, but got -1"):
         rescale_last_layer(np.ones((3, 2)), np.ones(2), 0.0, np.ones(3), -1)
     with pytest.raises(ValueError, match="finite"):
