@@ -12,6 +12,7 @@ name; to install them all beside the project's own environment (no compiled kern
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import sys
 import warnings
@@ -25,6 +26,7 @@ from nni_aiop.graphs import ComputeGraph, from_module
 
 __all__ = ["graphs_of", "imports_of"]
 
+_OWN = "builders"  # a file beside the table
 _IMPORTS = {
     "mmdet": "mmdet", "mmsegmentation": "mmseg", "mmpose": "mmpose", "torchvision": "torchvision",
     "transformers": "transformers", "ultralytics": "ultralytics",
@@ -36,9 +38,7 @@ def imports_of(packages: Path | None, data: Path) -> Any:
     sys.path.insert(0, str(data / "task_zoo"))
     if packages is not None:
         sys.path.append(str(packages))  # behind the project's own
-    import builders
-
-    return builders
+    return importlib.import_module(_OWN)
 
 
 def graphs_of(zoo: TaskZoo, builders: Any, folder: Path, say: Any) -> list[ComputeGraph | None]:

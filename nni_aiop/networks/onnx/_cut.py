@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from nni_aiop.errors import GraphError
 from nni_aiop.graphs._types import Shape
@@ -23,7 +23,20 @@ from nni_aiop.graphs.doors.onnx import ARITHMETIC, captured_by, computed, domain
 from nni_aiop.graphs.edits import Marks
 from nni_aiop.networks._pass import entry_of
 from nni_aiop.networks._removal import Removal
-from nni_aiop.networks.onnx._pass import Held, OnnxPass, called
+from nni_aiop.networks.onnx._pass import Held, OnnxPass
+from nni_aiop.networks.onnx._protos import (
+    all_nodes,
+    copied,
+    in_the_order_of,
+    names_in,
+    names_read,
+    option,
+    refill,
+    set_option,
+    set_value,
+    shown,
+    tensor_copy,
+)
 
 __all__ = ["OnnxCut"]
 
@@ -49,8 +62,8 @@ class OnnxCut(Removal):
         self.labels = labels
         self.model = model
         graph = model.graph
-        self._nodes = _in_the_order_of(labels.nodes, graph)
-        self._names = _names_in(graph)
+        self._nodes = in_the_order_of(labels.nodes, graph)
+        self._names = names_in(graph)
         self._changed: dict[str, NDArray[Any]] = {}
         self._before: dict[int, list[NodeProto]] = {}
 
@@ -138,7 +151,7 @@ class OnnxCut(Removal):
         results = computed(node, feeds, list(self.model.opset_import))
         if results is None:
             raise GraphError(
-                f"a size must be one that onnx can work out, but that of {_shown(node)} is not."
+                f"a size must be one that onnx can work out, but that of {shown(node)} is not."
             )
         for name, new in zip(node.output, results, strict=False):
             old = self.labels.tensors[name].read()
@@ -168,7 +181,7 @@ class OnnxCut(Removal):
         if now.shape != wanted.shape or ((now == 0) & (wanted != 0)).any():
             raise GraphError(
                 f"a size that is computed must be a multiple of what it is to be a multiple of, "
-                f"but {_shown(node)} reads {now.tolist()} for {wanted.tolist()}."
+                f"but {shown(node)} reads {now.tolist()} for {wanted.tolist()}."
             )
         same = now == wanted
         times = self.added(np.where(same, 1, wanted).astype(now.dtype), name)
@@ -221,7 +234,7 @@ class OnnxCut(Removal):
 
     def _cut_constants(self) -> None:
         graph = self.model.graph
-        readers = Counter(name for node in _all_nodes(graph) for name in node.input)
+        readers = Counter(name for node in all_nodes(graph) for name in node.input)
         readers.update(name for node in graph.node for name in captured_by(node))
         readers.update(end.name for end in graph.output)
         wanted: dict[str, dict[tuple[bytes | None, ...], tuple[Keeps, list[Held]]]] = {}
@@ -244,9 +257,9 @@ class OnnxCut(Removal):
                 places = [place for held in those for place in held.places]
                 alone = readers[name] == len(places)
                 if alone and name in initialisers:
-                    _refill(initialisers[name], data)
+                    refill(initialisers[name], data)
                 elif alone and makers[name].op_type == "Constant":
-                    _set_value(makers[name], data)
+                    set_value(makers[name], data)
                 else:
                     made = self.added(data, name)
                     self._say_the_same(name, made)
@@ -289,7 +302,7 @@ class OnnxCut(Removal):
             nodes.append(node)
         read = Counter(name for node in nodes for name in (*node.input, *captured_by(node)))
         read.update(end.name for end in graph.output)
-        was_read = _read_names(self.labels.nodes)
+        was_read = names_read(self.labels.nodes)
         while True:
             gone = [
                 n for n in nodes
@@ -302,11 +315,11 @@ class OnnxCut(Removal):
                 read.subtract((*node.input, *captured_by(node)))
             held = {id(node) for node in gone}
             nodes = [node for node in nodes if id(node) not in held]
-        copies = [_copied(node) for node in nodes]
+        copies = [copied(node) for node in nodes]
         del graph.node[:]
         graph.node.extend(copies)
         kept = [
-            _tensor_copy(tensor)
+            tensor_copy(tensor)
             for tensor in graph.initializer
             if read[tensor.name] > 0 or tensor.name not in was_read
         ]
@@ -348,82 +361,6 @@ class OnnxCut(Removal):
         graph.value_info.extend(stays)
 
 
-def _in_the_order_of(nodes: Sequence[NodeProto], graph: GraphProto) -> list[NodeProto]:
-    """The nodes of a copy of a graph in the order that the nodes of the graph are given in."""
-    by_output = {_first(node): node for node in graph.node}
-    return [by_output[_first(node)] for node in nodes]
-
-
-def _first(node: NodeProto) -> str:
-    return next((str(name) for name in node.output if name), "")
-
-
-def _shown(node: NodeProto) -> str:
-    return f"node {called(node)!r} ({node.op_type})"
-
-
-def _all_nodes(graph: GraphProto) -> list[NodeProto]:
-    return list(graph.node)
-
-
-def _read_names(nodes: Sequence[NodeProto]) -> set[str]:
-    return {name for node in nodes for name in (*node.input, *captured_by(node)) if name}
-
-
-def _names_in(graph: GraphProto) -> set[str]:
-    names = {x.name for x in (*graph.input, *graph.output, *graph.initializer)}
-    for node in graph.node:
-        names.update(node.input, node.output, captured_by(node))
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                names |= _names_in(inner)
-    return names
-
-
-def _copied(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    return copy
-
-
-def _tensor_copy(tensor: TensorProto) -> TensorProto:
-    copy = TensorProto()
-    copy.CopyFrom(tensor)
-    return copy
-
-
-def _refill(tensor: TensorProto, data: NDArray[Any]) -> None:
-    """Gives an initialiser other numbers of its type."""
-    made = numpy_helper.from_array(np.ascontiguousarray(data), tensor.name)
-    if made.data_type != tensor.data_type:
-        raise GraphError(f"numbers of {tensor.name!r} must stay of their type, but do not.")
-    made.doc_string = tensor.doc_string
-    tensor.CopyFrom(made)
-
-
-def _set_value(node: NodeProto, data: NDArray[Any]) -> None:
-    """Gives a Constant node other numbers."""
-    del node.attribute[:]
-    made = numpy_helper.from_array(np.ascontiguousarray(data))
-    node.attribute.append(onnx.helper.make_attribute("value", made))
-
-
-def _set_option(node: NodeProto, name: str, value: Any) -> None:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            node.attribute.remove(attribute)
-            break
-    if value is not None:
-        node.attribute.append(onnx.helper.make_attribute(name, value))
-
-
-def _option(node: NodeProto, name: str, default: Any) -> Any:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return onnx.helper.get_attribute_value(attribute)
-    return default
-
-
 # --- what says how many channels there are -------------------------------------------------------
 
 
@@ -449,7 +386,7 @@ def _expand(cut: OnnxCut, at: int, node: NodeProto) -> None:
 def _resize(cut: OnnxCut, at: int, node: NodeProto) -> None:
     marks = cut.labels.marks.get(node.output[0])
     if isinstance(marks, Marks) and node.op_type == "Resize":
-        axes = [int(a) for a in _option(node, "axes", range(len(marks.shape)))]
+        axes = [int(a) for a in option(node, "axes", range(len(marks.shape)))]
         cut.sizes(at, node, 3, axes)
 
 
@@ -457,20 +394,20 @@ def _resize(cut: OnnxCut, at: int, node: NodeProto) -> None:
 def _conv(cut: OnnxCut, at: int, node: NodeProto) -> None:
     grid = cut.labels.groups.get(node.output[0])
     if grid is not None and cut.kept(grid, 0) is not None:
-        _set_option(node, "group", cut.length(grid, 0))
+        set_option(node, "group", cut.length(grid, 0))
 
 
 @_rewrites("GroupNormalization")
 def _group_norm(cut: OnnxCut, at: int, node: NodeProto) -> None:
     grid = cut.labels.groups.get(node.output[0])
     if grid is not None and cut.kept(grid, 0) is not None:
-        _set_option(node, "num_groups", cut.length(grid, 0))
+        set_option(node, "num_groups", cut.length(grid, 0))
 
 
 @_rewrites("Split")
 def _split(cut: OnnxCut, at: int, node: NodeProto) -> None:
     source = cut.labels.of(at, 0)
-    axis = int(_option(node, "axis", 0)) % len(source.shape)
+    axis = int(option(node, "axis", 0)) % len(source.shape)
     if cut.kept(source, axis) is None:
         return
     sizes, start = [], 0
@@ -479,9 +416,9 @@ def _split(cut: OnnxCut, at: int, node: NodeProto) -> None:
         sizes.append(cut.upto(source, axis, stop) - cut.upto(source, axis, start))
         start = stop
     if cut.labels.opset < 13:
-        _set_option(node, "split", sizes)
+        set_option(node, "split", sizes)
         return
-    _set_option(node, "num_outputs", None)
+    set_option(node, "num_outputs", None)
     name = cut.added(np.asarray(sizes, np.int64), node.output[0])
     del node.input[1:]
     node.input.append(name)
@@ -495,10 +432,10 @@ def _slice(cut: OnnxCut, at: int, node: NodeProto) -> None:
     ends = []
     for place, name in ((1, "starts"), (2, "ends")):
         if old:
-            ends.append(np.asarray(_option(node, name, ()), np.int64))
+            ends.append(np.asarray(option(node, name, ()), np.int64))
         else:
             ends.append(np.asarray(cut.labels.tensors[node.input[place]].read()))
-    given = [int(n) for n in _option(node, "axes", range(len(ends[0])))]
+    given = [int(n) for n in option(node, "axes", range(len(ends[0])))]
     if not old and len(node.input) > 3 and node.input[3]:
         given = np.asarray(cut.labels.tensors[node.input[3]].read()).ravel().tolist()
     axes = [axis % rank for axis in given]
@@ -513,7 +450,7 @@ def _slice(cut: OnnxCut, at: int, node: NodeProto) -> None:
     for place, name in ((1, "starts"), (2, "ends")):
         if old:
             if any(wide):
-                _set_option(node, name, new[place - 1].tolist())
+                set_option(node, name, new[place - 1].tolist())
         else:
             cut.demand(at, node, place, new[place - 1], fixed=all(wide))
 
@@ -526,7 +463,7 @@ def _pad(cut: OnnxCut, at: int, node: NodeProto) -> None:
     rank = len(marks.shape)
     old = cut.labels.opset < 11
     amounts = np.array(
-        _option(node, "pads", ()) if old else cut.labels.tensors[node.input[1]].read()
+        option(node, "pads", ()) if old else cut.labels.tensors[node.input[1]].read()
     )
     axes = list(range(rank))
     if not old and len(node.input) > 3 and node.input[3]:
@@ -542,7 +479,7 @@ def _pad(cut: OnnxCut, at: int, node: NodeProto) -> None:
     if not changed:
         return
     if old:
-        _set_option(node, "pads", amounts.tolist())
+        set_option(node, "pads", amounts.tolist())
     else:
         cut.demand(at, node, 1, amounts, fixed=True)
 
@@ -552,5 +489,5 @@ def _attention(cut: OnnxCut, at: int, node: NodeProto) -> None:
     """The scale stays that of the full width: what is left gives the same scores."""
     q = cut.labels.of(at, 0)
     axis = len(q.shape) - 1
-    if cut.kept(q, axis) is not None and _option(node, "scale", None) is None:
-        _set_option(node, "scale", float(q.shape[axis]) ** -0.5)
+    if cut.kept(q, axis) is not None and option(node, "scale", None) is None:
+        set_option(node, "scale", float(q.shape[axis]) ** -0.5)
