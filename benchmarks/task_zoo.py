@@ -460,7 +460,7 @@ def draw(shown: Mapping[str, tuple[Networks, Array]], path: Path) -> None:
         axes.legend(fontsize="x-small", loc="upper left", frameon=False)
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("predicted without the family (%)")
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
