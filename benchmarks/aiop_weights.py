@@ -51,7 +51,7 @@ from nni_aiop.graphs import FEATURES_VERSION
 from nni_aiop.predictors import Prediction
 from nni_aiop.predictors.graph import GraphPredictor, load_graph_predictor
 from nni_aiop.predictors.metrics import coverage, spearman
-from nni_aiop.weights import BACKBONE, adapter_file
+from nni_aiop.weights import BACKBONE, adapter_file, model_card
 
 ADAPTERS: dict[str, tuple[Callable[[Path], Benchmark], str, str]] = {
     "transnas-class-object": (transnas_micro, "class_object", "top-1 accuracy in percent"),
@@ -279,7 +279,12 @@ def _mean(values: list[float]) -> float:
 
 
 def write_card(weights: Path, n_rows: int, tasks: dict[str, Card]) -> Card:
-    """The files of the tasks, with their sizes and digests; the card is written."""
+    """The files of the tasks, with their sizes and digests; the card is written.
+
+    What another command made stays on the card; beside a new backbone it is to be made anew.
+    """
+    shipped = model_card()
+    others = {name: told for name, told in shipped["tasks"].items() if "command" in told}
     names = [BACKBONE, *map(adapter_file, tasks)]
     files = {
         name: {"bytes": (weights / name).stat().st_size, "sha256": _sha256(weights / name)}
@@ -297,8 +302,9 @@ def write_card(weights: Path, n_rows: int, tasks: dict[str, Card]) -> Card:
             "rows": n_rows,
             "weights": "rounded to 16 bits",
         },
-        "tasks": tasks,
-        "files": files,
+        "tasks": tasks | others,
+        "files": files
+        | {adapter_file(name): shipped["files"][adapter_file(name)] for name in others},
     }
     write_json(weights / "card.json", card)
     return files
