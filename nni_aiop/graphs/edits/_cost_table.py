@@ -66,7 +66,7 @@ class _Columns:
             matrix = torch.zeros(len(self._rows), len(self._columns), dtype=torch.float64)
             for column, polynomial in enumerate(self._columns):
                 for monomial, factor in polynomial.terms.items():
-                    matrix[self._rows[monomial], column] = factor
+                    matrix[self._rows[monomial], column] = float(factor)
             self._matrix = matrix
         ones = forms.new_ones(len(forms))
         wide = torch.cat([forms, ones[:, None]], 1)

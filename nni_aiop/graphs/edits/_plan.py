@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nni_aiop.graphs._node import Node
 from nni_aiop.graphs._types import GraphLike, NodeLike
 from nni_aiop.graphs.edits._coupling import Coupling, Form
+from nni_aiop.graphs.edits._polynomial import Polynomial
 from nni_aiop.graphs.edits._rules import Traced
 from nni_aiop.graphs.edits._structure import DENSE, LAYERS, rank_of
 
@@ -196,10 +197,9 @@ def _parameters(node: NodeLike, output: Any, weight: Any) -> Any:
 
 
 def _scaled(count: int, now: Any, before: int) -> Any:
-    """A count in proportion to a size."""
-    each, rest = divmod(count, before)
-    if not rest:
-        return each * now
+    """A count in proportion to a size, which may be that of several axes in one."""
+    if isinstance(now, Polynomial):
+        return now.scaled(count, before)
     return count * now // before if isinstance(now, int) else count * now / before
 
 

@@ -1,7 +1,8 @@
-"""Polynomials with whole coefficients: costs of nodes as functions of sizes."""
+"""Polynomials with rational coefficients: costs of nodes as functions of sizes."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 __all__ = ["Polynomial"]
@@ -19,7 +20,7 @@ class Polynomial:
 
     __slots__ = ("terms",)
 
-    def __init__(self, terms: dict[Monomial, int]) -> None:
+    def __init__(self, terms: dict[Monomial, int | Fraction]) -> None:
         self.terms = terms
 
     @classmethod
@@ -43,7 +44,7 @@ class Polynomial:
     def __mul__(self, other: Any) -> Polynomial:
         if isinstance(other, (int, bool)):
             return Polynomial({k: v * other for k, v in self.terms.items()} if other else {})
-        terms: dict[Monomial, int] = {}
+        terms: dict[Monomial, int | Fraction] = {}
         for a, x in self.terms.items():
             for b, y in Polynomial.of(other).terms.items():
                 key = tuple(sorted((*a, *b)))
@@ -51,6 +52,10 @@ class Polynomial:
         return Polynomial({k: v for k, v in terms.items() if v})
 
     __rmul__ = __mul__
+
+    def scaled(self, times: int, by: int) -> Polynomial:
+        """The polynomial times a fraction."""
+        return Polynomial({k: v * Fraction(times, by) for k, v in self.terms.items() if times})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, (Polynomial, int)) and self.terms == Polynomial.of(other).terms
