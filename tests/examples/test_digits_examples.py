@@ -95,6 +95,7 @@ def test_experiment_file_of_a_space_of_ones_own(tmp_path: Path) -> None:
     assert len({(row["width"], row["activation"], row["depth"]) for row in rows}) == 20
 
 
+@pytest.mark.slow
 def test_experiment_file_of_pnag_reports_the_best_within_the_widest_budget(tmp_path: Path) -> None:
     file = shortened("nni_pnag_digits.yml", tmp_path, trials=6)
     run("-c", COMMAND_LINE, "run", file, "--engine", "optuna", cwd=tmp_path)

@@ -65,6 +65,7 @@ def test_shrink_timm_meets_each_budget_or_says_what_is_missing(tmp_path: Path) -
     assert len(list((tmp_path / "out/shrink_timm").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_experiment_file_shrinks_alike_on_both_engines(tmp_path: Path) -> None:
     pytest.importorskip("nni")
     experiment = yaml.safe_load((ROOT / "examples/nni_shrink_digits.yml").read_text())
