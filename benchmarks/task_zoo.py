@@ -571,7 +571,8 @@ def tell_few(owns: Mapping[str, Networks], seeds: int, options: Any, figures: Fi
             part["a constant"] = [float(own.y[np.setdiff1d(np.arange(len(own.y)), test)].mean())
                                   ] * len(test)  # fmt: skip
             for name, found in part.items():
-                one = (spearman(own.y[test], found), mae(own.y[test], found))
+                # A constant ranks nothing.
+                one = (np.nan_to_num(spearman(own.y[test], found)), mae(own.y[test], found))
                 rows.setdefault(name, {}).setdefault(task, []).append(one)
     print(tell("20 labels: Spearman of all other rows / MAE in points", rows))
     for task in owns:
