@@ -87,8 +87,12 @@ def _known(names: Sequence[str], predictor: Path | None) -> list[TaskPredictor]:
 
     try:
         with bad_input():
-            every = shipped_tasks() if predictor is None else tasks_of(predictor)
-            wanted = [one for name in names for one in (every if name == "all" else (name,))]
+            wanted: list[str] = []
+            for name in names:
+                if name == "all":
+                    wanted += shipped_tasks() if predictor is None else tasks_of(predictor)
+                else:
+                    wanted.append(name)
             return [
                 load_shipped_task(name) if predictor is None else load_task(predictor, name)
                 for name in dict.fromkeys(wanted)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor
 
 from nni_aiop.networks._draft import Draft, parameter_of
-from nni_aiop.networks._evaluation import Evaluation, mean_statistics, several
+from nni_aiop.networks._evaluation import STATISTICS, Evaluation, mean_statistics, several
 from nni_aiop.networks._network import Network
 from nni_aiop.networks._surgery import arguments_of
 from nni_aiop.spaces import CRITERION, MutationSpace
@@ -46,12 +46,11 @@ def recalibrate(network: Network, batches: Iterable[Any]) -> Network:
     found = mean_statistics(program, program.graph, batches)
     with torch.no_grad():
         for node in program.graph.nodes:
-            given = arguments_of(node) if node.name in found else {}
-            for place, value in zip(
-                ("running_mean", "running_var"), found.get(node.name, ()), strict=False
-            ):
-                if isinstance(given[place], fx.Node):
-                    parameter_of(program, str(given[place].target)).copy_(value)
+            if node.name in found:
+                given = arguments_of(node)
+                for place, value in zip(STATISTICS, found[node.name], strict=True):
+                    if given[place].op == "get_attr":
+                        parameter_of(program, str(given[place].target)).copy_(value)
     return network
 
 
@@ -122,12 +121,8 @@ class Calibration:
     def _measured(self, draft: Draft) -> float:
         """The mean loss of an edited program, its batch normalisations recalibrated."""
         alone = len(self.batches) == 1  # its statistics are found on the way
-        statistics = None
-        if not alone:
-            inputs = (inputs for inputs, _ in self.batches)
-            statistics = mean_statistics(draft, draft.graph, inputs)
-            kind = next(draft.parameters(), torch.empty(0)).dtype
-            statistics = {k: (mean.to(kind), var.to(kind)) for k, (mean, var) in statistics.items()}
+        inputs = (inputs for inputs, _ in self.batches)
+        statistics = None if alone else mean_statistics(draft, draft.graph, inputs)
         total = 0.0
         with torch.no_grad():
             for inputs, targets in self.batches:

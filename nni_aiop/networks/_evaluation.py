@@ -15,7 +15,10 @@ from torch import Tensor, fx, nn
 from nni_aiop.networks._pass import packet_name
 from nni_aiop.networks._surgery import arguments_of, follows_mode, mode_of
 
-__all__ = ["Evaluation", "Statistics", "mean_statistics", "several"]
+__all__ = ["STATISTICS", "Evaluation", "Statistics", "mean_statistics", "several"]
+
+STATISTICS = ("running_mean", "running_var")
+"""The arguments of a batch normalisation that say what it keeps of what it reads."""
 
 Statistics = Mapping[str, tuple[Tensor, Tensor]]
 """By name of a batch normalisation the mean and variance (channels,) of what it reads."""
@@ -54,18 +57,17 @@ class Evaluation(fx.Interpreter):
         if flag is None:
             return super().run_node(n)
         given = {**fx.node.map_arg(arguments_of(n), self.env.__getitem__), flag: False}
-        if packet_name(n) == "batch_norm":
-            statistics = None if self.statistics is None else self.statistics[n.name]
-            if statistics is None:
-                x = given["input"]
-                mean, var = (x.new_zeros(x.shape[1]) for _ in range(2))
+        if _is_batch_norm(n):
+            if self.statistics is None:
+                mean, var = (torch.zeros_like(given[name]) for name in STATISTICS)
+                self.found[n.name] = (mean, var)
                 own = {**given, "running_mean": mean, "running_var": var, "training": True,
                        "momentum": 1.0}  # fmt: skip
                 result = n.target(*own.values())  # type: ignore[operator]
-                statistics = self.found[n.name] = (mean, var)
                 if not self.as_kept:
                     return result
-            given["running_mean"], given["running_var"] = statistics
+            statistics = self.found if self.statistics is None else self.statistics
+            given["running_mean"], given["running_var"] = statistics[n.name]
         return n.target(*given.values())  # type: ignore[operator]
 
 
@@ -74,9 +76,9 @@ def mean_statistics(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Of every batch normalisation the mean over batches of inputs of the statistics it finds."""
     totals: dict[str, list[Tensor]] = {}
-    if not any(follows_mode(n) and packet_name(n) == "batch_norm" for n in graph.nodes):
-        return {}
     count = 0
+    if not any(map(_is_batch_norm, graph.nodes)):
+        return {}
     with torch.no_grad():
         for inputs in batches:
             run = Evaluation(tensors, graph)
@@ -86,7 +88,16 @@ def mean_statistics(
                 sums = totals.setdefault(name, [torch.zeros_like(f).double() for f in found])
                 for total, value in zip(sums, found, strict=True):
                     total += value
-    return {name: (mean / count, var / count) for name, (mean, var) in totals.items()}
+            kinds = {name: mean.dtype for name, (mean, _) in run.found.items()}
+    return {
+        name: ((mean / count).to(kinds[name]), (var / count).to(kinds[name]))
+        for name, (mean, var) in totals.items()
+    }
+
+
+def _is_batch_norm(node: fx.Node) -> bool:
+    """Whether an operation is a batch normalisation with statistics."""
+    return follows_mode(node) and packet_name(node) == "batch_norm"
 
 
 def several(inputs: Any) -> tuple[Any, ...]:

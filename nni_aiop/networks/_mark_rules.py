@@ -1,7 +1,7 @@
 """What operations do to the labels of real tensors, whichever program the operations stand in.
 
 The rules for ATen operations (`_layout_rules`, `_product_rules`) and for ONNX operators
-(`_onnx_rules`) read arguments, each in its own way, and say the rest by these functions.
+(`onnx/_rules`) read arguments, each in its own way, and say the rest by these functions.
 """
 
 from __future__ import annotations

@@ -135,6 +135,9 @@ def test_a_result_in_an_empty_tensor() -> None:
         lambda x: torch.eye(3, device=x.device).nonzero().shape == (3, 2),
         lambda x: torch.arange(9, device=x.device).view(3, 3)[1].unbind()[2].item() == 5,
         lambda x: torch.equal(torch.ones(2, device=x.device), torch.ones(2)),
+        lambda x: torch.where(condition=torch.eye(3, device=x.device) > 0)[0].tolist() == [0, 1, 2],
+        lambda x: torch.nonzero(input=torch.ones(2, device=x.device)).shape == (2, 1),
+        lambda x: torch.where(condition=torch.ones(2) > 0, input=x.new_ones(2), other=0).all(),
         lambda x: torch.zeros(4, device=x.device).index_fill_(0, torch.tensor([1]), 2)[1] == 2,
         lambda x: (
             torch.arange(6, device=x.device)[torch.arange(6, device=x.device) > 2].sum() == 12
@@ -153,6 +156,8 @@ def test_values_of_constants_answer(known: Callable[[Tensor], Any]) -> None:
         torch.where,
         lambda mask: mask.nonzero(as_tuple=True),
         lambda mask: torch.nonzero(mask, as_tuple=True),
+        lambda mask: torch.where(condition=mask),
+        lambda mask: torch.nonzero(input=mask, as_tuple=True),
         lambda mask: (found := torch.where(mask), len(found))[0],
     ],
 )
@@ -209,6 +214,24 @@ def test_buffers_answer_but_are_no_numbers_of_the_graph() -> None:
     assert from_module(own, (2, 4)) == with_layers
     with pytest.raises(GraphError, match="asks for one: item"):
         from_module(Annealed(0.5, 2.0).to("meta"), (2, 4))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda s: s * 1.0, lambda s: torch.zeros(()).add_(s), lambda s: s.new_zeros(()).copy_(s)],
+)
+def test_what_is_made_of_buffers_is_no_number_either(made: Callable[[Tensor], Tensor]) -> None:
+    """It would be a GELU by one value of a buffer, and another function by others."""
+
+    class Scaled(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.register_buffer("slope", torch.tensor(value))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * torch.sigmoid(x * made(self.slope))
+
+    assert from_module(Scaled(1.702), (2, 4)) == from_module(Scaled(3.0), (2, 4))
 
 
 def test_masks_of_the_size_of_an_image_answer() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import gcd, prod
 from typing import TYPE_CHECKING, Any
 
 from nni_aiop.graphs._node import Node
@@ -101,6 +101,7 @@ class NodePlan:
         weight_shape: Of the weight.
         attributes: By name.
         bare: Whether it holds its weight and nothing else: the first half of what was one layer.
+        heads: Of attention, how many may go one by one.
         changed: Whether it is another one than the node even at full widths.
     """
 
@@ -110,6 +111,7 @@ class NodePlan:
     weight_shape: tuple[Size, ...] | None
     attributes: tuple[tuple[str, Any], ...]
     bare: bool = False
+    heads: int = 0
     changed: bool = False
 
     @property
@@ -130,7 +132,7 @@ class NodePlan:
             _filled(self.input_shapes, values),
             output,
             weight,
-            prod(weight or ()) if self.bare else _parameters(node, output, weight),
+            prod(weight or ()) if self.bare else _parameters(node, output, weight, self.heads),
         )
 
     def made(self, values: Sequence[int]) -> Node:
@@ -175,13 +177,13 @@ class NodeView:
         return dict(self.attributes).get(attribute, default)
 
 
-def _parameters(node: NodeLike, output: Any, weight: Any) -> Any:
+def _parameters(node: NodeLike, output: Any, weight: Any, heads: int) -> Any:
     """Learned numbers: of the weight, and as many for each channel as there were beside it."""
     old, before = node.parameters, node.weight_shape
     if not old:
         return 0
     if before is None or weight is None:
-        if node.op == "attention" and len(node.output_shape) > 2:
+        if heads and old % heads == 0:
             return _scaled(old, output[-3], node.output_shape[-3])  # a position bias of each head
         return old
     count = prod(before)
@@ -201,6 +203,14 @@ def _scaled(count: int, now: Any, before: int) -> Any:
     if isinstance(now, Polynomial):
         return now.scaled(count, before)
     return count * now // before if isinstance(now, int) else count * now / before
+
+
+def _heads(node: NodeLike, out: Any, coupling: Coupling) -> int:
+    """How many heads of attention may go one by one; beside them windows may stand in one axis."""
+    if node.op != "attention" or len(node.output_shape) < 3 or not out.layers:
+        return 0
+    axis = len(node.output_shape) - 3
+    return node.output_shape[axis] // gcd(*coupling.form(out, axis).values())
 
 
 def node_plan(
@@ -236,7 +246,12 @@ def node_plan(
             _ends(row, traced, coupling, forms) for row in attributes["padding"]
         )
     return NodePlan(
-        node, tuple(inputs), sizes(traced.out), weight, tuple(sorted(attributes.items()))
+        node,
+        tuple(inputs),
+        sizes(traced.out),
+        weight,
+        tuple(sorted(attributes.items())),
+        heads=_heads(node, traced.out, coupling),
     )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -100,6 +101,32 @@ def test_a_learned_bias_for_every_head() -> None:
     graph = from_module(make(), TOKENS)
     (heads,) = (s.label for s in graph.sites() if s.kind == "heads")
     assert_edits_to(make, TOKENS, {heads: 3}, heads=3)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_bias_of_each_head_goes_with_it_and_one_of_all_stays(batch: int, shared: bool) -> None:
+    """Heads and examples, or windows, may stand in one axis."""
+
+    def make(heads: int = 3) -> nn.Module:
+        def forward(m: Any, x: Tensor) -> Tensor:
+            q, k, v = (heads_of(layer(x), heads) for layer in (m.q, m.k, m.v))
+            return m.out(joined(F.scaled_dot_product_attention(q, k, v, attn_mask=m.bias)))
+
+        module = Module(
+            forward,
+            q=nn.Linear(6, heads * 8),
+            k=nn.Linear(6, heads * 8),
+            v=nn.Linear(6, heads * 8),
+            out=nn.Linear(heads * 8, 4),
+        )
+        module.bias = nn.Parameter(torch.rand(1, 1 if shared else heads, 5, 5))
+        return module
+
+    shape = (batch, 5, 6)
+    (heads,) = (s.label for s in from_module(make(), shape).sites() if s.kind == "heads")
+    for n in (1, 2):
+        assert_edits_to(make, shape, {heads: n}, heads=n)
 
 
 def packed(w: int = 16, heads: int = 4, d: int = 8) -> nn.Module:

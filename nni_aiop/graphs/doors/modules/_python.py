@@ -81,14 +81,15 @@ class _Places(tuple[Any, ...]):
         return max(1, self.mask.dim())
 
 
-def _where(rec: Recorder, func: Any, mask: Tensor, *args: Any, **kwargs: Any) -> Any:
+def _where(rec: Recorder, func: Any, *args: Any, **kwargs: Any) -> Any:
     """The places of a mask, unless others are chosen by it."""
-    plain = func is torch.where and not args and not kwargs
-    tuples = kwargs == {"as_tuple": True} and not args
-    if not (plain or tuples) or rec.known.twin(mask) is not None:
-        return func(mask, *args, **kwargs)
+    others = dict(kwargs)
+    masks = [*args, *(others.pop(name) for name in ("condition", "input") if name in others)]
+    asked = {} if func is torch.where else {"as_tuple": True}
+    if len(masks) != 1 or others != asked or rec.known.twin(masks[0]) is not None:
+        return func(*args, **kwargs)
     places = _Places()
-    places.mask = mask != 0
+    places.mask = masks[0] != 0
     return places
 
 

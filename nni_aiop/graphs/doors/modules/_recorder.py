@@ -322,6 +322,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             fresh = self._write_unknown(func, schema, args, kwargs, targets)
         if known:
             self.known.compute(func, args, kwargs)
+            self.known.hush(targets, tensors_in(args, kwargs))
             for target in targets:
                 entry = self._entry(target)
                 if target.numel() == 1 and entry.value.is_constant:

@@ -9,7 +9,8 @@ operators of onnxruntime are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,15 @@ def from_onnx(
         {'input': 1, 'output': 1, 'relu': 1}
     """
     proto = converted(read_model(model))
-    try:
+    with _valid():
         return _Door(inlined(proto)).graph(input_shapes or {}, values or {})
+
+
+@contextlib.contextmanager
+def _valid() -> Iterator[None]:
+    """Says of whatever is raised that a model must be valid."""
+    try:
+        yield
     except AiopError:
         raise
     except Exception as err:
@@ -163,19 +171,13 @@ def record_onnx(model: ModelProto, input_shapes: Mapping[str, Sequence[int]]) ->
         names[first] = node.name or first
         node.name = first  # which no other node has
     newer = converted(plain)
-    try:
+    with _valid():
         door = _Door(newer)
         door.read(input_shapes, {})
         tensors = door.tensors
         if newer is not plain:
             tensors = _named_otherwise(plain, input_shapes) | tensors
         graph = door.builder.finish()
-    except AiopError:
-        raise
-    except Exception as err:
-        raise GraphError(
-            f"a model must be valid ONNX, but {type(err).__name__} was raised: {first_line(err)}"
-        ) from err
     ends = [node.op in ("input", "output") for node in graph.nodes]
     shown = [
         name if end else names.get(name, name) for name, end in zip(graph.names, ends, strict=True)
