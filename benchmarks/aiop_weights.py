@@ -20,7 +20,6 @@ take another one after a change of code.
 
 from __future__ import annotations
 
-import hashlib
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -44,11 +43,11 @@ from _aiop_data import (
 from _aiop_methods import FLOPS, KINDS, PARAMETERS, QUICK, Sizes
 from _aiop_parts import load, pretrained, score, split
 from _common import Figures, format_table, parse_arguments, parser, progress, run_part
+from _held_out import FOLDS, LEVEL, file_entry, folds_of, nested_coverage
 from joblib import Parallel, delayed
 
 from nni_aiop.files import write_json
 from nni_aiop.graphs import FEATURES_VERSION
-from nni_aiop.predictors import Prediction
 from nni_aiop.predictors.graph import GraphPredictor, load_graph_predictor
 from nni_aiop.predictors.metrics import coverage, spearman
 from nni_aiop.weights import BACKBONE, adapter_file, model_card
@@ -61,10 +60,8 @@ ADAPTERS: dict[str, tuple[Callable[[Path], Benchmark], str, str]] = {
 """The benchmark of each adapter but imagenet-top1, its task there, and what it predicts."""
 
 IMAGENET, PRETRAINING, MEAN = "imagenet-top1", "cifar10-nasbench101", "mean predictor"
-FOLDS = 5
 EPOCHS = 15  # of imagenet-top1: 40 rank the families that are held out no better
 FEWEST_MEMBERS = 5
-LEVEL = 0.8
 LARGEST_MB = 5.0
 QUICK_FAMILIES = ("dla", "dpn", "rexnet")
 COMMAND = "python benchmarks/aiop_weights.py --data ../shared/data --out out/aiop_weights"
@@ -87,16 +84,6 @@ def timm_networks(arguments: Namespace) -> Zoo:
     for problem in filter(None, problems):
         print(f"no graph: {problem}")
     return zoo(table, folder)
-
-
-def folds_of(families: Any, seed: int) -> Rows:
-    """(n,) the fold of each network; those of one family share it, and folds are of like size."""
-    names, family, sizes = np.unique(families, return_inverse=True, return_counts=True)
-    fold, load = np.zeros(len(names), np.int64), np.zeros(FOLDS)
-    for name in np.random.default_rng(seed).permutation(len(names)):
-        fold[name] = load.argmin()
-        load[fold[name]] += sizes[name]
-    return fold[family]
 
 
 def learn_imagenet(predictor: GraphPredictor, networks: Subset, sizes: Sizes) -> None:
@@ -128,23 +115,6 @@ def held_out(
     predictor.calibrate(IMAGENET, train.graphs, train.y, own, families[rows])
     found["distance"] = predictor.distance(test.graphs, adapter=IMAGENET)
     return {"rows": new.tolist()} | {name: values.tolist() for name, values in found.items()}
-
-
-def nested_coverage(
-    predictor: GraphPredictor, networks: Subset, families: Any, fold: Rows, predicted: Array
-) -> Any:
-    """(n,) whether each label lies in its interval, which the errors of the other folds made."""
-    covered = np.zeros(len(networks.y), bool)
-    for k in np.unique(fold):
-        known, new = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        part, other = networks.take(known), networks.take(new)
-        predictor.calibrate(IMAGENET, part.graphs, part.y, predicted[known], families[known])
-        adapter = predictor.adapters_[IMAGENET]
-        z = adapter.labels.transform(predicted[new], other.graphs.flops)
-        _, std = adapter.labels.inverse(z, np.full(len(new), adapter.std), other.graphs.flops)
-        low, high = Prediction(predicted[new, None], std[:, None], (IMAGENET,)).interval(LEVEL)
-        covered[new] = (low[:, 0] <= other.y) & (other.y <= high[:, 0])
-    return covered
 
 
 def scores_of(networks: Subset, families: Any, found: dict[str, Array]) -> dict[str, Card]:
@@ -192,7 +162,9 @@ def imagenet(
             say(f"{IMAGENET}: fold {k} of families held out, seed {seed}")
         inside = predicted.pop("distance") <= 1
         runs.append(scores_of(networks, families, predicted))
-        covered = nested_coverage(predictor, networks, families, fold, predicted[IMAGENET])
+        covered = nested_coverage(
+            predictor, IMAGENET, networks.graphs, networks.y, families, fold, predicted[IMAGENET]
+        )
         wrong = np.abs(networks.y - predicted[IMAGENET])
         checks.append(
             {
@@ -286,10 +258,7 @@ def write_card(weights: Path, n_rows: int, tasks: dict[str, Card]) -> Card:
     shipped = model_card()
     others = {name: told for name, told in shipped["tasks"].items() if "command" in told}
     names = [BACKBONE, *map(adapter_file, tasks)]
-    files = {
-        name: {"bytes": (weights / name).stat().st_size, "sha256": _sha256(weights / name)}
-        for name in names
-    }
+    files = {name: file_entry(weights / name) for name in names}
     card = {
         "format": "nni-aiop weights",
         "version": 1,
@@ -337,10 +306,6 @@ def main() -> None:
     print(f"\n{format_table(['families held out', *columns], rows)}\n\n{figures}")
     figures.save(arguments.out / "results.json")
     print(f"\nWeights: {weights}; results: {arguments.out}/results.json")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ are left out, by name. Graphs, and each finished part, are kept in the out folde
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _common import Figures, format_table, parse_arguments, parser, progress, run_part
+from _held_out import FOLDS, file_entry, folds_of, nested_coverage
 from _task_zoo import graphs_of, imports_of
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
@@ -44,7 +44,6 @@ from nni_aiop.benchmarks import TaskZoo, load_task_zoo
 from nni_aiop.errors import UnknownCostWarning
 from nni_aiop.files import write_json
 from nni_aiop.graphs import ComputeGraph
-from nni_aiop.predictors import Prediction
 from nni_aiop.predictors.graph import (
     GPHead,
     GraphSet,
@@ -59,7 +58,6 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 PARTS = ("families", "adapters", "few", "weights")
-FOLDS = 5
 LEAST = 15  # rows of a group that is judged
 EPOCHS = 15  # of an adapter
 FEW = 20
@@ -77,7 +75,10 @@ SHIPPED = {
     "coco-box-ap": "box AP, in percent, on COCO's validation set of 2017",
 }
 """What comes with the package: inside groups ahead of sizes and of global features, or as good."""
-COMMAND = "python benchmarks/task_zoo.py --parts weights --data ../shared/data"
+COMMAND = (
+    "python benchmarks/task_zoo.py --parts weights --data ../shared/data "
+    "--packages out/task_zoo/packages"
+)
 BODIES = {
     "ResNet(depth=18)": "resnet18.tv_in1k", "ResNet(depth=50)": "resnet50.tv_in1k",
     "ResNet(depth=101)": "resnet101.tv_in1k", "ResNet(depth=152)": "resnet152.tv_in1k",
@@ -175,7 +176,9 @@ def by_line(column: Callable[[Networks], Array]) -> Predict:
     def predict(own: Networks, learn: Rows, test: Rows) -> Array:
         x = column(own)
         known = learn[np.isfinite(x[learn])]
-        slope = np.polyfit(x[known], own.y[known], 1) if len(known) > 2 else [0.0, own.y.mean()]
+        slope = (
+            np.polyfit(x[known], own.y[known], 1) if len(known) > 2 else [0.0, own.y[learn].mean()]
+        )
         slope[0] = max(slope[0], 1e-9)  # more is better, whatever a few rows say
         found = np.polyval(slope, x[test])
         return np.where(np.isfinite(found), found, own.y[learn].mean())
@@ -232,16 +235,6 @@ METHODS: dict[str, Predict] = {
     OURS: committee(lambda own: np.empty((len(own.y), 0))),
     RECIPE: committee(lambda own: own.recipe),
 }
-
-
-def folds_of(families: NDArray[Any], seed: int) -> Rows:
-    """(n,) the fold of each row; those of one family share it, and folds are of like size."""
-    names, family, sizes = np.unique(families, return_inverse=True, return_counts=True)
-    fold, load = np.zeros(len(names), np.int64), np.zeros(FOLDS)
-    for name in np.random.default_rng(seed).permutation(len(names)):
-        fold[name] = load.argmin()
-        load[fold[name]] += sizes[name]
-    return fold[family]
 
 
 def held_out(own: Networks, predict: Predict, seed: int) -> Array:
@@ -347,7 +340,7 @@ def few_labels(own: Networks, task: str, folder: Path, seed: int, tuning: int) -
 def ship(task: str, own: Networks, options: Any, figures: Figures) -> dict[str, Any]:
     """Writes the adapter of a task; its part of the card."""
     own = own.take(np.flatnonzero([not p.startswith("ultralytics") for p in own.zoo.package]))
-    found, distance, covered = (np.zeros(len(own.y)) for _ in range(3))
+    found, distance = np.zeros(len(own.y)), np.zeros(len(own.y))
     fold = folds_of(own.family, 0)
     for k in range(FOLDS):
         path = options.out / f"shipped-{task}-{k}.json"
@@ -355,16 +348,7 @@ def ship(task: str, own: Networks, options: Any, figures: Figures) -> dict[str, 
         found[part["rows"]], distance[part["rows"]] = part["predicted"], part["distance"]
     predictor = load_shipped()
     predictor.adapt(task, own.graphs, own.y, epochs=EPOCHS, validation=0.0, head=True)
-    for k in range(FOLDS):  # the intervals of a fold follow from the errors of the others
-        known, new = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        predictor.calibrate(
-            task, own.graphs.take(known), own.y[known], found[known], own.family[known]
-        )
-        adapter, flops = predictor.adapters_[task], own.graphs.take(new).flops
-        z = adapter.labels.transform(found[new], flops)
-        _, std = adapter.labels.inverse(z, np.full(len(new), adapter.std), flops)
-        low, high = Prediction(found[new, None], std[:, None], (task,)).interval(0.8)
-        covered[new] = (low[:, 0] <= own.y[new]) & (own.y[new] <= high[:, 0])
+    covered = nested_coverage(predictor, task, own.graphs, own.y, own.family, fold, found)
     predictor.calibrate(task, own.graphs, own.y, found, own.family)
     predictor.save_adapter(task, options.out / "weights" / adapter_file(task), half=True)
     rows = {
@@ -408,10 +392,7 @@ def write_weights(owns: Mapping[str, Networks], options: Any, figures: Figures) 
     for task in SHIPPED:
         card["tasks"][task] = ship(task, owns[task], options, figures)
         path = folder / adapter_file(task)
-        content = path.read_bytes()
-        card["files"][path.name] = {
-            "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
-        }  # fmt: skip
+        card["files"][path.name] = file_entry(path)
     write_json(folder / "card.json", card)
 
 
