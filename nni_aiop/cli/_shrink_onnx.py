@@ -115,18 +115,25 @@ def shrink_onnx(
                 if latency is not None:
                     raise
                 notes.append(f"Latency was not measured: {str(err).split(chr(10))[0]}")
-            file = small.save(out / name)
+            beside = out / _data_of(name)
+            beside.unlink(missing_ok=True)  # of a run before, whose results may go
+            files = [small.save(out / name), *([beside] if beside.exists() else [])]
         if latency is not None and times is not None and times[1] > latency * times[0]:
             notes.append(
                 f"Within {part:g} of the FLOPs the network has {times[1] / times[0]:.3g} of the "
                 f"latency, not {latency:g}: cutting its widths alike did not come there."
             )
-        found.append(Shrunk(part, sample, {}, [file], times))
+        found.append(Shrunk(part, sample, {}, files, times))
     if not found:
         raise NothingWorked(notes[-1])
     report = ShrinkReport(space, None, found, [], None, list(dict.fromkeys(notes)))
     report.save(out)
     return report
+
+
+def _data_of(name: str) -> str:
+    """The name of the file that holds the weights of a model which has them beside it."""
+    return f"{name}.data"
 
 
 def _check_folder(out: Path, source: Path, names: Sequence[str], restart: bool) -> None:
@@ -135,8 +142,8 @@ def _check_folder(out: Path, source: Path, names: Sequence[str], restart: bool) 
     from nni_aiop.cli._outputs import check_folder
     from nni_aiop.results import ShrinkReport
 
-    own = [*ShrinkReport.FILES_OF_CUTS, *names]
-    check_folder(out, [*own, *(f"{name}.data" for name in names)], inputs={"the command": source})
+    own = [*ShrinkReport.FILES_OF_CUTS, *names, *map(_data_of, names)]
+    check_folder(out, own, inputs={"the command": source})
     if (out / EXPERIMENT).exists():
         raise BadInput(f"{out} must not be the folder of a search, but is: take another --out.")
     held = [name for name in own if (out / name).exists()]

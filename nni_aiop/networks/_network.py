@@ -28,7 +28,7 @@ from nni_aiop.networks._draft import Draft, parameter_of, set_parameter
 from nni_aiop.networks._forms import reform
 from nni_aiop.networks._labels import Pass, packet_name
 from nni_aiop.networks._match import Units, match
-from nni_aiop.networks._removal import Scores, checked_scores, removed_labels
+from nni_aiop.networks._removal import Scores, add_by_label, checked_scores, removed_labels
 from nni_aiop.networks._surgery import (
     Cut,
     ancestors,
@@ -310,12 +310,8 @@ class Network(nn.Module):
             value = parameter_of(self.program, str(node.target))
             if not isinstance(value, nn.Parameter):
                 continue
-            numbers = of(str(node.target), value)
-            for layer in self._labels.marks[node.name].layers:
-                axis = next(a for a, n in enumerate(layer.shape) if n > 1)
-                others = [a for a in range(value.dim()) if a != axis]
-                line = numbers.sum(others) if others else numbers
-                np.add.at(found, layer.ravel(), line.cpu().numpy())
+            numbers = of(str(node.target), value).cpu().numpy()
+            add_by_label(found, self._labels.marks[node.name].layers, numbers)
         return found
 
     def _remove(self, draft: Draft, nodes: Mapping[str, fx.Node], structure: Structure) -> None:

@@ -12,7 +12,7 @@ from nni_aiop.errors import GraphError, the_nearest
 from nni_aiop.graphs.edits import Labels, Marks, Site
 from nni_aiop.networks._match import Units
 
-__all__ = ["Removal", "Scores", "checked_scores", "removed_labels"]
+__all__ = ["Removal", "Scores", "add_by_label", "checked_scores", "removed_labels"]
 
 Scores = Mapping[str, Any]
 """By label of a site how much each of its units matters; those that matter most are kept."""
@@ -81,6 +81,16 @@ def removed_labels(
         for unit in order[kept[site.index] :].tolist():
             removed[own[unit]] = True
     return removed
+
+
+def add_by_label(
+    sums: NDArray[np.float64], layers: Sequence[Labels], numbers: NDArray[np.float64]
+) -> None:
+    """Adds numbers of a tensor, summed over its other axes, to the (labels,) sums of its labels."""
+    for layer in layers:
+        axis = next(a for a, n in enumerate(layer.shape) if n > 1)
+        others = tuple(a for a in range(numbers.ndim) if a != axis)
+        np.add.at(sums, layer.ravel(), numbers.sum(axis=others))
 
 
 def checked_scores(sites: Sequence[Site], scores: Scores) -> dict[str, NDArray[np.float64]]:

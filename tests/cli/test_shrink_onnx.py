@@ -61,6 +61,22 @@ def share(path: Path, size: int = 16) -> float:
     return small / whole
 
 
+def test_weights_that_lie_beside_the_model_are_named_and_kept(folder: Path) -> None:
+    model = onnx.load("net.onnx")
+    onnx.save_model(model, "apart.onnx", save_as_external_data=True, location="apart.bin",
+                    size_threshold=0)  # fmt: skip
+    said = succeed("shrink", "apart.onnx", "--flops", "0.5", "--out", "o")
+    assert "small-0.5.onnx.data" in said
+    assert "small-0.5.onnx.data" in (folder / "o/report.md").read_text()
+    onnx.checker.check_model("o/small-0.5.onnx")
+    for name in ("small-0.5.onnx", "report.md", "layers.png"):
+        (folder / "o" / name).unlink()
+    refused = refuse("shrink", "apart.onnx", "--flops", "0.5", "--out", "o")
+    assert "must not hold results already, but holds small-0.5.onnx.data" in refused
+    said = succeed("shrink", "net.onnx", "--flops", "0.5", "--out", "o", "--restart")
+    assert not (folder / "o/small-0.5.onnx.data").exists() and ".data" not in said
+
+
 def test_two_budgets_with_their_files(folder: Path) -> None:
     said = succeed("shrink", "net.onnx", "--flops", "0.88,0.5", "--out", "o")
     assert said.count("No accuracy was measured") == 1

@@ -18,7 +18,7 @@ from nni_aiop.graphs._types import Shape
 from nni_aiop.graphs.doors.onnx import Recorded, inlined, read_model, record_onnx
 from nni_aiop.graphs.edits import Site, as_edit, find_sites, plan_of
 from nni_aiop.networks._match import Units, match
-from nni_aiop.networks._removal import Scores, checked_scores, removed_labels
+from nni_aiop.networks._removal import Scores, add_by_label, checked_scores, removed_labels
 from nni_aiop.networks.onnx import _files
 from nni_aiop.networks.onnx._cut import OnnxCut
 from nni_aiop.networks.onnx._labels import OnnxPass, called
@@ -193,11 +193,7 @@ class OnnxNetwork:
                 numbers = known.read()
             if numbers is None:
                 continue
-            squares = np.square(numbers.astype(np.float64))
-            for layer in held.marks.layers:
-                axis = next(a for a, n in enumerate(layer.shape) if n > 1)
-                others = tuple(a for a in range(squares.ndim) if a != axis)
-                np.add.at(found, layer.ravel(), squares.sum(axis=others))
+            add_by_label(found, held.marks.layers, np.square(numbers.astype(np.float64)))
         return found
 
 
