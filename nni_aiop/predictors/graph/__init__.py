@@ -2,7 +2,7 @@
 
 `GraphPredictor` is the one to start with: `fit` pretrains its backbone, `adapt` adds a K-Adapter
 for a task, and `transfer` or `few_shot` carry both to a task with a few labels. `load_shipped`
-returns one that is trained.
+returns one that is trained. `CrossSpaceRanker` ranks networks of a space without any label.
 """
 
 from nni_aiop.predictors.graph._adapters import KAdapter
@@ -16,12 +16,19 @@ from nni_aiop.predictors.graph._transfer import (
     TransferredPredictor,
     ZeroShotPredictor,
 )
+from nni_aiop.predictors.graph.cross_space import (
+    CrossSpaceRanker,
+    NetworkPool,
+    Ranking,
+    load_cross_space_ranker,
+)
 from nni_aiop.predictors.graph.few_shot import GPHead, RidgeHead
 from nni_aiop.predictors.graph.labels import LabelScaling
 from nni_aiop.weights import model_card, shipped_tasks
 
 __all__ = [
     "ENCODERS",
+    "CrossSpaceRanker",
     "Encoder",
     "FewShotPredictor",
     "GPHead",
@@ -30,12 +37,15 @@ __all__ = [
     "GraphSet",
     "KAdapter",
     "LabelScaling",
+    "NetworkPool",
     "PublishedEncoder",
+    "Ranking",
     "RidgeHead",
     "TaskPredictor",
     "TransferredPredictor",
     "ZeroShotPredictor",
     "learn_task",
+    "load_cross_space_ranker",
     "load_graph_predictor",
     "load_shipped",
     "load_shipped_task",

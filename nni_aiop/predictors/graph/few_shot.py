@@ -144,6 +144,16 @@ class FewShotHead(ABC):
             self._label_scale * self.scale_ * np.sqrt(variance),
         )
 
+    def left_out_errors(self) -> Array:
+        """(n,) label less prediction of each network of the fit, by all the others.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        self._require_fit()
+        p = self._inverse.diagonal() - self._ones**2 / self._ones.sum()
+        return np.asarray(self._label_scale * self._alpha / p)
+
     def to_arrays(self) -> dict[str, Array]:
         """What was learned, as named float64 arrays (for a safetensors file).
 

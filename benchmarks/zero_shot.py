@@ -1,0 +1,335 @@
+"""Networks of a space that no label is known of: rankings, and what 20 labels add.
+
+    python benchmarks/zero_shot.py --data ../shared/data --seeds 3
+
+a  Everything is trained on NAS-Bench-101 alone (30,001 rows; the graph neural networks on 10,000 of
+   them) and ranks all of NAS-Bench-201, of which no label is used: `CrossSpaceRanker`, both graph
+   neural networks, FLOPs, parameters, and zero-cost figures (Zen-NAS's as the table has
+   it for all; those of this package, one mini-batch of noise, for a part).
+b  Each of eight spaces is left out: what the ranker that learned the seven others, or NAS-Bench-101
+   alone, makes of it, beside FLOPs and parameters, by Kendall's and Spearman's correlation,
+   means over the space's tasks.
+c  Each space left out again, of which 20 networks are labelled, five draws: the order without
+   labels, the 20 alone (a Gaussian process on global features, on those of the ways, on both), and
+   `CrossSpaceRanker.estimate`, with the share of networks inside its 80 % intervals and mean
+   absolute errors beside a constant's.
+
+What the ranker is made of was chosen by b on the spaces other than NAS-Bench-201, whose figures
+were seen meanwhile. Finished parts and timm's graphs are kept in the out folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import Figures, format_table, parse_arguments, parser, progress, run_part
+from _spaces import SPACES, Space, read_space
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from nni_aiop.predictors.graph import CrossSpaceRanker, GPHead, GraphPredictor
+from nni_aiop.predictors.metrics import coverage, kendall, mae, spearman
+
+Array = NDArray[np.float64]
+
+SOURCE, TARGET = "NAS-Bench-101", "NAS-Bench-201"
+FEW, DRAWS, POOL = 20, 5, 2000
+ASKED, CLOSE = 0.85, 0.03
+RANKER, FLOPS, PARAMETERS, ZEN = "cross-space ranker", "FLOPs", "parameters", "Zen-NAS"
+GNN = {"default": "GNN, default encoder", "published": "GNN as published"}
+ALONE = ("20 alone: global features", "20 alone: ways", "20 alone: both")
+ORDER, ESTIMATE = "no label", "ranker's estimate"
+
+
+def learned_of(spaces: dict[str, Space], names: list[str], seed: int) -> CrossSpaceRanker:
+    known = {name: (spaces[name].pool, spaces[name].learned) for name in names}
+    return CrossSpaceRanker(seed=seed).fit(known)
+
+
+# --- a -------------------------------------------------------------------------------------------
+
+
+def across(data: str, out: str, quick: bool, seed: int) -> dict[str, dict[str, float]]:
+    """Spearman's correlation of everything with each task of the target."""
+    rows = 300 if quick else None
+    spaces = {name: read_space(name, Path(data), Path(out), most=rows) for name in (SOURCE, TARGET)}
+    target = spaces[TARGET]
+    ranking = learned_of(spaces, [SOURCE], seed).rank(target.pool)
+    found = {RANKER: ranking.score, FLOPS: target.pool.flops, PARAMETERS: target.parameters}
+    table = _zen(Path(data))
+    if rows is None:
+        found[ZEN] = table
+    return {name: _each(target, values) for name, values in found.items()}
+
+
+def _zen(data: Path) -> Array:
+    import pandas as pd
+
+    return pd.read_csv(data / "nas_bench_201" / "nb201.csv.gz")["zen_c10"].to_numpy(np.float64)
+
+
+def neural(data: str, out: str, quick: bool, encoder: str, seed: int) -> dict[str, float]:
+    """The same of a graph neural network."""
+    source, target = (
+        read_space(name, Path(data), Path(out), most=rows, graphs=True)
+        for name, rows in ((SOURCE, 100 if quick else 10_000), (TARGET, 100 if quick else None))
+    )
+    predictor = GraphPredictor(encoder, epochs=1 if quick else None, seed=seed)
+    predictor.fit(source.graphs, source.labels["cifar10"])
+    return _each(target, predictor.predict(target.graphs).mean[:, 0])
+
+
+def zero_cost(data: str, out: str, n: int, seed: int) -> dict[str, dict[str, float]]:
+    """The same of zero-cost figures, for some networks of the target."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from nni_aiop.benchmarks import load_nas_bench_201_csv
+    from nni_aiop.search_spaces.nasbench201 import LABELS, NASBench201Net
+    from nni_aiop.zero_cost import ZERO_COST
+
+    table = load_nas_bench_201_csv(Path(data) / "nas_bench_201" / "nb201.csv.gz")
+    rows = np.random.default_rng(seed).permutation(len(table.operations))[:n]
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+    classes = torch.arange(16) % 10
+    figures: dict[str, list[float]] = {name: [] for name in ZERO_COST}
+    for row in rows.tolist():
+        torch.manual_seed(seed)
+        network = NASBench201Net(dict(zip(LABELS, table.operations[row], strict=True)))
+        for name, proxy in ZERO_COST.items():
+            figures[name].append(proxy(network, images, classes, cross_entropy, seed=seed))
+    columns = {"cifar10": "c10_test", "cifar100": "c100_test", "imagenet16-120": "in16_test"}
+    return {
+        name: {
+            task: float(np.nan_to_num(spearman(table.metrics[column][rows], _ranked(values))))
+            for task, column in columns.items()
+        }
+        for name, values in figures.items()
+    }
+
+
+def _ranked(values: list[float]) -> Array:
+    """A figure that cannot be worked out ranks last."""
+    return np.nan_to_num(np.array(values), nan=-1e30)
+
+
+def _each(space: Space, values: Array) -> dict[str, float]:
+    return {task: spearman(y, values) for task, y in space.labels.items()}
+
+
+# --- b, c ----------------------------------------------------------------------------------------
+
+
+def left_out(
+    data: str, out: str, quick: bool, seed: int
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Of each space: Kendall's and Spearman's correlation of everything with each task."""
+    spaces = _all(Path(data), Path(out), quick, 4000)
+    alone = learned_of(spaces, [SOURCE], seed)
+    result = {}
+    for name, space in spaces.items():
+        others = learned_of(spaces, [other for other in spaces if other != name], seed)
+        values = {
+            RANKER: others.rank(space.pool).score,
+            "ranker of NAS-Bench-101": alone.rank(space.pool).score,
+            FLOPS: space.pool.flops,
+            PARAMETERS: space.parameters,
+        }
+        if name == SOURCE:
+            del values["ranker of NAS-Bench-101"]
+        result[name] = {
+            method: {
+                task: [kendall(y, found), spearman(y, found)] for task, y in space.labels.items()
+            }
+            for method, found in values.items()
+        }
+    return result
+
+
+def few(data: str, out: str, quick: bool, seed: int) -> dict[str, dict[str, Any]]:
+    """Of each space and task: every method's figures in each draw."""
+    spaces = _all(Path(data), Path(out), quick, POOL)
+    result: dict[str, dict[str, Any]] = {}
+    for name, space in spaces.items():
+        ranker = learned_of(spaces, [other for other in spaces if other != name], seed)
+        order = ranker.rank(space.pool).score
+        for task, y in space.labels.items():
+            draws = [
+                _draw(ranker, space, order, y, [seed, draw])
+                for draw in range(1 if quick else DRAWS)
+            ]
+            methods = draws[0]
+            result[f"{name}: {task}"] = {
+                method: {key: [d[method][key] for d in draws] for key in methods[method]}
+                for method in methods
+            }
+    return result
+
+
+def _draw(
+    ranker: CrossSpaceRanker, space: Space, order: Array, y: Array, seed: list[int]
+) -> dict[str, dict[str, float]]:
+    rows = np.random.default_rng(seed).permutation(len(y))
+    known, test = rows[:FEW], rows[FEW:]
+    labels = np.full(len(y), np.nan)
+    labels[known] = y[known]
+    estimate = ranker.estimate(space.pool, labels)
+    found = {ORDER: order, ESTIMATE: estimate.mean[:, 0]}
+    both = np.column_stack([space.pool.u, space.pool.ways])
+    for method, x in zip(ALONE, (space.pool.u, space.pool.ways, both), strict=True):
+        found[method] = GPHead().fit(x[known], y[known]).predict(x)[0]
+    constant = mae(y[test], np.full(len(test), y[known].mean()))
+    result = {
+        method: {"spearman": spearman(y[test], values[test])} for method, values in found.items()
+    }
+    for method in (ESTIMATE, *ALONE):
+        result[method]["mae"] = mae(y[test], found[method][test]) / constant
+    mean, half = estimate.mean[test, 0], norm.ppf(0.9) * estimate.std[test, 0]
+    result[ESTIMATE]["coverage"] = coverage(y[test], mean - half, mean + half)
+    return result
+
+
+def _all(data: Path, out: Path, quick: bool, most: int) -> dict[str, Space]:
+    names = [name for name in SPACES if not (quick and name in ("timm", "NAS-Bench-MR"))]
+    return {name: read_space(name, data, out, most=60 if quick else most) for name in names}
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+
+def show_across(parts: list[dict[str, Any]], others: dict[str, Any], figures: Figures) -> None:
+    tasks = list(parts[0][RANKER])
+    methods: dict[str, list[dict[str, float]]] = {
+        name: [part[name] for part in parts] for name in parts[0]
+    }
+    methods |= others
+    means = {
+        name: {task: float(np.mean([part[task] for part in found])) for task in tasks}
+        for name, found in methods.items()
+    }
+    rows = [[name, *(means[name][task] for task in tasks)] for name in means]
+    print(f"\na. Trained on {SOURCE}, ranks {TARGET}: Spearman, mean of seeds\n")
+    print(format_table(["", *tasks], rows))
+    for task in tasks:
+        worst = min(part[RANKER][task] for part in parts)
+        figures.add(f"a: worst seed on {task}", worst, at_least=ASKED)
+        rest = max(found[task] for name, found in means.items() if name != RANKER)
+        figures.add(f"a: above all else on {task} by", worst - rest, at_least=0.0)
+
+
+def show_left_out(parts: list[dict[str, Any]], figures: Figures) -> None:
+    rows = []
+    methods = list(parts[0][TARGET])
+    over: dict[str, list[float]] = {}
+    for name in parts[0]:
+        means = {
+            method: np.mean([[*part[name][method].values()] for part in parts], axis=(0, 1))
+            for method in parts[0][name]
+        }
+        for method, found in means.items():
+            over.setdefault(method, []).append(float(found[0]))
+        rows.append([name, *(_pair(means.get(method)) for method in methods)])
+        rest = max(means[FLOPS][0], means[PARAMETERS][0])
+        figures.add(
+            f"b: Kendall in {name} above sizes by", float(means[RANKER][0] - rest), at_least=0.0
+        )
+    print("\nb. Left out: Kendall and Spearman, means over tasks and seeds\n")
+    print(format_table(["", *methods], rows))
+    for method, values in over.items():
+        figures.add(f"b: mean Kendall, {method}", float(np.mean(values)))
+
+
+def _pair(found: Array | None) -> str:
+    return "" if found is None else f"{found[0]:.2f} {found[1]:.2f}"
+
+
+def show_few(parts: list[dict[str, Any]], figures: Figures) -> None:
+    methods = [ORDER, *ALONE, ESTIMATE]
+    rows = []
+    short, above, inside, gains = [], [], [], []
+    for name in parts[0]:
+        draws = {
+            method: np.concatenate([part[name][method]["spearman"] for part in parts])
+            for method in methods
+        }
+        means = {method: float(values.mean()) for method, values in draws.items()}
+        errors = {
+            method: np.mean([part[name][method]["mae"] for part in parts])
+            for method in (*ALONE, ESTIMATE)
+        }
+        held = float(np.mean([part[name][ESTIMATE]["coverage"] for part in parts]))
+        rows.append(
+            [
+                name,
+                *(f"{means[method]:.2f} {draws[method].min():.2f}" for method in methods),
+                f"{errors[ESTIMATE]:.2f}",
+                f"{errors[ALONE[0]]:.2f}",
+                f"{100 * held:.0f} %",
+            ]
+        )
+        short.append(max(means.values()) - means[ESTIMATE])
+        above.append(means[ESTIMATE] - means[ALONE[0]])
+        inside.append(held)
+        gains.append(draws[ESTIMATE].min() - draws[ALONE[0]].min())
+    print(f"\nc. {FEW} labels: Spearman, mean and worst draw; MAE / a constant's; coverage\n")
+    heads = [*methods, "MAE", "MAE, 20 alone", "80 %"]
+    print(format_table(["", *heads], rows))
+    n = len(rows)
+    figures.add(f"c: tasks of {n} above the 20 alone", int(np.sum(np.array(above) > 0)), at_least=n)
+    figures.add("c: mean gain over the 20 alone", float(np.mean(above)))
+    figures.add("c: mean gain in the worst draw", float(np.mean(gains)))
+    figures.add("c: furthest below the best method", float(np.max(short)), at_most=CLOSE)
+    figures.add(
+        f"c: tasks of {n} no more than {CLOSE} below",
+        int(np.sum(np.array(short) <= CLOSE)),
+        at_least=n,
+    )
+    held_well = int(np.sum((np.array(inside) >= 0.75) & (np.array(inside) <= 0.85)))
+    figures.add(f"c: tasks of {n} with coverage from 75 to 85 %", held_well, at_least=n)
+    figures.add("c: mean coverage", float(np.mean(inside)))
+
+
+def main() -> None:
+    arguments = parser(__doc__.splitlines()[0], name="zero_shot", seeds=3)
+    arguments.add_argument("--parts", default="a,b,c", help="some of a, b, c, with commas")
+    options = parse_arguments(arguments)
+    quick, out = options.quick, options.out
+    parts = options.parts.split(",")
+    seeds = range(1 if quick else options.seeds)
+    say = progress()
+    figures = Figures(quick=quick)
+    where = (str(options.data), str(out), quick)
+    folder = out / ("quick" if quick else "parts")
+
+    def done(work: Any, name: str, *rest: Any, first: tuple[Any, ...] = where) -> Any:
+        found = run_part(work, folder / f"{name}.json", *first, *rest)
+        say(f"{name} done")
+        return found
+
+    if "a" in parts:
+        found = [done(across, f"a-{seed}", seed) for seed in seeds]
+        others = {
+            GNN[encoder]: [
+                done(neural, f"a-{encoder}-{seed}", encoder, seed)
+                for seed in (seeds if encoder == "default" else range(1))
+            ]
+            for encoder in GNN
+        }
+        n = 4 if quick else 100
+        proxies = [done(zero_cost, f"a-proxies-{seed}", n, seed, first=where[:2]) for seed in seeds]
+        others |= {f"{name} (on {n})": [part[name] for part in proxies] for name in proxies[0]}
+        show_across(found, others, figures)
+    if "b" in parts:
+        show_left_out([done(left_out, f"b-{seed}", seed) for seed in seeds], figures)
+    if "c" in parts:
+        show_few([done(few, f"c-{seed}", seed) for seed in seeds], figures)
+    print()
+    print(figures)
+    figures.save(out / "results.json")
+    print(f"\nResults: {out}/results.json")
+
+
+if __name__ == "__main__":
+    main()
