@@ -32,9 +32,8 @@ the place of each node in `LEVELS`, for read-outs by resolution.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -42,6 +41,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.graphs._families import FAMILIES, family
+from nni_aiop.graphs._flat import FlatGraphs, starts
+from nni_aiop.graphs._flat_stages import flat_levels, flat_positions
 from nni_aiop.graphs._types import GraphLike, NodeLike
 from nni_aiop.graphs._vocabulary import OPERATIONS
 
@@ -198,17 +199,6 @@ def local_features(node: NodeLike) -> Array:
     return row
 
 
-def _heights(graph: GraphLike) -> list[int]:
-    """Edges on the longest way from each node to one that nothing reads."""
-    height = [0] * len(graph)
-    for place in range(len(graph) - 1, -1, -1):
-        further = height[place] + 1
-        for source in graph.inputs[place]:
-            if height[source] < further:
-                height[source] = further
-    return height
-
-
 def node_features(graph: GraphLike) -> Array:
     """(n, len(NODE_COLUMNS)) float32 features of the nodes, in the order of nodes."""
     return FlatFeatures([graph]).rows()
@@ -217,64 +207,48 @@ def node_features(graph: GraphLike) -> Array:
 # --- graphs --------------------------------------------------------------------------------------
 
 
-class FlatFeatures:
+class FlatFeatures(FlatGraphs):
     """The features of several graphs, whose nodes and edges stand one after the other.
 
-    What a node tells alone is read once for all nodes that are one object, as many are in graphs of
-    one search space.
-
-    Notation: G graphs with N nodes, which are K objects, and E edges.
+    Notation: as of `FlatGraphs`.
 
     Attributes:
-        graph: (N,) the graph of each node.
-        kind: (N,) the object that it is.
         local: (K, len(NODE_COLUMNS)) what objects tell alone.
         read_by: (N,) how many arguments each result is.
         context: (N, 4) largest input and output: channels in, out, positions in, out.
         resolution: (N,) log2(side of the input / side of the node), NaN in the head.
         level: (N,) places in `LEVELS`.
         position: (N, len(POSITIONS)) float32 features.
-        source, target: (E,) the nodes that each edge comes from and goes to, ordered by the latter.
-        nodes: (G,) how many nodes each graph has.
         flops: (G,) operations of each network.
         u: (G, len(GLOBAL_COLUMNS)) float32 features of graphs.
     """
 
     def __init__(self, graphs: Sequence[GraphLike]) -> None:
-        nodes = list(chain.from_iterable(graph.nodes for graph in graphs))
-        n = len(nodes)
-        objects = dict(zip(map(id, nodes), nodes, strict=True))
-        place = {key: kind for kind, key in enumerate(objects)}
-        kinds = list(objects.values())
-        self.kind = np.fromiter(map(place.__getitem__, map(id, nodes)), np.int64, n)
+        super().__init__(graphs)
+        n, kinds = len(self.kind), self.kinds
         local = np.array([node.features for node in kinds], np.float32)
         self.local = local.reshape(-1, len(NODE_COLUMNS))
-        self.nodes = np.array([len(graph) for graph in graphs], np.int64)
-        self.graph = np.repeat(np.arange(len(graphs)), self.nodes)
-
-        reads = list(chain.from_iterable(graph.inputs for graph in graphs))
-        self.target = np.repeat(np.arange(n), np.fromiter(map(len, reads), np.int64, n))
-        self.source = np.fromiter(chain.from_iterable(reads), np.int64, len(self.target))
-        self.source += (np.cumsum(self.nodes) - self.nodes)[self.graph[self.target]]
         self.read_by = np.bincount(self.source, minlength=n)
 
-        positions = _joined(graph.positions[0] for graph in graphs)
-        batch = np.array([graph.positions[1] for graph in graphs], np.float64)
+        positions, batch, axes = flat_positions(self, graphs)
         entries = np.array([prod(node.output_shape) for node in kinds], np.float64)
         channels = entries[self.kind] / (batch[self.graph] * positions)
         before = np.zeros((2, n))
-        np.maximum.at(before[0], self.target, channels[self.source])
-        np.maximum.at(before[1], self.target, positions[self.source])
+        reading = np.flatnonzero(self.reads)
+        if len(reading):
+            first = starts(self.reads[reading])[:-1]
+            before[0, reading] = np.maximum.reduceat(channels[self.source], first)
+            before[1, reading] = np.maximum.reduceat(positions[self.source], first)
         self.context = np.stack([before[0], channels, before[1], positions], axis=1)
-        ways = np.stack([_joined(graph.depth for graph in graphs), _joined(map(_heights, graphs))])
+        ways = np.stack([self.depth, self.height]).astype(np.float64)
         progress = ways[0] / np.maximum(ways.sum(axis=0), 1)
         logs = [_log(way, scale) for way, scale in zip(ways, _WAYS.values(), strict=True)]
         self.position = np.stack([*logs, progress], axis=1).astype(np.float32)
-        self.resolution = _joined(graph.levels for graph in graphs)
+        self.resolution = flat_levels(self, positions, axes)
         head = len(LEVELS) - 1
         level = np.where(np.isnan(self.resolution), head, self.resolution.clip(0, head - 1))
         self.level = level.astype(np.int64)
-        self.flops, self.u = self._totals(graphs, kinds)
+        self.flops, self.u = self._totals(kinds, axes)
 
     def rows(self, chosen: NDArray[np.int64] | slice = _ALL) -> Array:
         """(n, len(NODE_COLUMNS)) features of n of the nodes, of all by default."""
@@ -290,7 +264,7 @@ class FlatFeatures:
         return x
 
     def _totals(
-        self, graphs: Sequence[GraphLike], kinds: Sequence[NodeLike]
+        self, kinds: Sequence[NodeLike], axes: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], Array]:
         """`flops` and `u`."""
         costs = [node.cost for node in kinds]
@@ -304,15 +278,17 @@ class FlatFeatures:
         macs, flops, weights, activations = np.array(lists, np.float64)[:, self.kind]
         families = np.array([_FAMILIES[family(node.op)] for node in kinds], np.int64)[self.kind]
         inputs = np.array([node.op == "input" for node in kinds], bool)[self.kind]
-        ends = [(0.0, 0.0)] * len(graphs)
+        g = len(self)
+        ends = [(0.0, 0.0)] * g
         for place in np.flatnonzero(inputs):
             _, channels, _, positions = self.context[place].tolist()
             ends[self.graph[place]] = max(ends[self.graph[place]], (positions, channels))
-        axes = [graph.positions[2] for graph in graphs]
+        depth = np.zeros(g)
+        np.maximum.at(depth, self.graph, self.depth)
         single = [
-            np.bincount(self.graph[self.target], minlength=len(graphs)),
-            [max(graph.depth, default=0) for graph in graphs],
-            [side ** (1 / n) for (side, _), n in zip(ends, axes, strict=True)],
+            np.bincount(self.graph[self.target], minlength=g),
+            depth,
+            [side ** (1 / n) for (side, _), n in zip(ends, axes.tolist(), strict=True)],
             [channels for _, channels in ends],
         ]
 
@@ -322,7 +298,7 @@ class FlatFeatures:
             n: int = 1,
         ) -> NDArray[np.float64]:
             """(G, n) sums over the nodes of each of n parts of a graph, by default how many."""
-            found = np.bincount(self.graph * n + part, numbers, len(graphs) * n)
+            found = np.bincount(self.graph * n + part, numbers, g * n)
             return found.astype(np.float64).reshape(-1, n)
 
         operations, levels = sums(flops), len(LEVELS)
@@ -336,11 +312,6 @@ class FlatFeatures:
         ]
         u: Array = _log(np.concatenate(parts, axis=1), _GLOBAL_SCALES).astype(np.float32)
         return operations[:, 0], u
-
-
-def _joined(lists: Iterable[Sequence[float | None]]) -> NDArray[np.float64]:
-    """All numbers one after the other, None as NaN."""
-    return np.array(list(chain.from_iterable(lists)), np.float64)
 
 
 def global_features(graph: GraphLike) -> Array:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nni_aiop.graphs._types import GraphLike, NodeLike
 
-__all__ = ["FlatGraphs", "Sweep", "starts"]
+__all__ = ["FlatGraphs", "Sweep", "depths", "starts"]
 
 Ints = NDArray[np.int64]
 
@@ -27,52 +27,52 @@ def starts(counts: NDArray[np.int64]) -> Ints:
     return result
 
 
+def depths(n: int, source: Ints, target: Ints) -> Ints:
+    """(n,) edges on the longest way to each of n nodes, between which there is no cycle."""
+    by_source = np.argsort(source, kind="stable")
+    reached = target[by_source]
+    begin = starts(np.bincount(source, minlength=n))
+    waits = np.bincount(target, minlength=n)
+    depth = np.zeros(n, np.int64)
+    front, step = np.flatnonzero(waits == 0), 0
+    while len(front):
+        depth[front] = step
+        counts = begin[front + 1] - begin[front]
+        edges = np.arange(counts.sum()) + np.repeat(begin[front] - starts(counts)[:-1], counts)
+        ends = reached[edges]
+        np.subtract.at(waits, ends, 1)
+        ready = ends[waits[ends] == 0]
+        # Several edges may be a node's last ones.
+        waits[ready] = -1
+        depth[ready] = np.arange(len(ready))
+        front, step = ready[depth[ready] == np.arange(len(ready))], step + 1
+    return depth
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Edges by the depth of the nodes that they lead to, so that a step reads finished nodes only.
 
     Attributes:
-        depth: (n,) edges on the longest way to each node.
         source: (e,) where each edge comes from; those to one node stand together.
         target: (t,) the nodes that edges lead to, by depth.
         first: (t + 1,) beginning of each one's edges, and e.
         bounds: Beginnings of the steps in `target`, and t.
     """
 
-    depth: Ints
     source: Ints
     target: Ints
     first: Ints
     bounds: Ints
 
     @classmethod
-    def along(cls, n: int, source: Ints, target: Ints) -> Sweep:
-        """The sweep along edges between n nodes; there is no cycle."""
-        by_source = np.argsort(source, kind="stable")
-        reached = target[by_source]
-        begin = starts(np.bincount(source, minlength=n))
-        waits = np.bincount(target, minlength=n)
-        depth = np.zeros(n, np.int64)
-        front, step = np.flatnonzero(waits == 0), 0
-        while len(front):
-            depth[front] = step
-            counts = begin[front + 1] - begin[front]
-            edges = np.arange(counts.sum()) + np.repeat(begin[front] - starts(counts)[:-1], counts)
-            ends = reached[edges]
-            np.subtract.at(waits, ends, 1)
-            ready = ends[waits[ends] == 0]
-            # Several edges may be a node's last ones.
-            waits[ready] = -1
-            keep = np.zeros(len(ready), bool)
-            depth[ready] = np.arange(len(ready))
-            keep[depth[ready]] = True
-            front, step = ready[keep], step + 1
+    def by(cls, depth: Ints, source: Ints, target: Ints) -> Sweep:
+        """The sweep along edges, each of which leads to a node of greater depth."""
         order = np.lexsort((target, depth[target]))
         ends = target[order]
         first = np.flatnonzero(np.diff(ends, prepend=-1))
         bounds = np.flatnonzero(np.diff(depth[ends[first]], prepend=-1))
         return cls(
-            depth,
             source[order],
             ends[first],
             np.append(first, len(order)),
@@ -118,11 +118,11 @@ class FlatGraphs:
         return len(self.nodes)
 
     @cached_property
-    def forward(self) -> Sweep:
-        """From the inputs on."""
-        return Sweep.along(len(self.kind), self.source, self.target)
+    def depth(self) -> Ints:
+        """(N,) edges on the longest way from a node without inputs."""
+        return depths(len(self.kind), self.source, self.target)
 
     @cached_property
-    def backward(self) -> Sweep:
-        """From the outputs back."""
-        return Sweep.along(len(self.kind), self.target, self.source)
+    def height(self) -> Ints:
+        """(N,) edges on the longest way to a node that nothing reads."""
+        return depths(len(self.kind), self.target, self.source)

@@ -101,7 +101,7 @@ def path_features(graphs: Sequence[GraphLike]) -> PathFeatures:
     weight = kinds[flat.kind] * counted[:, None]
     most, fewest, mean = (np.zeros_like(weight) for _ in range(3))
     ways = np.zeros(n)
-    for nodes, read, first in Sweep.along(n, source, target).steps():
+    for nodes, read, first in Sweep.by(flat.depth, source, target).steps():
         own = weight[nodes]
         most[nodes] = np.maximum.reduceat(most[read], first) + own
         fewest[nodes] = np.minimum.reduceat(fewest[read], first) + own
@@ -141,10 +141,10 @@ def _in_effect(
     """(G,) whether a graph's outputs are constants, and (N,) which nodes outputs depend on."""
     fixed = np.array([node.op == "mul" and node.get("value") == 0 for node in flat.kinds], bool)
     still = fixed[flat.kind]
-    for nodes, read, first in flat.forward.steps():
+    for nodes, read, first in Sweep.by(flat.depth, flat.source, flat.target).steps():
         still[nodes] |= np.logical_and.reduceat(still[read], first)
     used = is_output & ~still
-    for nodes, readers, first in flat.backward.steps():
+    for nodes, readers, first in Sweep.by(flat.height, flat.target, flat.source).steps():
         used[nodes] |= np.logical_or.reduceat(used[readers], first) & ~still[nodes]
     lives = np.bincount(flat.graph[is_output & ~still], minlength=len(flat)) > 0
     return ~lives, used

@@ -19,9 +19,9 @@ from math import log2, prod
 from nni_aiop.graphs._costs import total
 from nni_aiop.graphs._types import GraphLike, Shape
 
-__all__ = ["Stage", "node_levels", "node_positions", "short", "stages"]
+__all__ = ["GRIDS", "RECURRENT", "Stage", "node_levels", "node_positions", "short", "stages"]
 
-_GRIDS = frozenset(
+GRIDS = frozenset(
     {
         "conv", "conv_transpose", "max_pool", "avg_pool", "batch_norm", "instance_norm",
         "group_norm", "local_response_norm", "resize",
@@ -29,7 +29,7 @@ _GRIDS = frozenset(
 )  # fmt: skip
 """Operations whose tensors are (batch, channels, *positions)."""
 
-_RECURRENT = ("lstm", "gru", "rnn")
+RECURRENT = ("lstm", "gru", "rnn")
 _LOSING = ("slice", "reduce", "embedding")
 """Operations that may have fewer positions than they read, though their shapes do not tell."""
 
@@ -65,11 +65,11 @@ class Stage:
 @lru_cache(maxsize=2**14)
 def _positions(op: str, shape: Shape, batch: int) -> int | None:
     """Positions of a tensor that an operation reads or writes, where its shape tells them."""
-    if op in _GRIDS and len(shape) > 1:
+    if op in GRIDS and len(shape) > 1:
         return prod(shape[2:][-2:]) * max(1, shape[0] // batch)
     if op == "linear":
         return shape[0] // batch
-    if op in _RECURRENT:
+    if op in RECURRENT:
         return shape[0]
     return None
 
