@@ -102,10 +102,15 @@ class FlatGraphs:
     def __init__(self, graphs: Sequence[GraphLike]) -> None:
         nodes: list[NodeLike] = list(chain.from_iterable(graph.nodes for graph in graphs))
         n = len(nodes)
-        objects = dict(zip(map(id, nodes), nodes, strict=True))
-        place = dict(zip(objects, range(len(objects)), strict=True))
-        self.kinds = list(objects.values())
-        self.kind = np.fromiter(map(place.__getitem__, map(id, nodes)), np.int64, n)
+        ids, first, kind = np.unique(
+            np.fromiter(map(id, nodes), np.int64, n), return_index=True, return_inverse=True
+        )
+        # Places of objects in memory differ from run to run; where they stand does not.
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(ids))
+        self.kinds = [nodes[place] for place in first[order].tolist()]
+        self.kind = rank[kind]
         self.nodes = np.fromiter(map(len, graphs), np.int64, len(graphs))
         self.graph = np.repeat(np.arange(len(graphs)), self.nodes)
         reads = list(chain.from_iterable(graph.inputs for graph in graphs))

@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,8 @@ _HEAVY = [COLUMNS.index(f"op:{op}") for family in _HEAVY_FAMILIES for op in FAMI
 
 _CHUNK = 1024  # graphs whose features are held unpacked at once
 _HELD = 1024  # graphs whose features are held at once by a prediction
-_BATCH = 64  # graphs that are predicted at once: what fits a cache
+_BATCH = 4000  # nodes that are predicted at once: what fits a cache
+_MOST_NEIGHBOURS = 2
 _LEVELS = len(LEVELS)
 
 Ints = NDArray[np.int64]
@@ -108,6 +110,8 @@ class GraphBatch:
         positions: (n, len(POSITIONS)).
         u: (g, U) features of graphs.
         sources: For each node those that it reads (transposed: those that read it).
+        bounds: (n, 1) what a sum over the nodes that each reads, or is read by, is multiplied with:
+            those of more than two are twice their mean. None where there is no such sum.
         levels: For each graph and level its nodes; g * L bags.
         sinks: For each graph its nodes that nothing reads.
         counts: (g, L) how many nodes each level has.
@@ -119,6 +123,7 @@ class GraphBatch:
     positions: Tensor
     u: Tensor
     sources: Bags
+    bounds: tuple[Tensor | None, Tensor | None]
     levels: Bags
     sinks: Bags
     counts: Tensor
@@ -128,7 +133,10 @@ class GraphBatch:
         """The same on another device; itself where it is there already."""
         if self.u.device == device:
             return self
-        return GraphBatch(**{name: part.to(device) for name, part in vars(self).items()})
+        into, out = (None if part is None else part.to(device) for part in self.bounds)
+        parts = {name: part for name, part in vars(self).items() if name != "bounds"}
+        moved = {name: part.to(device) for name, part in parts.items()}
+        return GraphBatch(bounds=(into, out), **moved)
 
 
 class GraphSet:
@@ -174,6 +182,17 @@ class GraphSet:
         for at in range(0, max(len(self), 1), size):
             yield self.batch(np.arange(at, min(at + size, len(self))), merged=merged)
 
+    def filled(self, nodes: int, *, merged: bool = False) -> Iterator[GraphBatch]:
+        """All graphs in their order, as many at a time as have so many nodes; at least one."""
+        if not len(self):
+            yield self.batch([], merged=merged)
+            return
+        sizes = (self._nodes.merged if merged else self._nodes).nodes[self._places]
+        part = (np.cumsum(sizes) - sizes) // nodes
+        starts = np.flatnonzero(np.diff(part, prepend=-1))
+        for begin, end in zip(starts, np.append(starts[1:], len(self)), strict=True):
+            yield self.batch(np.arange(begin, end), merged=merged)
+
     @property
     def digest(self) -> str:
         """SHA-256 of what encoders read."""
@@ -184,24 +203,32 @@ class GraphSet:
         return result.hexdigest()
 
 
+def _parts(graphs: Iterable[ComputeGraph]) -> Iterator[list[ComputeGraph]]:
+    """`_HELD` graphs after the other; one empty list if there are none."""
+    rest = iter(graphs)
+    part = list(islice(rest, _HELD))
+    yield part
+    while len(part) == _HELD and (part := list(islice(rest, _HELD))):
+        yield part
+
+
 def apply(
     call: Callable[[GraphBatch], Tensor],
-    graphs: Sequence[ComputeGraph] | GraphSet,
+    graphs: Iterable[ComputeGraph] | GraphSet,
     *,
     merged: bool,
     device: torch.device,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(n, k) what a function of batches returns for graphs, and the graphs' (n,) FLOPs."""
-    if isinstance(graphs, GraphSet):
-        sets: Iterable[GraphSet] = [graphs]
-    else:
-        starts = range(0, max(len(graphs), 1), _HELD)
-        sets = (GraphSet(graphs[at : at + _HELD]) for at in starts)
+    """(n, k) what a function of batches returns for graphs, and the graphs' (n,) FLOPs.
+
+    Of graphs that are made one after the other, `_HELD` are in memory at once.
+    """
+    sets = [graphs] if isinstance(graphs, GraphSet) else map(GraphSet, _parts(graphs))
     found, flops = [], []
     with torch.no_grad():
         for data in sets:
             flops.append(data.flops)
-            for batch in data.batches(_BATCH, merged=merged):
+            for batch in data.filled(_BATCH, merged=merged):
                 found.append(call(batch.to(device)).cpu().double())
     return torch.cat(found).numpy(), np.concatenate(flops)
 
@@ -275,6 +302,7 @@ class _Nodes:
                 self.reader[edge] + shift,
                 _starts(self.read_by[node]),
             ),
+            bounds=(_bound(self.reads[node]), _bound(self.read_by[node])),
             levels=_bags(each[:-1], _starts(counts), segment, each),
             sinks=_bags(sinks, _starts(sink_counts), graph[sinks], _starts(sink)),
             counts=torch.from_numpy(counts.reshape(g, _LEVELS).astype(np.float32)),
@@ -329,6 +357,13 @@ def _starts(counts: NDArray[Any]) -> Ints:
 def _ranges(first: Ints, counts: Ints) -> Ints:
     """first[0], first[0] + 1, ... (counts[0] of them), first[1], ..."""
     return np.arange(counts.sum()) + np.repeat(first - _starts(counts)[:-1], counts)
+
+
+def _bound(neighbours: NDArray[np.int32]) -> Tensor | None:
+    if neighbours.max(initial=0) <= _MOST_NEIGHBOURS:
+        return None
+    bound = np.minimum(1.0, _MOST_NEIGHBOURS / np.maximum(neighbours, 1))
+    return torch.from_numpy(bound.astype(np.float32))[:, None]
 
 
 def _bags(*parts: Ints) -> Bags:

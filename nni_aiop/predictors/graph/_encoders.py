@@ -34,7 +34,6 @@ READ_OUTS = ("levels", "mean", "sum", "last")
 """Of a graph's nodes: mean by level, mean, sum / 100, mean of those that nothing reads."""
 
 _SUM_SCALE = 100.0
-_MOST_NEIGHBOURS = 2
 
 
 class GraphLayer(nn.Module):
@@ -59,20 +58,21 @@ class GraphLayer(nn.Module):
 
     def forward(self, batch: GraphBatch, h: Tensor, previous: Tensor) -> Tensor:
         """What this layer makes of h (n, inputs); a residual one adds `previous` (n, outputs)."""
-        parts = [h, self._messages(h, batch.sources)]
-        if self.both_directions:
-            parts.append(self._messages(h, batch.sources.transposed))
-        result: Tensor = self.activation(self.norm(self.linear(torch.cat(parts, dim=1))))
-        return previous + result if self.residual else result
+        into, out = batch.bounds if self.bounded else (None, None)
+        own, *others = torch.split(self.linear.weight, h.shape[1], dim=1)
+        result = torch.addmm(self.linear.bias, h, own.t())
+        for weight, bags, bound in zip(
+            others, (batch.sources, batch.sources.transposed), (into, out), strict=False
+        ):
+            result.addmm_(messages(h, bags, bound), weight.t())
+        found: Tensor = self.activation(self.norm(result))
+        return previous + found if self.residual else found
 
-    def _messages(self, h: Tensor, bags: Bags) -> Tensor:
-        found = bag_sum(h, bags)
-        if not self.bounded:
-            return found
-        neighbours = bags.offsets.diff()
-        if not len(neighbours) or neighbours.max() <= _MOST_NEIGHBOURS:
-            return found
-        return found * (_MOST_NEIGHBOURS / neighbours).clamp_max(1.0)[:, None]
+
+def messages(h: Tensor, bags: Bags, bound: Tensor | None) -> Tensor:
+    """(n, d) sums over neighbours, bounded (`GraphBatch.bounds`)."""
+    found = bag_sum(h, bags)
+    return found if bound is None else found * bound
 
 
 class Encoder(nn.Module, ABC):

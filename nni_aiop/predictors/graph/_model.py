@@ -6,7 +6,7 @@ that predict together. Members return standardised labels (Eq. 4, after Eq. 5 wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -142,11 +142,16 @@ class GraphModel:
 
     def predict(
         self,
-        graphs: Sequence[ComputeGraph] | GraphSet,
+        graphs: Iterable[ComputeGraph] | GraphSet,
         *,
         adapters: Sequence[str] | None = None,
     ) -> Prediction:
         """Metrics of networks: those of the backbone, or the task of one adapter.
+
+        Args:
+            graphs: n networks; of an iterator that makes them one after the other, a thousand are
+                in memory at once.
+            adapters: The one adapter; none for the backbone.
 
         Raises:
             NotFittedError: `fit` was not called.
@@ -168,7 +173,7 @@ class GraphModel:
         return prediction(found, std, (adapter.labels,), tuple(adapters), flops)
 
     def distance(
-        self, graphs: Sequence[ComputeGraph] | GraphSet, *, adapter: str | None = None
+        self, graphs: Iterable[ComputeGraph] | GraphSet, *, adapter: str | None = None
     ) -> Array:
         """(n,) how far networks are from known ones; beyond 1 no prediction is to be trusted.
 
@@ -188,7 +193,7 @@ class GraphModel:
 
     def embed(
         self,
-        graphs: Sequence[ComputeGraph] | GraphSet,
+        graphs: Iterable[ComputeGraph] | GraphSet,
         *,
         adapters: Sequence[str] | None = None,
     ) -> Array:
@@ -203,7 +208,7 @@ class GraphModel:
         return self.embed_and_vote(graphs, tuple(names))[0]
 
     def embed_and_vote(
-        self, graphs: Sequence[ComputeGraph] | GraphSet, adapters: Sequence[str]
+        self, graphs: Iterable[ComputeGraph] | GraphSet, adapters: Sequence[str]
     ) -> tuple[Array, Array, Array]:
         """(n, d) what `embed` returns, (n, k) what each adapter predicts, and (n,) FLOPs."""
         encoder = self._backbone.encoder
@@ -222,7 +227,7 @@ class GraphModel:
         return x, votes, flops
 
     def _apply(
-        self, call: Callable[[GraphBatch], Tensor], graphs: Sequence[ComputeGraph] | GraphSet
+        self, call: Callable[[GraphBatch], Tensor], graphs: Iterable[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array]:
         return self._apply_to(self._backbone.encoder, call, graphs)
 
@@ -230,12 +235,12 @@ class GraphModel:
         self,
         encoder: Encoder,
         call: Callable[[GraphBatch], Tensor],
-        graphs: Sequence[ComputeGraph] | GraphSet,
+        graphs: Iterable[ComputeGraph] | GraphSet,
     ) -> tuple[Array, Array]:
         return apply(call, graphs, merged=encoder.merged, device=self.device)
 
     def _opinions(
-        self, adapter: Adapter, graphs: Sequence[ComputeGraph] | GraphSet
+        self, adapter: Adapter, graphs: Iterable[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array, Array]:
         """(n, 1) or, of the adapter and its head, (n, 2) standardised predictions, u and FLOPs."""
         member = Member(adapter.module, (self._backbone.encoder,))
@@ -246,7 +251,7 @@ class GraphModel:
         return z, u, flops
 
     def _standardised(
-        self, adapter: Adapter, graphs: Sequence[ComputeGraph] | GraphSet
+        self, adapter: Adapter, graphs: Iterable[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array]:
         """(n, 1) standardised predictions of an adapter, and the graphs' (n,) FLOPs."""
         z, _, flops = self._opinions(adapter, graphs)

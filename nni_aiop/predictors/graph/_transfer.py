@@ -7,7 +7,7 @@ w (k + 1,) their weights, y (n,) standardised labels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -53,11 +53,11 @@ class TransferredPredictor(ABC):
 
     @abstractmethod
     def _standardised(
-        self, graphs: Sequence[ComputeGraph] | GraphSet
+        self, graphs: Iterable[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array, Array]:
         """(n, 1) means and (n, 1) or (1,) stds of standardised labels, and (n,) FLOPs."""
 
-    def predict(self, graphs: Sequence[ComputeGraph] | GraphSet) -> Prediction:
+    def predict(self, graphs: Iterable[ComputeGraph] | GraphSet) -> Prediction:
         """The metric of n graphs, in its own units."""
         z, s, flops = self._standardised(graphs)
         return prediction(z, s, (self.labels,), (self.metric,), flops)
@@ -105,7 +105,7 @@ class ZeroShotPredictor(TransferredPredictor):
     device: torch.device
 
     def _standardised(
-        self, graphs: Sequence[ComputeGraph] | GraphSet
+        self, graphs: Iterable[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array, Array]:
         z, flops = _votes(self.members, graphs, self.device)
         return self.vote(z)[:, None], np.array([self.vote.std]), flops
@@ -162,7 +162,7 @@ class FewShotPredictor(TransferredPredictor):
         return cls(predictor, adapters, regressor, labels, metric, vote, share)
 
     def _standardised(
-        self, graphs: Sequence[ComputeGraph] | GraphSet
+        self, graphs: Iterable[ComputeGraph] | GraphSet
     ) -> tuple[Array, Array, Array]:
         x, z, flops = _embeddings_and_votes(self.predictor, self.adapters, graphs)
         mean, std = self.head.predict(np.hstack([x, z]))
@@ -175,7 +175,7 @@ class FewShotPredictor(TransferredPredictor):
 def _embeddings_and_votes(
     predictor: GraphModel,
     adapters: tuple[str, ...],
-    graphs: Sequence[ComputeGraph] | GraphSet,
+    graphs: Iterable[ComputeGraph] | GraphSet,
 ) -> tuple[Array, Array, Array]:
     """(n, d) embeddings, z (n, k + 1), or (n, 0) without adapters, and (n,) FLOPs."""
     x, z, flops = predictor.embed_and_vote(graphs, adapters)
@@ -183,7 +183,7 @@ def _embeddings_and_votes(
 
 
 def _votes(
-    members: Sequence[Member], graphs: Sequence[ComputeGraph] | GraphSet, device: torch.device
+    members: Sequence[Member], graphs: Iterable[ComputeGraph] | GraphSet, device: torch.device
 ) -> tuple[Array, Array]:
     """z (n, k + 1), and (n,) FLOPs."""
     found, flops = apply(

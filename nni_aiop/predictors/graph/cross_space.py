@@ -343,7 +343,10 @@ def _stacked(
 ) -> Prediction:
     """What `CrossSpaceRanker.estimate` returns; see the module's text."""
     y = labels[known]
-    center, spread = y.mean(), y.std(ddof=1) or 1.0
+    if np.ptp(y) == 0:  # no process has anything to learn
+        same = np.full((len(labels), 1), y[0])
+        return Prediction(same, np.zeros_like(same), (metric,))
+    center, spread = y.mean(), y.std(ddof=1)
     z = (y - center) / spread
     vote = score[:, None]
     w, bias = scaled_vote(vote[known], z, np.ones(1))

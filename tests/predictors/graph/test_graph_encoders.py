@@ -12,7 +12,8 @@ from torch_geometric.nn import GraphConv
 from nni_aiop.graphs import ComputeGraph, Node
 from nni_aiop.predictors.graph import GraphEncoder, GraphSet, KAdapter, PublishedEncoder
 from nni_aiop.predictors.graph._adapters import Backbone, Member
-from nni_aiop.predictors.graph._collation import COLUMNS, POSITIONS, Bags, GraphBatch, bag_sum
+from nni_aiop.predictors.graph._collation import COLUMNS, POSITIONS, GraphBatch, bag_sum
+from nni_aiop.predictors.graph._encoders import messages
 from nni_aiop.search_spaces import get_space
 
 SHAPE = (1, 4, 8, 8)
@@ -205,11 +206,11 @@ class TestDefault:
         nodes.append(Node.make("concat", [SHAPE] * n, size))
         inputs = [(), *[(0,)] * n, tuple(range(1, n + 1))]
         batch = GraphSet([ComputeGraph(nodes, inputs)]).batch([0])
-        (layer, *_) = GraphEncoder(hidden=1).layers
         h = torch.ones(n + 2, 1)
-        read = layer._messages(h, batch.sources).flatten()
+        into, out = batch.bounds
+        read = messages(h, batch.sources, into).flatten()
         assert read.tolist() == [0.0, *[1.0] * n, 2.0]
-        assert layer._messages(h, batch.sources.transposed).flatten().tolist()[0] == 2.0
+        assert messages(h, batch.sources.transposed, out).flatten().tolist()[0] == 2.0
 
     def test_a_batch_moves_as_a_whole_and_only_where_it_is_not(
         self, residual: ComputeGraph
@@ -220,7 +221,12 @@ class TestDefault:
 
         def tensors(of: GraphBatch) -> list[torch.Tensor]:
             parts = vars(of).values()
-            return [t for part in parts for t in (part if isinstance(part, Bags) else [part])]
+            return [
+                t
+                for part in parts
+                for t in (part if isinstance(part, tuple) else [part])
+                if t is not None
+            ]
 
         assert all(tensor.is_meta for tensor in tensors(moved))
         assert [t.shape for t in tensors(moved)] == [t.shape for t in tensors(batch)]

@@ -94,7 +94,7 @@ class GraphWriter:
         shape = tuple(shape)
         name = f"input_{self._n_inputs}"
         self._n_inputs += 1
-        return Handle(self._append(Node("input", output_shape=shape), (), name), shape)
+        return Handle(self._append(_input(shape), (), name), shape)
 
     def output(self, x: Handle) -> None:
         """Makes data an output of the network."""
@@ -426,6 +426,11 @@ def _combined(op: str, shapes: tuple[Shape, ...]) -> Node:
     rank = max(map(len, shapes))
     full = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     return Node.make(op, shapes, [max(sizes) for sizes in zip(*full, strict=True)])
+
+
+@_cached
+def _input(shape: Shape) -> Node:
+    return Node("input", output_shape=shape)
 
 
 @_cached
