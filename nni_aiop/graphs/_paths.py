@@ -78,10 +78,7 @@ def _is(node: NodeLike) -> tuple[bool, ...]:
 
 
 def path_features(graphs: Sequence[GraphLike]) -> PathFeatures:
-    """What lies on the ways through each of n networks.
-
-    Networks that compute the same, but for constants, have equal features.
-    """
+    """What lies on the ways through each of n networks."""
     flat = FlatGraphs(graphs)
     n, g = len(flat.kind), len(flat)
     ops = np.array([node.op for node in flat.kinds], object)
