@@ -67,11 +67,11 @@ def test_isomorphic_cells_are_one_network() -> None:
     assert len(twins) > 20
     equal: list[bool] = []
     for group in twins:
-        # A sum that two read, one of them to multiply it with zero, stays a sum of its own.
+        # A term that occurs twice may be computed twice, so that counts of all may differ.
         differ = np.ptp(found.columns[group], axis=0) > 1e-9
-        assert not differ[[PATH_COLUMNS.index("ways"), PATH_COLUMNS.index("most:learned")]].any()
+        deep = [place for place, name in enumerate(PATH_COLUMNS) if name.startswith("most:")]
+        assert not differ[deep].any() and len({*found.constant[group].tolist()}) == 1
         equal.append(not differ.any())
-        assert len({*found.macs[group].tolist()}) == len({*found.constant[group].tolist()}) == 1
     assert np.mean(equal) > 0.8
 
 
