@@ -14,6 +14,12 @@ c  Each space left out again, of which 20 networks are labelled, five draws: the
    `CrossSpaceRanker.estimate`, with the share of networks inside its 80 % intervals and mean
    absolute errors beside a constant's.
 
+    python benchmarks/zero_shot.py --parts b,weights --data ../shared/data
+    cp out/zero_shot/weights/* nni_aiop/weights/
+
+writes the ranker that comes with the package, which learned all spaces but NAS-Bench-MR, whose data
+are for academic use, and its part of the model card, with the figures of b.
+
 What the ranker is made of was chosen by b on the spaces other than NAS-Bench-201, whose figures
 were seen meanwhile. Finished parts and timm's graphs are kept in the out folder.
 """
@@ -25,19 +31,22 @@ from typing import Any
 
 import numpy as np
 from _common import Figures, format_table, parse_arguments, parser, progress, run_part
+from _held_out import file_entry
 from _spaces import SPACES, Space, read_space
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from nni_aiop.files import write_json
 from nni_aiop.predictors.graph import CrossSpaceRanker, GPHead, GraphPredictor
 from nni_aiop.predictors.metrics import coverage, kendall, mae, spearman
+from nni_aiop.weights import RANKER, model_card
 
 Array = NDArray[np.float64]
 
 SOURCE, TARGET = "NAS-Bench-101", "NAS-Bench-201"
 FEW, DRAWS, POOL = 20, 5, 2000
 ASKED, CLOSE = 0.85, 0.03
-RANKER, FLOPS, PARAMETERS, ZEN = "cross-space ranker", "FLOPs", "parameters", "Zen-NAS"
+METHOD, FLOPS, PARAMETERS, ZEN = "cross-space ranker", "FLOPs", "parameters", "Zen-NAS"
 GNN = {"default": "GNN, default encoder", "published": "GNN as published"}
 ALONE = ("20 alone: global features", "20 alone: ways", "20 alone: both")
 ORDER, ESTIMATE = "no label", "ranker's estimate"
@@ -57,7 +66,7 @@ def across(data: str, out: str, quick: bool, seed: int) -> dict[str, dict[str, f
     spaces = {name: read_space(name, Path(data), Path(out), most=rows) for name in (SOURCE, TARGET)}
     target = spaces[TARGET]
     ranking = learned_of(spaces, [SOURCE], seed).rank(target.pool)
-    found = {RANKER: ranking.score, FLOPS: target.pool.flops, PARAMETERS: target.parameters}
+    found = {METHOD: ranking.score, FLOPS: target.pool.flops, PARAMETERS: target.parameters}
     table = _zen(Path(data))
     if rows is None:
         found[ZEN] = table
@@ -132,7 +141,7 @@ def left_out(
     for name, space in spaces.items():
         others = learned_of(spaces, [other for other in spaces if other != name], seed)
         values = {
-            RANKER: others.rank(space.pool).score,
+            METHOD: others.rank(space.pool).score,
             "ranker of NAS-Bench-101": alone.rank(space.pool).score,
             FLOPS: space.pool.flops,
             PARAMETERS: space.parameters,
@@ -200,7 +209,7 @@ def _all(data: Path, out: Path, quick: bool, most: int) -> dict[str, Space]:
 
 
 def show_across(parts: list[dict[str, Any]], others: dict[str, Any], figures: Figures) -> None:
-    tasks = list(parts[0][RANKER])
+    tasks = list(parts[0][METHOD])
     methods: dict[str, list[dict[str, float]]] = {
         name: [part[name] for part in parts] for name in parts[0]
     }
@@ -213,13 +222,14 @@ def show_across(parts: list[dict[str, Any]], others: dict[str, Any], figures: Fi
     print(f"\na. Trained on {SOURCE}, ranks {TARGET}: Spearman, mean of seeds\n")
     print(format_table(["", *tasks], rows))
     for task in tasks:
-        worst = min(part[RANKER][task] for part in parts)
+        worst = min(part[METHOD][task] for part in parts)
         figures.add(f"a: worst seed on {task}", worst, at_least=ASKED)
-        rest = max(found[task] for name, found in means.items() if name != RANKER)
+        rest = max(found[task] for name, found in means.items() if name != METHOD)
         figures.add(f"a: above all else on {task} by", worst - rest, at_least=0.0)
 
 
-def show_left_out(parts: list[dict[str, Any]], figures: Figures) -> None:
+def show_left_out(parts: list[dict[str, Any]], figures: Figures) -> dict[str, float]:
+    """Mean Kendall's correlation of each method."""
     rows = []
     methods = list(parts[0][TARGET])
     over: dict[str, list[float]] = {}
@@ -233,12 +243,14 @@ def show_left_out(parts: list[dict[str, Any]], figures: Figures) -> None:
         rows.append([name, *(_pair(means.get(method)) for method in methods)])
         rest = max(means[FLOPS][0], means[PARAMETERS][0])
         figures.add(
-            f"b: Kendall in {name} above sizes by", float(means[RANKER][0] - rest), at_least=0.0
+            f"b: Kendall in {name} above sizes by", float(means[METHOD][0] - rest), at_least=0.0
         )
     print("\nb. Left out: Kendall and Spearman, means over tasks and seeds\n")
     print(format_table(["", *methods], rows))
-    for method, values in over.items():
-        figures.add(f"b: mean Kendall, {method}", float(np.mean(values)))
+    means_of_all = {method: float(np.mean(values)) for method, values in over.items()}
+    for method, value in means_of_all.items():
+        figures.add(f"b: mean Kendall, {method}", value)
+    return means_of_all
 
 
 def _pair(found: Array | None) -> str:
@@ -291,9 +303,37 @@ def show_few(parts: list[dict[str, Any]], figures: Figures) -> None:
     figures.add("c: mean coverage", float(np.mean(inside)))
 
 
+# --- the ranker that comes with the package ------------------------------------------------------
+
+COMMAND = "python benchmarks/zero_shot.py --parts b,weights --data ../shared/data"
+NOT_SHIPPED = ("NAS-Bench-MR",)
+
+
+def write_weights(data: Path, out: Path, quick: bool, held_out: dict[str, float]) -> None:
+    """The ranker, and the model card with its part."""
+    spaces = _all(data, out, quick, 4000)
+    for name in NOT_SHIPPED:
+        spaces.pop(name, None)
+    folder = out / "weights"
+    folder.mkdir(exist_ok=True)
+    path = folder / RANKER
+    learned_of(spaces, list(spaces), 0).save(path)
+    card = model_card()
+    card["ranker"] = {
+        "predicts": "the order of networks of one space, which nothing is known of",
+        "learned": {name: len(space) for name, space in spaces.items()},
+        "held out": "each space once, by rankers of the others and of NAS-Bench-MR",
+        "figures": {f"mean Kendall, {name}": round(held_out[name], 3) for name in (METHOD, FLOPS)},
+        "command": COMMAND,
+        "limits": "Ranks no better than FLOPs where its members contradict each other.",
+    }
+    card["files"][RANKER] = file_entry(path)
+    write_json(folder / "card.json", card)
+
+
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0], name="zero_shot", seeds=3)
-    arguments.add_argument("--parts", default="a,b,c", help="some of a, b, c, with commas")
+    arguments.add_argument("--parts", default="a,b,c", help="some of a, b, c, weights, with commas")
     options = parse_arguments(arguments)
     quick, out = options.quick, options.out
     parts = options.parts.split(",")
@@ -321,10 +361,16 @@ def main() -> None:
         proxies = [done(zero_cost, f"a-proxies-{seed}", n, seed, first=where[:2]) for seed in seeds]
         others |= {f"{name} (on {n})": [part[name] for part in proxies] for name in proxies[0]}
         show_across(found, others, figures)
+    held_out = {}
     if "b" in parts:
-        show_left_out([done(left_out, f"b-{seed}", seed) for seed in seeds], figures)
+        held_out = show_left_out([done(left_out, f"b-{seed}", seed) for seed in seeds], figures)
     if "c" in parts:
         show_few([done(few, f"c-{seed}", seed) for seed in seeds], figures)
+    if "weights" in parts:
+        if not held_out:
+            arguments.error("--parts weights needs b too: the model card tells its figures")
+        write_weights(options.data, out, quick, held_out)
+        say(f"weights in {out / 'weights'}")
     print()
     print(figures)
     figures.save(out / "results.json")

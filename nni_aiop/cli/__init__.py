@@ -5,6 +5,7 @@ from nni_aiop.cli._generate import generate
 from nni_aiop.cli._graph import graph
 from nni_aiop.cli._predict import predict
 from nni_aiop.cli._predictor import predictor
+from nni_aiop.cli._rank import rank
 from nni_aiop.cli._run import run
 from nni_aiop.cli._search import search
 from nni_aiop.cli._shrink import shrink
@@ -18,5 +19,6 @@ app.command()(shrink)
 app.command()(generate)
 app.command()(graph)
 app.command()(predict)
+app.command()(rank)
 app.add_typer(predictor)
 app.add_typer(spaces)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from nni_aiop.cli._app import BadInput, table
+from nni_aiop.cli._app import BadInput, sentence, table
 from nni_aiop.cli._outputs import Overwrite, check_folder
 from nni_aiop.engines._references import load_object, raised
 from nni_aiop.errors import AiopError, GraphError, MissingPackageError
@@ -186,6 +186,36 @@ def _parse_input(text: str) -> tuple[str, tuple[int, ...]]:
     if not all(size.isdecimal() and 0 < int(size) < 2**31 for size in sizes):
         raise BadInput(f"an input must read as 1x3x224x224 or NAME=1x3x224x224, but got {text!r}.")
     return name, tuple(map(int, sizes))
+
+
+def read_graphs(
+    models: Sequence[str], texts: Sequence[str], values: Sequence[str]
+) -> tuple[list[tuple[str, ComputeGraph]], list[tuple[str, Exception]]]:
+    """Each model with its graph, and those that cannot be read with the reason.
+
+    Args:
+        models: As the command takes them; the only one must be readable.
+        texts: As of `read_graph`.
+        values: As of `read_graph`.
+    """
+    read: list[tuple[str, ComputeGraph]] = []
+    failed: list[tuple[str, Exception]] = []
+    for model in models:
+        try:
+            read.append((model, read_graph(model, texts, values)))
+        except (AiopError, OSError) as err:
+            if len(models) == 1:
+                raise
+            failed.append((model, err))
+    return read, failed
+
+
+def name_failed(failed: Sequence[tuple[str, Exception]]) -> None:
+    """Names models that could not be read on standard error; the exit code is then 2."""
+    for model, refusal in failed:
+        typer.echo(f"nni-aiop: {model}: {sentence(refusal)}", err=True)
+    if failed:
+        raise typer.Exit(2)
 
 
 def read_graph(model: str, texts: Sequence[str] = (), values: Sequence[str] = ()) -> ComputeGraph:

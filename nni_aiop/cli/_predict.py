@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nni_aiop.cli._app import BadInput, bad_input, sentence, table
-from nni_aiop.cli._graph import InputShapes, InputValues, notes, read_graph, uncounted
-from nni_aiop.errors import AiopError
+from nni_aiop.cli._app import BadInput, bad_input, table
+from nni_aiop.cli._graph import InputShapes, InputValues, name_failed, notes, read_graphs, uncounted
 from nni_aiop.weights import shipped_tasks
 
 if TYPE_CHECKING:
@@ -60,23 +59,12 @@ def predict(
       nni-aiop predict detector.onnx --task accuracy --predictor out/tasks
     """
     known = _known(task, predictor)
-    read: list[tuple[str, ComputeGraph]] = []
-    failed: list[tuple[str, Exception]] = []
-    for model in models:
-        try:
-            read.append((model, read_graph(model, inputs or (), values or ())))
-        except (AiopError, OSError) as err:
-            if len(models) == 1:
-                raise
-            failed.append((model, err))
+    read, failed = read_graphs(models, inputs or (), values or ())
     several = len(models) > 1
     told = bool(read) and (
         _tell(known[0], read, several=several) if len(known) == 1 else _tell_all(known, read)
     )
-    for model, refusal in failed:
-        typer.echo(f"nni-aiop: {model}: {sentence(refusal)}", err=True)
-    if failed:
-        raise typer.Exit(2)
+    name_failed(failed)
     if not told:
         raise typer.Exit(1)
 

@@ -1,7 +1,7 @@
-"""Weights that come with the package: a backbone, adapters of tasks, and their model card.
+"""Weights that come with the package: a backbone, adapters of tasks, a ranker, their model card.
 
-`nni_aiop.predictors.graph.load_shipped` makes predictors of them; here is what they are. They are
-made by `python benchmarks/aiop_weights.py`.
+`nni_aiop.predictors.graph.load_shipped` and its siblings make predictors of them; here is what they
+are. The card names the commands that make them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BACKBONE", "FOLDER", "adapter_file", "model_card", "shipped_tasks"]
+__all__ = ["BACKBONE", "FOLDER", "RANKER", "adapter_file", "model_card", "shipped_tasks"]
 
 FOLDER = Path(__file__).parent
 """Where the files lie."""
 
 BACKBONE = "backbone.safetensors"
+
+RANKER = "ranker.safetensors"
 
 _SUFFIX = ".adapter.safetensors"
 

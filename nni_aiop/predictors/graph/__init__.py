@@ -9,7 +9,7 @@ from nni_aiop.predictors.graph._adapters import KAdapter
 from nni_aiop.predictors.graph._collation import GraphSet
 from nni_aiop.predictors.graph._encoders import ENCODERS, Encoder, GraphEncoder, PublishedEncoder
 from nni_aiop.predictors.graph._predictor import GraphPredictor, load_graph_predictor
-from nni_aiop.predictors.graph._shipped import load_shipped, load_shipped_task
+from nni_aiop.predictors.graph._shipped import load_shipped, load_shipped_ranker, load_shipped_task
 from nni_aiop.predictors.graph._tasks import TaskPredictor, learn_task, load_task, tasks_of
 from nni_aiop.predictors.graph._transfer import (
     FewShotPredictor,
@@ -48,6 +48,7 @@ __all__ = [
     "load_cross_space_ranker",
     "load_graph_predictor",
     "load_shipped",
+    "load_shipped_ranker",
     "load_shipped_task",
     "load_task",
     "model_card",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from nni_aiop.predictors.graph._predictor import GraphPredictor, load_graph_predictor
 from nni_aiop.predictors.graph._tasks import TaskPredictor
-from nni_aiop.weights import BACKBONE, FOLDER, adapter_file, shipped_tasks
+from nni_aiop.predictors.graph.cross_space import CrossSpaceRanker, load_cross_space_ranker
+from nni_aiop.weights import BACKBONE, FOLDER, RANKER, adapter_file, shipped_tasks
 
-__all__ = ["load_shipped", "load_shipped_task"]
+__all__ = ["load_shipped", "load_shipped_ranker", "load_shipped_task"]
 
 
 def load_shipped(*tasks: str) -> GraphPredictor:
@@ -44,3 +45,17 @@ def load_shipped_task(task: str) -> TaskPredictor:
     """
     predictor = load_shipped(task)
     return TaskPredictor(task, predictor.adapters_[task].domain, predictor)
+
+
+def load_shipped_ranker() -> CrossSpaceRanker:
+    """What ranks networks of any space without a label; see `CrossSpaceRanker`.
+
+    Raises:
+        FileFormatError: The file is damaged.
+        OSError: The file is missing.
+
+    Example:
+        >>> sorted(load_shipped_ranker().spaces_)[:3]
+        ['NAAP-440', 'NAS-Bench-101', 'NAS-Bench-201']
+    """
+    return load_cross_space_ranker(FOLDER / RANKER)
