@@ -7,14 +7,31 @@ TransNAS-Bench-101 micro and one on 1,000 of a setting of NAS-Bench-MR, all as t
 it and with the features of the graphs. Then for each seed, other graphs and that backbone: graphs a
 second that are written from their codes, and that are predicted, features included (the median).
 The graphs are those of architectures of the benchmarks' tables, of NAS-Bench-201 any.
+
+    python benchmarks/aiop_speed.py --data ../shared/data --before 77be28c
+
+times an older commit too: both predict the same networks with the shipped backbone, features
+included, in processes of their own that take turns, and the figure is the median of ratios. Both
+kept the features bit for bit; what sums of 32-bit numbers differ by is told beside.
+
+    python benchmarks/aiop_speed.py --data ../shared/data --streamed 100000
+
+tells by how many megabytes predicting so many networks, made one after the other, grows a process.
 """
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +47,66 @@ from nni_aiop.spaces import Sample
 PRETRAINED, ADAPTED, PREDICTED = 10_000, 1_000, 2_000
 BACKBONE_SECONDS, ADAPTER_SECONDS, GRAPHS_PER_SECOND = 900.0, 180.0, 1_000.0
 
+COMPARED = {"nasbench201": 1000, "nasbench101": 1000, "multi_resolution": 200}
+"""Spaces, and how many networks are predicted both ways."""
+
+FASTER, MOST_MEGABYTES, CLOSE = 5.0, 1000.0, 1e-5
+ROOT = Path(__file__).resolve().parents[1]
+
 Result = TypeVar("Result")
+
+
+def worker(package: Path, *arguments: object) -> dict[str, Any]:
+    """What `_speed_worker.py` prints, run with the package of a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "benchmarks" / "_speed_worker.py"), *map(str, arguments)]
+    done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{package}: {done.stderr.strip().splitlines()[-1]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def compare(revision: str, out: Path, seeds: int, quick: bool, figures: Figures) -> None:
+    """Seconds of this package and of an older commit, which take turns."""
+    older = out / f"before-{revision}"
+    archive = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", revision, "nni_aiop"], capture_output=True, check=True
+    )
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        tar.extractall(older, filter="data")
+    rows = []
+    for name, most in COMPARED.items():
+        n = 20 if quick else most
+        ratios, seconds, apart = [], [], 0.0
+        for seed in range(seeds):
+            files = [out / f"{which}.npy" for which in ("before", "now")]
+            before, now = (
+                worker(package, name, n, seed, 3, file)
+                for package, file in zip((older, ROOT), files, strict=True)
+            )
+            ratios.append(before["seconds"] / now["seconds"])
+            seconds.append((n / before["seconds"], n / now["seconds"]))
+            old, new = map(np.load, files)
+            apart = max(apart, float(np.abs(old - new).max() / old.std()))
+        speeds = np.median(seconds, axis=0)
+        rows.append([name, round(now["nodes"]), *speeds, median(ratios), f"{apart:.1e}"])
+        figures.add(
+            f"times the speed of {revision} on {name}",
+            median(ratios),
+            at_least=FASTER,
+            detail=ratios,
+        )
+        figures.add(f"apart on {name}, of a standard deviation", apart, at_most=CLOSE)
+    heads = ["space", "nodes", f"{revision} (graphs/s)", "now (graphs/s)", "ratio", "apart"]
+    print(format_table(heads, rows), "\n")
+
+
+def stream(n: int, figures: Figures) -> None:
+    found = worker(ROOT, "nasbench201", n, 0, "streamed", "-")
+    grown = found["after"] - found["before"]
+    print(f"{found['n']:,} networks: {found['before']:.0f} MB before, {found['after']:.0f} after\n")
+    figures.add(f"megabytes of predicting {n:,} networks", grown, at_most=MOST_MEGABYTES)
 
 
 def timed(function: Callable[[], Result]) -> tuple[Result, float]:
@@ -50,8 +126,20 @@ def labelled(
 
 
 def main() -> None:
-    options = parse_arguments(parser(__doc__.splitlines()[0], name="aiop_speed", seeds=5))
+    arguments = parser(__doc__.splitlines()[0], name="aiop_speed", seeds=5)
+    arguments.add_argument("--before", help="a commit to compare with, and nothing else")
+    arguments.add_argument("--streamed", type=int, help="how many networks, and nothing else")
+    options = parse_arguments(arguments)
     torch.set_num_threads(1)
+    if options.before or options.streamed:
+        figures = Figures(quick=options.quick)
+        if options.before:
+            compare(options.before, options.out, options.seeds, options.quick, figures)
+        if options.streamed:
+            stream(options.streamed, figures)
+        print(figures)
+        figures.save(options.out / "compared.json")
+        return
     part = 50 if options.quick else 1
     say = progress()
     figures = Figures(quick=options.quick)

@@ -36,6 +36,7 @@ from _spaces import SPACES, Space, read_space
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from nni_aiop.figures import new_figure, save_figure
 from nni_aiop.files import write_json
 from nni_aiop.predictors.graph import CrossSpaceRanker, GPHead, GraphPredictor
 from nni_aiop.predictors.metrics import coverage, kendall, mae, spearman
@@ -44,6 +45,7 @@ from nni_aiop.weights import RANKER, model_card
 Array = NDArray[np.float64]
 
 SOURCE, TARGET = "NAS-Bench-101", "NAS-Bench-201"
+SINGLE = "ranker of NAS-Bench-101"
 FEW, DRAWS, POOL = 20, 5, 2000
 ASKED, CLOSE = 0.85, 0.03
 METHOD, FLOPS, PARAMETERS, ZEN = "cross-space ranker", "FLOPs", "parameters", "Zen-NAS"
@@ -142,12 +144,12 @@ def left_out(
         others = learned_of(spaces, [other for other in spaces if other != name], seed)
         values = {
             METHOD: others.rank(space.pool).score,
-            "ranker of NAS-Bench-101": alone.rank(space.pool).score,
+            SINGLE: alone.rank(space.pool).score,
             FLOPS: space.pool.flops,
             PARAMETERS: space.parameters,
         }
         if name == SOURCE:
-            del values["ranker of NAS-Bench-101"]
+            del values[SINGLE]
         result[name] = {
             method: {
                 task: [kendall(y, found), spearman(y, found)] for task, y in space.labels.items()
@@ -228,8 +230,26 @@ def show_across(parts: list[dict[str, Any]], others: dict[str, Any], figures: Fi
         figures.add(f"a: above all else on {task} by", worst - rest, at_least=0.0)
 
 
-def show_left_out(parts: list[dict[str, Any]], figures: Figures) -> dict[str, float]:
+def draw(means: dict[str, dict[str, Array]], path: Path) -> None:
+    """Kendall's correlation in each space, a dot a method."""
+    figure = new_figure(7.0, 3.6)
+    axes = figure.add_subplot()
+    names = list(means)[::-1]
+    for method, marker in ((METHOD, "o"), (SINGLE, "D"), (FLOPS, "s"), (PARAMETERS, "^")):
+        known = [
+            (means[name][method][0], y) for y, name in enumerate(names) if method in means[name]
+        ]
+        axes.plot(*zip(*known, strict=True), marker, label=method, markersize=7, alpha=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("Kendall's correlation with what was measured, mean over tasks; space left out")
+    axes.legend(loc="lower left", fontsize=8)
+    save_figure(figure, path)
+
+
+def show_left_out(parts: list[dict[str, Any]], figures: Figures, picture: Path) -> dict[str, float]:
     """Mean Kendall's correlation of each method."""
+    shown: dict[str, dict[str, Array]] = {}
     rows = []
     methods = list(parts[0][TARGET])
     over: dict[str, list[float]] = {}
@@ -238,6 +258,7 @@ def show_left_out(parts: list[dict[str, Any]], figures: Figures) -> dict[str, fl
             method: np.mean([[*part[name][method].values()] for part in parts], axis=(0, 1))
             for method in parts[0][name]
         }
+        shown[name] = means
         for method, found in means.items():
             over.setdefault(method, []).append(float(found[0]))
         rows.append([name, *(_pair(means.get(method)) for method in methods)])
@@ -245,6 +266,7 @@ def show_left_out(parts: list[dict[str, Any]], figures: Figures) -> dict[str, fl
         figures.add(
             f"b: Kendall in {name} above sizes by", float(means[METHOD][0] - rest), at_least=0.0
         )
+    draw(shown, picture)
     print("\nb. Left out: Kendall and Spearman, means over tasks and seeds\n")
     print(format_table(["", *methods], rows))
     means_of_all = {method: float(np.mean(values)) for method, values in over.items()}
@@ -363,7 +385,8 @@ def main() -> None:
         show_across(found, others, figures)
     held_out = {}
     if "b" in parts:
-        held_out = show_left_out([done(left_out, f"b-{seed}", seed) for seed in seeds], figures)
+        found = [done(left_out, f"b-{seed}", seed) for seed in seeds]
+        held_out = show_left_out(found, figures, out / "left_out.png")
     if "c" in parts:
         show_few([done(few, f"c-{seed}", seed) for seed in seeds], figures)
     if "weights" in parts:

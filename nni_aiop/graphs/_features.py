@@ -283,8 +283,10 @@ class FlatFeatures(FlatGraphs):
         for place in np.flatnonzero(inputs):
             _, channels, _, positions = self.context[place].tolist()
             ends[self.graph[place]] = max(ends[self.graph[place]], (positions, channels))
+        filled = np.flatnonzero(self.nodes)
         depth = np.zeros(g)
-        np.maximum.at(depth, self.graph, self.depth)
+        if len(filled):
+            depth[filled] = np.maximum.reduceat(self.depth, starts(self.nodes)[filled])
         single = [
             np.bincount(self.graph[self.target], minlength=g),
             depth,

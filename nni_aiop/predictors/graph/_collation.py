@@ -43,8 +43,8 @@ _ROW = [NODE_COLUMNS.index(name) for name in COLUMNS]
 _HEAVY_FAMILIES = ("convolution", "linear", "product", "recurrent", "pooling")
 _HEAVY = [COLUMNS.index(f"op:{op}") for family in _HEAVY_FAMILIES for op in FAMILIES[family]]
 
-_CHUNK = 1024  # graphs whose features are held unpacked at once
-_HELD = 1024  # graphs whose features are held at once by a prediction
+_CHUNK = 4096  # graphs whose features are held unpacked at once
+_HELD = 4096  # graphs whose features are held at once by a prediction
 _BATCH = 4000  # nodes that are predicted at once: what fits a cache
 _MOST_NEIGHBOURS = 2
 _LEVELS = len(LEVELS)
