@@ -47,6 +47,7 @@ from nni_aiop.graphs import ComputeGraph
 from nni_aiop.predictors.graph import (
     GPHead,
     GraphSet,
+    NetworkPool,
     RidgeHead,
     load_shipped,
     load_shipped_task,
@@ -103,6 +104,7 @@ class Networks:
         graphs: Of the rows.
         sizes: (n, 3) logarithms of parameters, multiply-adds, and their ratio.
         embeddings: (n, d) of the shipped backbone, global features included.
+        ways: (n, w) what lies on the ways through each network (`NetworkPool`).
         top1: (n,) ImageNet accuracy in percent that is predicted of the graph.
         body: (n,) that of the body as timm measured it, NaN where not known.
         recipe: (n, r) one column for each schedule, pretraining, data and group of 5 rows or more.
@@ -113,6 +115,7 @@ class Networks:
     graphs: GraphSet
     sizes: Array
     embeddings: Array
+    ways: Array
     top1: Array
     body: Array
     recipe: Array
@@ -157,6 +160,7 @@ def networks(zoo: TaskZoo, graphs: list[ComputeGraph | None], bodies: pd.Series)
         graphs=data,
         sizes=np.column_stack([parameters, macs, macs - parameters]),
         embeddings=load_shipped().embed(data, adapters=()),
+        ways=NetworkPool(known).ways,
         top1=load_shipped_task("imagenet-top1").predict(data).mean[:, 0],
         body=np.array([bodies.get(BODIES.get(body, ""), np.nan) for body in zoo.body]),
         recipe=np.array(recipe, np.float64).T.reshape(len(zoo), -1),
@@ -215,13 +219,16 @@ def committee(more: Callable[[Networks], Array]) -> Predict:
     """Three that err on different networks, with equal weights: 200 rows are few to weigh by."""
     return mean_of(
         by_head(RidgeHead, lambda own: own.sizes),
-        by_trees(lambda own: np.column_stack([globals_of(own), more(own)])),
-        by_head(GPHead, lambda own: np.column_stack([own.embeddings, more(own)])),
+        by_trees(lambda own: np.column_stack([globals_of(own), own.ways, more(own)])),
+        by_head(GPHead, lambda own: np.column_stack([own.embeddings, own.ways, more(own)])),
     )
 
 
 PARAMETERS, MACS, GLOBALS = "parameters", "multiply-adds", "GP on global features"
-OURS, RECIPE = "committee: ridge on sizes, trees, GP on embeddings", "the same with the recipe"
+OURS, RECIPE = (
+    "committee: ridge on sizes, trees and GP, both on ways too",
+    "the same with the recipe",
+)
 ADAPTER = "AIO-P: adapter and GP"
 METHODS: dict[str, Predict] = {
     "constant": lambda own, learn, test: np.full(len(test), own.y[learn].mean()),
