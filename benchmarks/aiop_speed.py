@@ -50,7 +50,7 @@ BACKBONE_SECONDS, ADAPTER_SECONDS, GRAPHS_PER_SECOND = 900.0, 180.0, 1_000.0
 COMPARED = {"nasbench201": 1000, "nasbench101": 1000, "multi_resolution": 200}
 """Spaces, and how many networks are predicted both ways."""
 
-FASTER, MOST_MEGABYTES, CLOSE = 5.0, 1000.0, 1e-5
+FASTER, MOST_MEGABYTES, CLOSE = 5.0, 1000.0, 1e-6
 ROOT = Path(__file__).resolve().parents[1]
 
 Result = TypeVar("Result")

@@ -59,6 +59,19 @@ def test_equal_points_share_the_front() -> None:
     assert pareto_front([(1, 1), (1, 1)]).tolist() == [True, True]
 
 
+@pytest.mark.parametrize("m", [1, 2, 3, 4])
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_the_front_is_what_comparing_all_pairs_finds(m: int, levels: int) -> None:
+    rng = np.random.default_rng(m)
+    values = rng.integers(0, levels, (200, m)).astype(float)
+    values[rng.random(values.shape) < 0.02] = np.nan
+    known = ~np.isnan(values).any(axis=1)
+    at_least = (values[:, None] >= values).all(axis=2) & (values[:, None] > values).any(axis=2)
+    expected = known & ~at_least[known].any(axis=0)
+    assert pareto_front(values).tolist() == expected.tolist()
+    assert pareto_front(values[:0]).tolist() == []
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = write_json(tmp_path / "deep" / "a.json", {"x": np.float32(1), "y": float("nan")})
     assert json.loads(path.read_text()) == {"x": 1.0, "y": None}

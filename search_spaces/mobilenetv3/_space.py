@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from nni_aiop.errors import SpaceError
 from nni_aiop.search_spaces.mobilenetv3._codes import (
@@ -18,11 +19,6 @@ from nni_aiop.search_spaces.mobilenetv3._graphs import graph
 from nni_aiop.search_spaces.mobilenetv3._latency import LatencyTable
 from nni_aiop.search_spaces.mobilenetv3._skeleton import skeleton
 from nni_aiop.spaces import CodeSpace
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["code_space"]
 
@@ -75,23 +71,17 @@ def code_space(
                 f"but is of {table.resolution}."
             )
 
-    def count_params(codes: Tensor) -> Tensor:
-        return params(codes, width=width, resolution=resolution, n_classes=n_classes)
-
-    def count_macs(codes: Tensor) -> Tensor:
-        return macs(codes, width=width, resolution=resolution, n_classes=n_classes)
-
-    def describe(codes: Tensor) -> Tensor:
-        return features(codes, width=width, resolution=resolution)
-
-    def draw(sample: Mapping[str, Any]) -> ComputeGraph:
-        return graph(sample, width=width, resolution=resolution, n_classes=n_classes)
-
+    resolution = resolution if isinstance(resolution, int) else tuple(resolution)
+    chosen: dict[str, Any] = {"width": width, "resolution": resolution, "n_classes": n_classes}
     return CodeSpace(
         dimensions(resolution),
         name="mobilenetv3",
         conditions=conditions(),
-        costs={"params": count_params, "macs": count_macs, **(latency or {})},
-        features=describe,
-        graph=draw,
+        costs={
+            "params": partial(params, **chosen),
+            "macs": partial(macs, **chosen),
+            **(latency or {}),
+        },
+        features=partial(features, width=width, resolution=resolution),
+        graph=partial(graph, **chosen),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nni_aiop.search_spaces.multi_resolution._codes import dimensions, values_of
@@ -13,8 +14,6 @@ from nni_aiop.spaces import CodeSpace
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["code_space"]
 
@@ -47,19 +46,19 @@ def code_space(
 
     check_head(head)
 
-    def count_params(codes: Tensor) -> Tensor:
-        return params(values_of(codes), n_classes=n_classes, head=head)
-
-    def count_flops(codes: Tensor) -> Tensor:
-        return flops(values_of(codes), input_size=input_size, n_classes=n_classes, head=head)
-
-    def draw(sample: Mapping[str, Any]) -> ComputeGraph:
-        return graph(sample, input_size=input_size, n_classes=n_classes, head=head)
-
+    chosen: dict[str, Any] = {"n_classes": n_classes, "head": head}
     return CodeSpace(
         dimensions(),
         name="multi_resolution",
-        costs={"params": count_params, "flops": count_flops},
+        costs={
+            "params": partial(_counted, params, **chosen),
+            "flops": partial(_counted, flops, input_size=input_size, **chosen),
+        },
         features=features,
-        graph=draw,
+        graph=partial(graph, input_size=input_size, **chosen),
     )
+
+
+def _counted(count: Callable[..., Tensor], codes: Tensor, **chosen: Any) -> Tensor:
+    """(n,) what networks of codes cost."""
+    return count(values_of(codes), **chosen)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 from nni_aiop.search_spaces.nasbench201._cells import canonical_string, dimensions
 from nni_aiop.search_spaces.nasbench201._costs import dataset, flops, params
 from nni_aiop.search_spaces.nasbench201._features import features
 from nni_aiop.search_spaces.nasbench201._graphs import graph
 from nni_aiop.spaces import CodeSpace
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from nni_aiop.graphs import ComputeGraph
 
 __all__ = ["code_space"]
 
@@ -39,20 +33,11 @@ def code_space(*, data: str = "cifar100") -> CodeSpace:
     """
     dataset(data)
 
-    def count_params(codes: Tensor) -> Tensor:
-        return params(codes, data=data)
-
-    def count_flops(codes: Tensor) -> Tensor:
-        return flops(codes, data=data)
-
-    def draw(sample: Mapping[str, Any]) -> ComputeGraph:
-        return graph(sample, data=data)
-
     return CodeSpace(
         dimensions(),
         name="nasbench201",
-        costs={"params": count_params, "flops": count_flops},
+        costs={"params": partial(params, data=data), "flops": partial(flops, data=data)},
         features=features,
-        graph=draw,
+        graph=partial(graph, data=data),
         key=canonical_string,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nni_aiop.errors import SpaceError
@@ -15,7 +16,7 @@ from nni_aiop.search_spaces.transnas101._costs import (
     stem_params,
 )
 from nni_aiop.search_spaces.transnas101._graphs import skeleton_graph
-from nni_aiop.search_spaces.transnas101._tasks import task_of
+from nni_aiop.search_spaces.transnas101._tasks import Task, task_of
 from nni_aiop.spaces import CodeSpace, Condition, Constraint, Nominal, Ordinal
 
 if TYPE_CHECKING:
@@ -49,15 +50,13 @@ def _types(sample: Sample) -> list[int]:
 
 def _constraints() -> list[Constraint]:
     return [
-        Constraint(
-            "1 to 3 modules double the channels",
-            lambda sample: 1 <= sum(map(doubles, _types(sample))) <= 3,
-        ),
-        Constraint(
-            "1 to 4 modules halve the image",
-            lambda sample: 1 <= sum(map(halves, _types(sample))) <= 4,
-        ),
+        Constraint("1 to 3 modules double the channels", partial(_between, doubles, 3)),
+        Constraint("1 to 4 modules halve the image", partial(_between, halves, 4)),
     ]
+
+
+def _between(what: Callable[[int], bool], most: int, sample: Sample) -> bool:
+    return 1 <= sum(map(what, _types(sample))) <= most
 
 
 def module_types(sample: Sample) -> tuple[int, ...]:
@@ -126,23 +125,6 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
         (25, 7)
     """
     chosen = task_of(task)
-
-    def params(codes: Tensor) -> Tensor:
-        total = codes.new_full((len(codes),), float(stem_params()))
-        for module in _modules(codes):
-            total = total + module.weights + module.normalised
-        return total + head_params(chosen, module.channels)
-
-    def flops(codes: Tensor) -> Tensor:
-        total = codes.new_full((len(codes),), float(stem_flops(chosen.image_size)))
-        for module in _modules(codes):
-            total = total + module.weights * (chosen.image_size / 4) ** 2 / 4**module.halvings
-        total = total * chosen.n_pieces
-        return total + head_flops(chosen, module.channels, module.halvings)
-
-    def draw(sample: Sample) -> ComputeGraph:
-        return graph(sample, task=task)
-
     return CodeSpace(
         [
             Ordinal(LABELS[0], DEPTHS),
@@ -154,9 +136,24 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
             for depth in DEPTHS[1:]
         },
         constraints=_constraints(),
-        costs={"params": params, "flops": flops},
-        graph=draw,
+        costs={"params": partial(_params, chosen), "flops": partial(_flops, chosen)},
+        graph=partial(graph, task=task),
     )
+
+
+def _params(chosen: Task, codes: Tensor) -> Tensor:
+    total = codes.new_full((len(codes),), float(stem_params()))
+    for module in _modules(codes):
+        total = total + module.weights + module.normalised
+    return total + head_params(chosen, module.channels)
+
+
+def _flops(chosen: Task, codes: Tensor) -> Tensor:
+    total = codes.new_full((len(codes),), float(stem_flops(chosen.image_size)))
+    for module in _modules(codes):
+        total = total + module.weights * (chosen.image_size / 4) ** 2 / 4**module.halvings
+    total = total * chosen.n_pieces
+    return total + head_flops(chosen, module.channels, module.halvings)
 
 
 def graph(sample: Sample, *, task: str = "class_scene") -> ComputeGraph:

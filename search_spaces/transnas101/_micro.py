@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from nni_aiop.search_spaces.transnas101._costs import (
     stem_params,
 )
 from nni_aiop.search_spaces.transnas101._graphs import cell_graph
-from nni_aiop.search_spaces.transnas101._tasks import task_of
+from nni_aiop.search_spaces.transnas101._tasks import Task, task_of
 from nni_aiop.spaces import CodeSpace, Nominal
 
 if TYPE_CHECKING:
@@ -121,34 +122,33 @@ def code_space(*, task: str = "class_scene") -> CodeSpace:
         (24, 4096)
     """
     chosen = task_of(task)
-    cells = blocks(SKELETON)
-
-    def params(codes: Tensor) -> Tensor:
-        channels = codes.new_tensor([cells[-1].c_out])
-        shared = stem_params() + head_params(chosen, channels)
-        return _linear(codes, [1] * len(cells), _operation_params) + shared
-
-    def flops(codes: Tensor) -> Tensor:
-        side = chosen.image_size // 4
-        areas = []
-        for cell in cells:
-            side //= cell.stride
-            areas.append(side**2 * chosen.n_pieces)
-        halvings = codes.new_tensor([sum(halves(module) for module in SKELETON)])
-        shared = head_flops(chosen, codes.new_tensor([cells[-1].c_out]), halvings)
-        shared = shared + stem_flops(chosen.image_size) * chosen.n_pieces
-        return _linear(codes, areas, _operation_weights) + shared
-
-    def draw(sample: Sample) -> ComputeGraph:
-        return graph(sample, task=task)
-
     return CodeSpace(
         [Nominal(label, OPERATIONS) for label in LABELS],
         name="transnas101_micro",
-        costs={"params": params, "flops": flops},
-        graph=draw,
+        costs={"params": partial(_params, chosen), "flops": partial(_flops, chosen)},
+        graph=partial(graph, task=task),
         key=canonical_string,
     )
+
+
+def _params(chosen: Task, codes: Tensor) -> Tensor:
+    cells = blocks(SKELETON)
+    channels = codes.new_tensor([cells[-1].c_out])
+    shared = stem_params() + head_params(chosen, channels)
+    return _linear(codes, [1] * len(cells), _operation_params) + shared
+
+
+def _flops(chosen: Task, codes: Tensor) -> Tensor:
+    cells = blocks(SKELETON)
+    side = chosen.image_size // 4
+    areas = []
+    for cell in cells:
+        side //= cell.stride
+        areas.append(side**2 * chosen.n_pieces)
+    halvings = codes.new_tensor([sum(halves(module) for module in SKELETON)])
+    shared = head_flops(chosen, codes.new_tensor([cells[-1].c_out]), halvings)
+    shared = shared + stem_flops(chosen.image_size) * chosen.n_pieces
+    return _linear(codes, areas, _operation_weights) + shared
 
 
 def graph(sample: Sample, *, task: str = "class_scene") -> ComputeGraph:

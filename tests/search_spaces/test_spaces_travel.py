@@ -1,0 +1,74 @@
+"""What workers send each other: ready spaces, and what holds them, through pickle."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from joblib import Parallel, delayed
+
+from nni_aiop.cli._inputs import SEARCHES
+from nni_aiop.predictors import make_predictor
+from nni_aiop.search_spaces import SPACES, get_space
+from nni_aiop.spaces import CodeSpace
+from nni_aiop.strategies import NCPSampler
+
+NAMES = [*SPACES]
+
+
+def told(space: CodeSpace) -> dict[str, Any]:
+    """All that a space works out of some samples."""
+    samples = space.sample(3, np.random.default_rng(0))
+    codes = torch.as_tensor(space.encode(samples))
+    assert space.graph is not None
+    features = space.features(codes) if space.features else torch.zeros(0)
+    return {
+        "codes": codes.tolist(),
+        "costs": {name: space.cost(name, codes).tolist() for name in space.costs},
+        "features": features.tolist(),
+        "graphs": [space.graph(sample).content_hash for sample in samples],
+        "keys": [space.network_key(sample) for sample in samples],
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_ready_space_is_the_same_elsewhere(name: str) -> None:
+    space = get_space(name)
+    assert told(pickle.loads(pickle.dumps(space))) == told(space)
+
+
+@pytest.mark.slow
+def test_and_in_processes_that_are_spawned() -> None:
+    spaces = [get_space(name) for name in NAMES]
+    with Parallel(n_jobs=2, backend="loky") as pool:
+        found = pool(delayed(told)(space) for space in spaces)
+    assert found == [told(space) for space in spaces]
+
+
+@pytest.mark.parametrize("search", sorted({*SEARCHES} - {"reduction"}))
+def test_a_search_goes_on_elsewhere(search: str) -> None:
+    here = SEARCHES[search](get_space("nasbench201"), objectives=["accuracy"], seed=0)
+    for place, sample in enumerate(here.ask(4)):
+        here.tell(sample, {"accuracy": float(place)})
+    there = pickle.loads(pickle.dumps(here))
+    assert there.ask(2) == here.ask(2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sampler_on_it_travels(name: str) -> None:
+    sampler = NCPSampler(get_space(name), seed=0)
+    again = pickle.loads(pickle.dumps(sampler))
+    study = optuna.create_study(sampler=again)
+    study.optimize(lambda trial: float(len(trial.params)), n_trials=1)
+
+
+def test_a_predictor_travels() -> None:
+    space = get_space("nasbench201")
+    codes = space.encode(space.sample(20, np.random.default_rng(0)))
+    fit = make_predictor("gp", space).fit(codes, {"y": codes.sum(axis=1)})
+    again = pickle.loads(pickle.dumps(fit))
+    assert again.predict(codes).mean.tolist() == fit.predict(codes).mean.tolist()
