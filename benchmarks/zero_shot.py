@@ -12,7 +12,8 @@ b  Each of eight spaces is left out: what the ranker that learned the seven othe
 c  Each space left out again, of which 20 networks are labelled, five draws: the order without
    labels, the 20 alone (a Gaussian process on global features, on those of the ways, on both), and
    `CrossSpaceRanker.estimate`, with the share of networks inside its 80 % intervals and mean
-   absolute errors beside a constant's.
+   absolute errors beside a constant's; and the shipped backbone in some of the draws, zero-shot,
+   fine-tuned, and with a Gaussian process on its embeddings.
 
     python benchmarks/zero_shot.py --parts b,weights --data ../shared/data
     cp out/zero_shot/weights/* nni_aiop/weights/
@@ -38,7 +39,7 @@ from scipy.stats import norm
 
 from nni_aiop.figures import new_figure, save_figure
 from nni_aiop.files import write_json
-from nni_aiop.predictors.graph import CrossSpaceRanker, GPHead, GraphPredictor
+from nni_aiop.predictors.graph import CrossSpaceRanker, GPHead, GraphPredictor, load_shipped
 from nni_aiop.predictors.metrics import coverage, kendall, mae, spearman
 from nni_aiop.weights import RANKER, model_card
 
@@ -51,6 +52,8 @@ ASKED, CLOSE = 0.85, 0.03
 METHOD, FLOPS, PARAMETERS, ZEN = "cross-space ranker", "FLOPs", "parameters", "Zen-NAS"
 GNN = {"default": "GNN, default encoder", "published": "GNN as published"}
 ALONE = ("20 alone: global features", "20 alone: ways", "20 alone: both")
+NEURAL = ("GNN, zero-shot", "GNN, fine-tuned", "GP on the GNN's embeddings")
+NEURAL_DRAWS = 3
 ORDER, ESTIMATE = "no label", "ranker's estimate"
 
 
@@ -202,9 +205,41 @@ def _draw(
     return result
 
 
-def _all(data: Path, out: Path, quick: bool, most: int) -> dict[str, Space]:
+def few_neural(data: str, out: str, quick: bool, seed: int) -> dict[str, dict[str, list[float]]]:
+    """Spearman's correlation of what the shipped backbone makes of the same 20, in some draws.
+
+    It learned NAS-Bench-101, which is left out here.
+    """
+    backbone = load_shipped()
+    result: dict[str, dict[str, list[float]]] = {}
+    for name, space in _all(Path(data), Path(out), quick, POOL, graphs=True).items():
+        if name == SOURCE or space.graphs is None:
+            continue
+        for task, y in space.labels.items():
+            found: dict[str, list[float]] = {method: [] for method in NEURAL}
+            for draw in range(1 if quick else NEURAL_DRAWS):
+                rows = np.random.default_rng([seed, draw]).permutation(len(y))
+                known, test = rows[:FEW], rows[FEW:]
+                shots, graphs = space.graphs.take(known), space.graphs.take(test)
+                fits = (
+                    backbone.transfer(shots, y[known]),
+                    backbone.fine_tune(shots, y[known], epochs=2 if quick else 100),
+                    backbone.few_shot(shots, y[known], head="gp"),
+                )
+                for method, fit in zip(NEURAL, fits, strict=True):
+                    found[method].append(spearman(y[test], fit.predict(graphs).mean[:, 0]))
+            result[f"{name}: {task}"] = found
+    return result
+
+
+def _all(
+    data: Path, out: Path, quick: bool, most: int, *, graphs: bool = False
+) -> dict[str, Space]:
     names = [name for name in SPACES if not (quick and name in ("timm", "NAS-Bench-MR"))]
-    return {name: read_space(name, data, out, most=60 if quick else most) for name in names}
+    return {
+        name: read_space(name, data, out, most=60 if quick else most, graphs=graphs)
+        for name in names
+    }
 
 
 # --- what is shown -------------------------------------------------------------------------------
@@ -273,6 +308,24 @@ def show_left_out(parts: list[dict[str, Any]], figures: Figures, picture: Path) 
     for method, value in means_of_all.items():
         figures.add(f"b: mean Kendall, {method}", value)
     return means_of_all
+
+
+def show_neural(
+    neural: dict[str, dict[str, list[float]]], few: dict[str, Any], figures: Figures
+) -> None:
+    """The estimate beside graph neural networks, in the draws that these saw."""
+    rows, short = [], []
+    for name, found in neural.items():
+        draws = few[name][ESTIMATE]["spearman"][: len(found[NEURAL[0]])]
+        means = [float(np.mean(found[method])) for method in NEURAL]
+        rows.append([name, *means, float(np.mean(draws)), min(draws)])
+        short.append(max(means) - float(np.mean(draws)))
+    print(f"\nc. The same {FEW} labels and the shipped backbone: Spearman, first draws\n")
+    print(format_table(["", *NEURAL, ESTIMATE, "its worst draw"], rows))
+    figures.add("c: furthest below a GNN", float(np.max(short)), at_most=CLOSE)
+    held = int(np.sum(np.array(short) <= CLOSE))
+    n = len(rows)
+    figures.add(f"c: tasks of {n} no more than {CLOSE} below a GNN", held, at_least=n)
 
 
 def _pair(found: Array | None) -> str:
@@ -388,7 +441,9 @@ def main() -> None:
         found = [done(left_out, f"b-{seed}", seed) for seed in seeds]
         held_out = show_left_out(found, figures, out / "left_out.png")
     if "c" in parts:
-        show_few([done(few, f"c-{seed}", seed) for seed in seeds], figures)
+        parts_of_c = [done(few, f"c-{seed}", seed) for seed in seeds]
+        show_few(parts_of_c, figures)
+        show_neural(done(few_neural, "c-neural", 0), parts_of_c[0], figures)
     if "weights" in parts:
         if not held_out:
             arguments.error("--parts weights needs b too: the model card tells its figures")

@@ -10,10 +10,10 @@ pool; c (n,) their log multiply-adds, standardised alike; r_ml Spearman's correl
     a = mean of r_ml over pairs m < l, at least 0
     score = 2 a^2 z + c,  z the standardised sum of z_m
 
-The members are gradient boosted trees (Friedman, 2001), half of them bound to rise with depth,
-width of joins and learned layers on the ways and to fall with pools, each on all columns or on the
-few most telling ones, each as they are or standardised over the pool. Members, columns and the two
-numbers of the score were chosen by leaving out one space at a time (`benchmarks/zero_shot.py`).
+The members are gradient boosted trees (Friedman, 2001), half of them bound to rise with learned
+layers on the ways and to fall with pools, each on all columns or on the few most telling ones, each
+as they are or standardised over the pool. Members, columns and the two numbers of the score were
+chosen by leaving out one space at a time (`benchmarks/zero_shot.py`).
 
 With labels y (k,) of a few of the pool, their mean squared leave-one-out errors e_j weigh four
 predictors j: the score on the labels' scale (`scaled_vote`), and Gaussian processes (`GPHead`) on
