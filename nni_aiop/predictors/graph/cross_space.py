@@ -237,8 +237,11 @@ class CrossSpaceRanker:
         for name, trees in self._members.items():
             choice, form, _ = name.split("-")
             opinions.append(_standardised(trees.predict(forms[form][:, _places(choice)]), lives))
-        pairs = [spearman(a[lives], b[lives]) for a, b in combinations(opinions, 2)]
-        agreement = float(np.clip(np.nan_to_num(np.mean(pairs)), 0.0, 1.0))
+        pairs = [
+            spearman(a[lives], b[lives]) if lives.any() else np.nan
+            for a, b in combinations(opinions, 2)
+        ]
+        agreement = float(np.clip(np.mean(np.nan_to_num(pairs)), 0.0, 1.0))
         joint = _standardised(np.sum(opinions, axis=0), lives)
         score = _TRUST * agreement**2 * joint + _standardised(pool.macs, lives)
         score[pool.constant] = score.min() - 1.0

@@ -104,6 +104,8 @@ class TestRanking:
         (graph, *_), _ = known("nasbench201", 1)
         found = ranker.rank([graph] * 6)
         assert np.ptp(found.score) == 0 and found.agreement == 0
+        found = ranker.rank([ComputeGraph([], [])] * 5)
+        assert found.constant.all() and np.ptp(found.score) == 0 and found.agreement == 0
 
 
 class TestEstimate:
