@@ -51,6 +51,7 @@ COMPARED = {"nasbench201": 1000, "nasbench101": 1000, "multi_resolution": 200}
 """Spaces, and how many networks are predicted both ways."""
 
 FASTER, MOST_MEGABYTES, CLOSE = 5.0, 1000.0, 1e-6
+PARTS = ("nni_aiop", "search_spaces", "strategies")
 ROOT = Path(__file__).resolve().parents[1]
 
 Result = TypeVar("Result")
@@ -71,7 +72,7 @@ def compare(revision: str, out: Path, seeds: int, quick: bool, figures: Figures)
     """Seconds of this package and of an older commit, which take turns."""
     older = out / f"before-{revision}"
     archive = subprocess.run(
-        ["git", "-C", str(ROOT), "archive", revision, "nni_aiop"], capture_output=True, check=True
+        ["git", "-C", str(ROOT), "archive", revision, *PARTS], capture_output=True, check=True
     )
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
         tar.extractall(older, filter="data")

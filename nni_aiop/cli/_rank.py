@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nni_aiop.cli._app import bad_input, table
+from nni_aiop.cli._app import BadInput, bad_input, sentence, table
 from nni_aiop.cli._graph import InputShapes, InputValues, name_failed, notes, read_graphs
 from nni_aiop.graphs import short
 
@@ -39,8 +39,14 @@ def rank(
     from nni_aiop.predictors.graph import load_shipped_ranker
 
     read, failed = read_graphs(models, inputs or (), values or ())
-    with bad_input():
-        found = load_shipped_ranker().rank([graph for _, graph in read])
+    try:
+        with bad_input():
+            found = load_shipped_ranker().rank([graph for _, graph in read])
+    except BadInput as err:
+        if not failed:
+            raise
+        typer.echo(f"nni-aiop: {sentence(err)}", err=True)
+        name_failed(failed)
     order = (-found.score).argsort(kind="stable").tolist()
     rows = [
         [place, read[at][0], round(float(found.score[at]), 3), short(read[at][1].cost.macs)]

@@ -13,7 +13,7 @@ from math import log2, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_aiop.graphs._flat import FlatGraphs, Sweep
+from nni_aiop.graphs._flat import FlatGraphs, Sweep, starts
 from nni_aiop.graphs._stages import GRIDS, RECURRENT
 from nni_aiop.graphs._types import GraphLike, NodeLike
 
@@ -72,10 +72,10 @@ def flat_positions(flat: FlatGraphs, graphs: Sequence[GraphLike]) -> tuple[Ints,
     into = waits[flat.target]
     found[rule == _PASSES] = 1
     _pass_on(flat, into, rule, told, found)
+    first_node = starts(flat.nodes).tolist()
     for place in np.flatnonzero(asked).tolist():
-        here = flat.graph == place
         positions, batch[place], axes[place] = graphs[place].positions
-        found[here] = positions
+        found[first_node[place] : first_node[place + 1]] = positions
     return found, batch, axes
 
 
@@ -95,14 +95,17 @@ def flat_levels(flat: FlatGraphs, positions: Ints, axes: Ints) -> Array:
     g = len(flat)
     whole = np.ones(g, np.int64)
     np.maximum.at(whole, flat.graph[is_input], positions[is_input])
-    inputs, which = np.unique(np.stack([whole, axes]), axis=1, return_inverse=True)
+    _, inputs, which = np.unique(
+        np.stack([whole, axes]), axis=1, return_index=True, return_inverse=True
+    )
     sizes, size = np.unique(positions, return_inverse=True)
-    known = np.full((inputs.shape[1], len(sizes)), np.inf)
-    for row, (side, of) in enumerate(inputs.T.tolist()):
-        for column, n in enumerate(sizes.tolist()):
-            if n > 1 and side > 1:
-                known[row, column] = round((log2(side) - log2(n)) / of)
-    level = known[np.ravel(which)[flat.graph], size]
+    pairs, pair = np.unique(np.ravel(which)[flat.graph] * len(sizes) + size, return_inverse=True)
+    known = np.full(len(pairs), np.inf)
+    for place, (row, column) in enumerate(zip(*divmod(pairs, max(len(sizes), 1)), strict=True)):
+        side, of, n = whole[inputs[row]], axes[inputs[row]], sizes[column]
+        if n > 1 and side > 1:
+            known[place] = round((log2(side) - log2(n)) / int(of))
+    level = known[pair]
     single = (positions == 1) & (whole[flat.graph] > 1)
     back = single[flat.source]
     # Of several grids that one gate goes to, the finest.

@@ -5,9 +5,9 @@ fewest, and the mean over ways that go back from the output and take each input 
 as likely as the others; and how many there are in all. Depth along ways, unlike widths and
 multiply-adds, means the same in any space.
 
-Only what is in effect counts: a node that depends on no input of the network (what reads products
-with zero alone, as the unused edges of a cell do) gives a constant, so that it and what only it
-reads are left out, and a sum that is left with one term is none.
+Only what is in effect counts: a node that reads products with zero alone, as the unused edges of a
+cell do, or what such nodes give, is a constant, so that it and what only it reads are left out; and
+a sum or product that is left with one term is none.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from nni_aiop.graphs._types import GraphLike, NodeLike
 __all__ = ["PATH_COLUMNS", "STEPS", "PathFeatures", "path_features"]
 
 STEPS = ("spatial", "pointwise", "depthwise", "pooling", "activation", "normalisation")
-"""Kinds of operations: convolutions over a window, products of tensors and recurrent layers;
-convolutions of one pixel and linear layers; convolutions of each channel alone; pools but the
-global ones; activations; normalisations."""
+"""Kinds of operations: convolutions over a window (grouped ones, too), products of tensors,
+recurrent layers and embeddings; convolutions of one pixel and linear layers; convolutions of each
+channel alone; pools and reductions but the global pools; activations; normalisations."""
 
 _COUNTED = (*STEPS, "learned", "window", "any")
 
@@ -52,7 +52,8 @@ class PathFeatures:
     Attributes:
         columns: (n, len(PATH_COLUMNS)).
         macs: (n,) log2(1 + multiply-adds) of what is in effect.
-        constant: (n,) whether the output does not depend on the input; the rest says nothing then.
+        constant: (n,) whether the outputs read products with zero alone, or there are none; the
+            rest says nothing then.
     """
 
     columns: NDArray[np.float64]

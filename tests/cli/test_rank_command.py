@@ -50,3 +50,6 @@ def test_four_are_too_few(files: list[Path]) -> None:
     told = invoke("rank", *files[:4])
     assert told.exit_code == 2
     assert "at least 5 networks of a space must be ranked together" in told.output + told.stderr
+    told = invoke("rank", *files[:4], "missing.json")
+    assert told.exit_code == 2
+    assert "but got 4" in told.stderr and "missing.json" in told.stderr

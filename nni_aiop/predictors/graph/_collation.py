@@ -203,13 +203,18 @@ class GraphSet:
         return result.hexdigest()
 
 
-def _parts(graphs: Iterable[ComputeGraph]) -> Iterator[list[ComputeGraph]]:
-    """`_HELD` graphs after the other; one empty list if there are none."""
-    rest = iter(graphs)
-    part = list(islice(rest, _HELD))
-    yield part
-    while len(part) == _HELD and (part := list(islice(rest, _HELD))):
-        yield part
+def _sets(graphs: Iterable[ComputeGraph]) -> Iterator[GraphSet]:
+    """`_HELD` graphs after the other; one empty set if there are none."""
+    rest, n = iter(graphs), _HELD
+    first = True
+    while n == _HELD:
+        part = list(islice(rest, _HELD))
+        n = len(part)
+        if n or first:
+            found = GraphSet(part)
+            del part  # the next ones are made when these are gone
+            yield found
+        first = False
 
 
 def apply(
@@ -223,7 +228,7 @@ def apply(
 
     Of graphs that are made one after the other, `_HELD` are in memory at once.
     """
-    sets = [graphs] if isinstance(graphs, GraphSet) else map(GraphSet, _parts(graphs))
+    sets = [graphs] if isinstance(graphs, GraphSet) else _sets(graphs)
     found, flops = [], []
     with torch.no_grad():
         for data in sets:

@@ -149,8 +149,8 @@ class GraphModel:
         """Metrics of networks: those of the backbone, or the task of one adapter.
 
         Args:
-            graphs: n networks; of an iterator that makes them one after the other, a thousand are
-                in memory at once.
+            graphs: n networks; of an iterator that makes them one after the other, some thousand
+                are in memory at once.
             adapters: The one adapter; none for the backbone.
 
         Raises:

@@ -122,6 +122,8 @@ class Trees:
             array = arrays[name]
             if array.dtype.kind != "i" or not ((array >= 0) & (array < end)).all():
                 raise ValueError(f"{name} of trees must be whole numbers below {end}")
+        if len(np.unique(arrays["root"])) != len(arrays["root"]):
+            raise ValueError("each tree must have a first node of its own")
         (baseline,) = arrays["baseline"]
         if not np.isfinite(np.concatenate([parts[1], parts[4], [baseline]])).all():
             raise ValueError("thresholds and values of trees must be finite")

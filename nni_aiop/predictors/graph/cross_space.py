@@ -89,7 +89,7 @@ class NetworkPool:
     Attributes:
         ways: (n, len(PATH_COLUMNS)) of `path_features`.
         macs: (n,) log2(1 + multiply-adds) of what is in effect.
-        constant: (n,) whether the output does not depend on the input.
+        constant: (n,) whether the output reads products with zero alone.
         u: (n, len(GLOBAL_COLUMNS)) global features.
         flops: (n,) operations of each network.
     """
@@ -127,9 +127,9 @@ class Ranking:
 
     Attributes:
         score: (n,) higher is better; without unit, comparable inside this pool only.
-        agreement: a, from 0 to 1: how far the members agree. Near 0 the score is the order of
-            multiply-adds.
-        constant: (n,) networks whose output does not depend on the input, which come last.
+        agreement: a, from 0 to 1: how far the members agree that tell the networks apart. Near 0
+            the score is the order of multiply-adds.
+        constant: (n,) networks whose output reads products with zero alone; they come last.
     """
 
     score: Array
@@ -237,11 +237,10 @@ class CrossSpaceRanker:
         for name, trees in self._members.items():
             choice, form, _ = name.split("-")
             opinions.append(_standardised(trees.predict(forms[form][:, _places(choice)]), lives))
-        pairs = [
-            spearman(a[lives], b[lives]) if lives.any() else np.nan
-            for a, b in combinations(opinions, 2)
-        ]
-        agreement = float(np.clip(np.mean(np.nan_to_num(pairs)), 0.0, 1.0))
+        # A member for which all networks are the same has no opinion.
+        told = [z[lives] for z in opinions if lives.any() and np.ptp(z[lives]) > 0]
+        pairs = [spearman(a, b) for a, b in combinations(told, 2)]
+        agreement = float(np.clip(np.mean(pairs or [0.0]), 0.0, 1.0))
         joint = _standardised(np.sum(opinions, axis=0), lives)
         score = _TRUST * agreement**2 * joint + _standardised(pool.macs, lives)
         score[pool.constant] = score.min() - 1.0
@@ -258,7 +257,8 @@ class CrossSpaceRanker:
 
         Args:
             graphs: The networks.
-            y: (n,) labels in any unit, more is better, at least 5; NaN where not known.
+            y: (n,) labels in any unit, more is better, at least 5; NaN where not known. The time
+                grows with the cube of their number (some seconds of 1,000).
             metric: Name of what is predicted.
 
         Returns:
@@ -369,7 +369,8 @@ def _stacked(
         stds.append(std)
         errors.append(head.left_out_errors())
     size = np.maximum([np.mean(np.square(error)) for error in errors], _LEAST_ERROR)
-    share = size ** (-len(y) / 2 * _TEMPER)
+    logs = -len(y) / 2 * _TEMPER * np.log(size)
+    share = np.exp(logs - logs.max())
     share /= share.sum()
     mean = share @ np.array(means)
     # They err apart, so that their mean errs less than they do.

@@ -122,6 +122,16 @@ class TestEstimate:
         inside = np.abs(found.mean[rest, 0] - y[rest]) < 1.2816 * found.std[rest, 0]
         assert 0.6 < inside.mean() < 0.99
 
+    def test_many_labels_that_are_predicted_well_are_no_trouble(
+        self, ranker: CrossSpaceRanker, unknown: Known, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("nni_aiop.predictors.graph.cross_space._TEMPER", 10.0)  # as of 9,000
+        pool = NetworkPool(unknown[0])
+        y = pool.u[:, 1] + pool.ways[:, 0]
+        y[150:] = np.nan
+        found = ranker.estimate(pool, y)
+        assert np.isfinite(found.mean).all() and np.isfinite(found.std).all()
+
     def test_labels_that_are_all_the_same_are_predicted_everywhere(
         self, ranker: CrossSpaceRanker, unknown: Known
     ) -> None:
@@ -179,7 +189,8 @@ class TestFiles:
         assert again.spaces_ == ranker.spaces_ and repr(again) == repr(ranker)
 
     @pytest.mark.parametrize(
-        "damage", ["truncated", "columns", "member", "place", "threshold", "missing", "one"]
+        "damage",
+        ["truncated", "columns", "member", "place", "threshold", "missing", "one", "roots"],
     )
     def test_a_damaged_file_is_told(
         self, ranker: CrossSpaceRanker, tmp_path: Path, damage: str
@@ -199,6 +210,8 @@ class TestFiles:
             arrays[f"{name}.left"][0] = 10**8
         elif damage == "threshold":
             arrays[f"{name}.threshold"][0] = np.nan
+        elif damage == "roots":
+            arrays[f"{name}.root"] = np.zeros(10**6, np.int32)
         elif damage == "missing":
             del arrays[f"{name}.root"]
         elif damage == "one":
