@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,7 @@ SPACES: dict[str, tuple[Callable[[Path, Path], Rows], tuple[str, ...]]] = {
 """Each space's reader, and its tasks of classification."""
 
 
+@cache
 def read_space(
     name: str, data: Path, out: Path, *, most: int | None = None, graphs: bool = False
 ) -> Space:

@@ -248,7 +248,7 @@ class FlatFeatures(FlatGraphs):
         head = len(LEVELS) - 1
         level = np.where(np.isnan(self.resolution), head, self.resolution.clip(0, head - 1))
         self.level = level.astype(np.int64)
-        self.flops, self.u = self._totals(kinds, axes)
+        self.flops, self.u = self._totals(axes)
 
     def rows(self, chosen: NDArray[np.int64] | slice = _ALL) -> Array:
         """(n, len(NODE_COLUMNS)) features of n of the nodes, of all by default."""
@@ -263,10 +263,9 @@ class FlatFeatures(FlatGraphs):
         x[:, -2] = in_head
         return x
 
-    def _totals(
-        self, kinds: Sequence[NodeLike], axes: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], Array]:
+    def _totals(self, axes: NDArray[np.int64]) -> tuple[NDArray[np.float64], Array]:
         """`flops` and `u`."""
+        kinds = self.kinds
         costs = [node.cost for node in kinds]
         weight = [0 if node.weight_shape is None else prod(node.weight_shape) for node in kinds]
         lists = [
@@ -277,10 +276,9 @@ class FlatFeatures(FlatGraphs):
         ]
         macs, flops, weights, activations = np.array(lists, np.float64)[:, self.kind]
         families = np.array([_FAMILIES[family(node.op)] for node in kinds], np.int64)[self.kind]
-        inputs = np.array([node.op == "input" for node in kinds], bool)[self.kind]
         g = len(self)
         ends = [(0.0, 0.0)] * g
-        for place in np.flatnonzero(inputs):
+        for place in np.flatnonzero(self.having("input")):
             _, channels, _, positions = self.context[place].tolist()
             ends[self.graph[place]] = max(ends[self.graph[place]], (positions, channels))
         filled = np.flatnonzero(self.nodes)

@@ -9,22 +9,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.graphs._types import GraphLike, NodeLike
 
-__all__ = ["FlatGraphs", "Sweep", "depths", "starts"]
+__all__ = ["FlatGraphs", "Sweep", "depths", "ranges", "starts"]
 
 Ints = NDArray[np.int64]
 
 
-def starts(counts: NDArray[np.int64]) -> Ints:
+def starts(counts: NDArray[Any]) -> Ints:
     """(k + 1,) beginnings of k segments, and the end of the last."""
     result = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=result[1:])
     return result
+
+
+def ranges(first: Ints, counts: Ints) -> Ints:
+    """first[0], first[0] + 1, ... (counts[0] of them), first[1], ..."""
+    return np.arange(counts.sum()) + np.repeat(first - starts(counts)[:-1], counts)
 
 
 def depths(n: int, source: Ints, target: Ints) -> Ints:
@@ -37,9 +43,7 @@ def depths(n: int, source: Ints, target: Ints) -> Ints:
     front, step = np.flatnonzero(waits == 0), 0
     while len(front):
         depth[front] = step
-        counts = begin[front + 1] - begin[front]
-        edges = np.arange(counts.sum()) + np.repeat(begin[front] - starts(counts)[:-1], counts)
-        ends = reached[edges]
+        ends = reached[ranges(begin[front], begin[front + 1] - begin[front])]
         np.subtract.at(waits, ends, 1)
         ready = ends[waits[ends] == 0]
         # Several edges may be a node's last ones.
@@ -121,6 +125,10 @@ class FlatGraphs:
 
     def __len__(self) -> int:
         return len(self.nodes)
+
+    def having(self, *ops: str) -> NDArray[np.bool_]:
+        """(N,) whether the operation of each node is one of these."""
+        return np.array([node.op in ops for node in self.kinds], bool)[self.kind]
 
     @cached_property
     def depth(self) -> Ints:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.graphs._flat import FlatGraphs, Sweep, starts
-from nni_aiop.graphs._stages import GRIDS, RECURRENT
+from nni_aiop.graphs._stages import GRIDS, LOSING, MOST_ROWS, RECURRENT, SINGLE
 from nni_aiop.graphs._types import GraphLike, NodeLike
 
 __all__ = ["flat_levels", "flat_positions"]
@@ -23,8 +23,6 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _PASSES, _TOLD, _ROWS, _ASKED = range(4)
-_ONE = ("global_avg_pool", "global_max_pool", "cell_state")
-_MOST_ROWS = 16  # rows of a linear layer for each position of what it reads
 
 
 def _rule(node: NodeLike) -> tuple[int, int, int]:
@@ -34,7 +32,7 @@ def _rule(node: NodeLike) -> tuple[int, int, int]:
         if len(shape) > 3 and shape[1] <= min(shape[2:]):
             return _TOLD, max(1, prod(shape[-2:])), 0
         return _ASKED, 0, 0
-    if node.op in _ONE:
+    if node.op in SINGLE:
         return _TOLD, 1, 0
     if node.op in GRIDS and len(shape) > 1:
         return _TOLD, prod(shape[2:][-2:]), shape[0]
@@ -47,20 +45,19 @@ def _rule(node: NodeLike) -> tuple[int, int, int]:
             abs(step) > 1 or node.output_shape[axis] == 1 for axis, _, _, step in node["ranges"]
         )
         return (_ASKED if drops else _PASSES), 0, 0
-    return (_ASKED if node.op in ("reduce", "embedding") else _PASSES), 0, 0
+    return (_ASKED if node.op in LOSING else _PASSES), 0, 0
 
 
 def flat_positions(flat: FlatGraphs, graphs: Sequence[GraphLike]) -> tuple[Ints, Ints, Ints]:
     """(N,) positions of each node's output; (G,) batch and spatial axes of each graph's input."""
     rules = np.array([_rule(node) for node in flat.kinds], np.int64).reshape(-1, 3)
     rule, size, rows = rules[flat.kind].T
-    is_input = np.array([node.op == "input" for node in flat.kinds], bool)[flat.kind]
     first = np.array(
         [node.output_shape[0] if node.output_shape else 1 for node in flat.kinds], np.int64
     )
     g = len(flat)
     batch = np.ones(g, np.int64)
-    ends = np.flatnonzero(is_input)
+    ends = np.flatnonzero(flat.having("input"))
     axes = np.full(g, 2, np.int64)
     asked = np.bincount(flat.graph[ends], minlength=g) != 1
     asked[flat.graph[rule == _ASKED]] = True
@@ -85,13 +82,13 @@ def _pass_on(
     """Writes into `found` the positions of nodes that pass on those of what they read."""
     for nodes, read, first in Sweep.by(flat.depth, flat.source[into], flat.target[into]).steps():
         most = np.maximum.reduceat(found[read], first)
-        keeps = (rule[nodes] == _ROWS) & (told[nodes] <= _MOST_ROWS * most)
+        keeps = (rule[nodes] == _ROWS) & (told[nodes] <= MOST_ROWS * most)
         found[nodes] = np.maximum(1, np.where(keeps, told[nodes], most))
 
 
 def flat_levels(flat: FlatGraphs, positions: Ints, axes: Ints) -> Array:
     """(N,) the level of each node, NaN for the head."""
-    is_input = np.array([node.op == "input" for node in flat.kinds], bool)[flat.kind]
+    is_input = flat.having("input")
     g = len(flat)
     whole = np.ones(g, np.int64)
     np.maximum.at(whole, flat.graph[is_input], positions[is_input])

@@ -78,12 +78,11 @@ def _is(node: NodeLike) -> tuple[bool, ...]:
     )
 
 
-def path_features(graphs: Sequence[GraphLike]) -> PathFeatures:
+def path_features(graphs: Sequence[GraphLike] | FlatGraphs) -> PathFeatures:
     """What lies on the ways through each of n networks."""
-    flat = FlatGraphs(graphs)
+    flat = graphs if isinstance(graphs, FlatGraphs) else FlatGraphs(graphs)
     n, g = len(flat.kind), len(flat)
-    ops = np.array([node.op for node in flat.kinds], object)
-    is_join, is_output = np.isin(ops, _JOINS)[flat.kind], (ops == "output")[flat.kind]
+    is_join, is_output = flat.having(*_JOINS), flat.having("output")
     alone = np.array([not node.get("operand") for node in flat.kinds], bool)[flat.kind]
     constant, used = _in_effect(flat, is_output)
 

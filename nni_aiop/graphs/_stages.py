@@ -19,7 +19,18 @@ from math import log2, prod
 from nni_aiop.graphs._costs import total
 from nni_aiop.graphs._types import GraphLike, Shape
 
-__all__ = ["GRIDS", "RECURRENT", "Stage", "node_levels", "node_positions", "short", "stages"]
+__all__ = [
+    "GRIDS",
+    "LOSING",
+    "MOST_ROWS",
+    "RECURRENT",
+    "SINGLE",
+    "Stage",
+    "node_levels",
+    "node_positions",
+    "short",
+    "stages",
+]
 
 GRIDS = frozenset(
     {
@@ -30,8 +41,14 @@ GRIDS = frozenset(
 """Operations whose tensors are (batch, channels, *positions)."""
 
 RECURRENT = ("lstm", "gru", "rnn")
-_LOSING = ("slice", "reduce", "embedding")
+LOSING = ("slice", "reduce", "embedding")
 """Operations that may have fewer positions than they read, though their shapes do not tell."""
+
+SINGLE = ("global_avg_pool", "global_max_pool", "cell_state")
+"""Operations whose output has a single position."""
+
+MOST_ROWS = 16
+"""A linear layer of more rows for each position of what it reads has rows that are no positions."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +140,7 @@ def _passed_on(graph: GraphLike, place: int, before: Sequence[int], batch: int) 
     """
     node = graph.nodes[place]
     most = max(before, default=1)
-    if not before or node.op not in _LOSING:
+    if not before or node.op not in LOSING:
         return most
     entries = graph.nodes[graph.inputs[place][0]].cost.activations
     channels = max(1, entries // (batch * before[0]))
@@ -148,12 +165,12 @@ def node_positions(graph: GraphLike) -> tuple[list[int], int, int]:
         told = _positions(node.op, node.output_shape, batch)
         if place in of_inputs:
             told = of_inputs[place]
-        elif node.op in ("global_avg_pool", "global_max_pool", "cell_state"):
+        elif node.op in SINGLE:
             told = 1
         elif told is None or node.op == "linear":
             before = [found[source] for source in sources]
             # Rows may be more than positions: pairs of tokens, as heads of attention are mixed.
-            if told is None or told > 16 * max(before, default=told):
+            if told is None or told > MOST_ROWS * max(before, default=told):
                 told = _passed_on(graph, place, before, batch)
         found.append(max(1, told))
     return found, batch, axes

@@ -30,6 +30,7 @@ from torch.nn.functional import embedding_bag
 
 from nni_aiop.graphs._families import FAMILIES
 from nni_aiop.graphs._features import LEVELS, NODE_COLUMNS, POSITIONS, FlatFeatures
+from nni_aiop.graphs._flat import ranges, starts
 
 if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
@@ -153,8 +154,8 @@ class GraphSet:
     def __init__(self, graphs: Sequence[ComputeGraph]) -> None:
         known: dict[int, int] = {}
         table: list[NDArray[np.float32]] = []
-        starts = range(0, max(len(graphs), 1), _CHUNK)
-        chunks = [_chunk(graphs[at : at + _CHUNK], known, table) for at in starts]
+        at_once = range(0, max(len(graphs), 1), _CHUNK)
+        chunks = [_chunk(graphs[at : at + _CHUNK], known, table) for at in at_once]
         parts = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
         self.u: NDArray[np.float32] = parts.pop("u")
         self.flops: NDArray[np.float64] = parts.pop("flops")
@@ -189,8 +190,8 @@ class GraphSet:
             return
         sizes = (self._nodes.merged if merged else self._nodes).nodes[self._places]
         part = (np.cumsum(sizes) - sizes) // nodes
-        starts = np.flatnonzero(np.diff(part, prepend=-1))
-        for begin, end in zip(starts, np.append(starts[1:], len(self)), strict=True):
+        first = np.flatnonzero(np.diff(part, prepend=-1))
+        for begin, end in zip(first, np.append(first[1:], len(self)), strict=True):
             yield self.batch(np.arange(begin, end), merged=merged)
 
     @property
@@ -269,19 +270,19 @@ class _Nodes:
 
     @cached_property
     def first(self) -> Ints:
-        return _starts(self.nodes)
+        return starts(self.nodes)
 
     @cached_property
     def first_edge(self) -> Ints:
-        return _starts(self.edges)
+        return starts(self.edges)
 
     def batch(self, chosen: Ints, u: NDArray[np.float32]) -> GraphBatch:
         g = len(chosen)
         sizes, edges = self.nodes[chosen], self.edges[chosen]
-        first = _starts(sizes)
+        first = starts(sizes)
         n = int(first[-1])
-        node = _ranges(self.first[chosen], sizes)
-        edge = _ranges(self.first_edge[chosen], edges)
+        node = ranges(self.first[chosen], sizes)
+        edge = ranges(self.first_edge[chosen], edges)
         graph = np.repeat(np.arange(g), sizes)
         shift = np.repeat(first[:-1], edges)
         rows, row = np.unique(self.row[node], return_inverse=True)
@@ -297,19 +298,19 @@ class _Nodes:
                 row,
                 each,
                 np.argsort(row, kind="stable"),
-                _starts(np.bincount(row, minlength=len(rows))),
+                starts(np.bincount(row, minlength=len(rows))),
             ),
             positions=torch.from_numpy(self.position[node]),
             u=torch.from_numpy(u),
             sources=_bags(
                 self.source[edge] + shift,
-                _starts(self.reads[node]),
+                starts(self.reads[node]),
                 self.reader[edge] + shift,
-                _starts(self.read_by[node]),
+                starts(self.read_by[node]),
             ),
             bounds=(_bound(self.reads[node]), _bound(self.read_by[node])),
-            levels=_bags(each[:-1], _starts(counts), segment, each),
-            sinks=_bags(sinks, _starts(sink_counts), graph[sinks], _starts(sink)),
+            levels=_bags(each[:-1], starts(counts), segment, each),
+            sinks=_bags(sinks, starts(sink_counts), graph[sinks], starts(sink)),
             counts=torch.from_numpy(counts.reshape(g, _LEVELS).astype(np.float32)),
             sink_counts=torch.from_numpy(sink_counts.astype(np.float32))[:, None],
         )
@@ -324,7 +325,7 @@ class _Nodes:
         graph = np.repeat(np.arange(len(self.nodes)), self.nodes)
         # Members stand in the order of nodes, so that the first and the last come from the data's.
         members, sizes = np.argsort(group, kind="stable"), np.bincount(group)
-        start = _starts(sizes)
+        start = starts(sizes)
         first, last = members[start[:-1]], members[start[1:] - 1]
         mixed = _keys([self.row])[members]
         sums = np.add.reduceat(mixed, start[:-1]) if len(mixed) else mixed
@@ -352,18 +353,6 @@ class _Nodes:
         )
 
 
-def _starts(counts: NDArray[Any]) -> Ints:
-    """(k + 1,) beginnings of k segments, and the end of the last."""
-    result = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=result[1:])
-    return result
-
-
-def _ranges(first: Ints, counts: Ints) -> Ints:
-    """first[0], first[0] + 1, ... (counts[0] of them), first[1], ..."""
-    return np.arange(counts.sum()) + np.repeat(first - _starts(counts)[:-1], counts)
-
-
 def _bound(neighbours: NDArray[np.int32]) -> Tensor | None:
     if neighbours.max(initial=0) <= _MOST_NEIGHBOURS:
         return None
@@ -377,7 +366,7 @@ def _bags(*parts: Ints) -> Bags:
 
 def _connected(source: Ints, target: Ints, graph: Ints, nodes: Ints) -> Arrays:
     """The fields of `_Nodes` on edges, of those from and to some nodes in graphs of given sizes."""
-    n, first = int(nodes.sum()), _starts(nodes)[graph]
+    n, first = int(nodes.sum()), starts(nodes)[graph]
     by_target, by_source = np.argsort(target, kind="stable"), np.argsort(source, kind="stable")
     return {
         "source": (source - first)[by_target].astype(np.int32),

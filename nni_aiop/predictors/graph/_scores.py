@@ -20,11 +20,17 @@ from typing_extensions import Self
 from nni_aiop.errors import FileFormatError
 from nni_aiop.predictors.graph.labels import LabelScaling
 
-__all__ = ["NormalScores", "TaskLabels"]
+__all__ = ["NormalScores", "TaskLabels", "normal_scores"]
 
 Array = NDArray[np.float64]
 
 _KNOTS = 129
+
+
+def normal_scores(y: ArrayLike) -> Array:
+    """(n,) normal scores of the ranks of values (n,)."""
+    values = np.asarray(y, np.float64)
+    return np.asarray(norm.ppf(rankdata(values) / (len(values) + 1)))
 
 
 class NormalScores:
@@ -48,7 +54,7 @@ class NormalScores:
     def fit(self, y: ArrayLike) -> Self:
         """This map, learned from values (n,), at least one."""
         y = np.asarray(y, np.float64)
-        scores = norm.ppf(rankdata(y) / (len(y) + 1))
+        scores = normal_scores(y)
         values, first = np.unique(y, return_index=True)
         kept = np.unique(np.linspace(0, len(values) - 1, _KNOTS).round().astype(int))
         self.values_, self.scores_ = values[kept], scores[first][kept]

@@ -37,7 +37,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
 from sklearn.exceptions import NotFittedError
 from typing_extensions import Self
 
@@ -45,6 +44,7 @@ from nni_aiop.files import read_described, whole, write_described
 from nni_aiop.graphs._features import FlatFeatures
 from nni_aiop.graphs._paths import PATH_COLUMNS, path_features
 from nni_aiop.predictors._base import Prediction
+from nni_aiop.predictors.graph._scores import normal_scores
 from nni_aiop.predictors.graph._transfer import scaled_vote
 from nni_aiop.predictors.graph._trees import Trees
 from nni_aiop.predictors.graph.few_shot import GPHead
@@ -97,7 +97,7 @@ class NetworkPool:
     def __init__(self, graphs: Sequence[ComputeGraph]) -> None:
         starts = range(0, max(len(graphs), 1), _CHUNK)
         chunks = [graphs[at : at + _CHUNK] for at in starts]
-        parts = [(path_features(chunk), FlatFeatures(chunk)) for chunk in chunks]
+        parts = [(path_features(flat), flat) for flat in map(FlatFeatures, chunks)]
         self.ways: Array = np.concatenate([found.columns for found, _ in parts])
         self.macs: Array = np.concatenate([found.macs for found, _ in parts])
         self.constant = np.concatenate([found.constant for found, _ in parts])
@@ -269,11 +269,13 @@ class CrossSpaceRanker:
             ValueError: Fewer than 5 labels, another number than networks, or an infinity.
         """
         labels = np.asarray(y, np.float64)
-        if labels.shape != (len(graphs),) or np.isinf(labels).any():
+        if labels.shape != (len(graphs),):
             raise ValueError(
-                f"labels must be finite (or NaN where not known), of shape ({len(graphs)},), "
-                f"but are not, of shape {labels.shape}."
+                f"labels must be of shape ({len(graphs)},) as there are networks, "
+                f"but are of shape {labels.shape}."
             )
+        if np.isinf(labels).any():
+            raise ValueError("labels must be finite, or NaN where not known, but one is infinite.")
         known = np.flatnonzero(~np.isnan(labels))
         if len(known) < _FEWEST:
             raise ValueError(
@@ -409,8 +411,7 @@ def _places(choice: str) -> list[int]:
 
 def _scores(y: Array) -> Array:
     """(n,) normal scores of labels (n, m): of the mean of those of each column."""
-    means = np.mean([norm.ppf(rankdata(column) / (len(column) + 1)) for column in y.T], axis=0)
-    return np.asarray(norm.ppf(rankdata(means) / (len(means) + 1)))
+    return normal_scores(np.mean([normal_scores(column) for column in y.T], axis=0))
 
 
 def _labels(name: str, y: Any, n: int) -> Array:

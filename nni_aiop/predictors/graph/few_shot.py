@@ -151,8 +151,12 @@ class FewShotHead(ABC):
             NotFittedError: `fit` was not called.
         """
         self._require_fit()
-        p = self._inverse.diagonal() - self._ones**2 / self._ones.sum()
-        return np.asarray(self._label_scale * self._alpha / p)
+        return np.asarray(self._label_scale * self._alpha / self._left_out_precision)
+
+    @property
+    def _left_out_precision(self) -> Array:
+        """(n,) P_ii."""
+        return np.asarray(self._inverse.diagonal() - self._ones**2 / self._ones.sum())
 
     def to_arrays(self) -> dict[str, Array]:
         """What was learned, as named float64 arrays (for a safetensors file).
@@ -233,7 +237,7 @@ class FewShotHead(ABC):
         if self._label_scale == 0:
             return 1.0
         n = len(self._y)
-        p = self._inverse.diagonal() - self._ones**2 / self._ones.sum()
+        p = self._left_out_precision
         found = float(np.mean((self._alpha / p) ** 2) / np.mean(1 / p))
         weight = n / (n + self._caution)
         scale = found ** (weight / 2) * self._expected(p) ** (1 - weight)
