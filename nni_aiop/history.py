@@ -21,7 +21,10 @@ from nni_aiop.spaces import Continuous, Nominal, Subset
 if TYPE_CHECKING:
     from nni_aiop.spaces import CodeSpace, Dimension, Sample, Value
 
-__all__ = ["check_names", "read_history", "write_history"]
+__all__ = ["HistoryRows", "check_names", "read_history", "write_history"]
+
+_BLOCK = 1024  # rows that are looked at together
+_MOST_SHOWN = 10_000  # cells of a dimension that are remembered
 
 
 def check_names(space: CodeSpace, metrics: Iterable[str] = ()) -> None:
@@ -55,6 +58,7 @@ class _Cells:
         values: Sequence[Value] = getattr(dimension, "values", ())
         self._is_range = isinstance(values, range)
         self._values = () if self._is_range else values  # a range may be too long to be listed
+        self._shown: dict[int, str] = {}
 
     @cached_property
     def _texts(self) -> list[str]:
@@ -69,14 +73,24 @@ class _Cells:
     def _value_of(self) -> dict[str, Value]:
         return dict(zip(self._texts, self._values, strict=True))
 
-    def text(self, value: Value) -> str:
-        """The cell of a value."""
+    def text(self, point: float) -> str:
+        """The cell of a point."""
+        if isinstance(self.dimension, Continuous):
+            return _cell(self.dimension.value(point))
+        index = int(point)
+        shown = self._shown.get(index)
+        if shown is None:
+            shown = self._text(index)
+            if len(self._shown) < _MOST_SHOWN:
+                self._shown[index] = shown
+        return shown
+
+    def _text(self, index: int) -> str:
         if isinstance(self.dimension, Subset):
-            mask = int(self.dimension.point(value))
-            return f"[{', '.join(t for i, t in enumerate(self._texts) if mask >> i & 1)}]"
+            return f"[{', '.join(t for i, t in enumerate(self._texts) if index >> i & 1)}]"
         if isinstance(self.dimension, Nominal):
-            return self._texts[int(self.dimension.point(value))]
-        return _cell(value)
+            return self._texts[index]
+        return _cell(self.dimension.value(index))
 
     def value(self, text: str) -> Value:
         """The value that a cell shows.
@@ -120,6 +134,56 @@ def _json(value: Any) -> str:
     return json.dumps(plain(value))
 
 
+class HistoryRows:
+    """The lines of a `history.csv`: its heading, and rows that follow each other.
+
+    Args:
+        space: The space of the samples, of which active labels are written.
+        columns: Names of the numbers, none that of a dimension.
+    """
+
+    def __init__(self, space: CodeSpace, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        self._space = space
+        self._cells = [_Cells(d) for d in space.dimensions]
+        self._numbered = "number" not in {*space.labels, *columns}
+
+    @property
+    def heading(self) -> str:
+        """The first line."""
+        return _lines([[*["number"] * self._numbered, *self._space.labels, *self.columns]])
+
+    def text(
+        self, samples: Sequence[Sample], columns: Mapping[str, Sequence[float]], first: int = 0
+    ) -> str:
+        """The lines of samples.
+
+        Args:
+            samples: n of them.
+            columns: n numbers by the names of the columns; NaN becomes an empty cell.
+            first: The number of the first sample.
+        """
+        measured = [columns[name] for name in self.columns]
+        lines = []
+        for start in range(0, len(samples), _BLOCK):
+            points = self._space.points(samples[start : start + _BLOCK])
+            active = self._space.active_points(points).tolist()
+            for i, (row, matters) in enumerate(zip(points.tolist(), active, strict=True), start):
+                shown = [
+                    cells.text(point) if matter else ""
+                    for cells, point, matter in zip(self._cells, row, matters, strict=True)
+                ]
+                numbers = [_cell(column[i]) for column in measured]
+                lines.append([*[first + i] * self._numbered, *shown, *numbers])
+        return _lines(lines)
+
+
+def _lines(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 def write_history(
     path: Path | str,
     space: CodeSpace,
@@ -134,17 +198,8 @@ def write_history(
         samples: n of them.
         columns: (n,) numbers by name, none that of a dimension; NaN becomes an empty cell.
     """
-    numbered = "number" not in {*space.labels, *columns}
-    cells = {d.label: _Cells(d) for d in space.dimensions}
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([*["number"] * numbered, *cells, *columns])
-    for i, sample in enumerate(samples):
-        active = space.canonical(sample)
-        shown = [cells[k].text(active[k]) if k in active else "" for k in cells]
-        measured = [_cell(column[i]) for column in columns.values()]
-        rows.writerow([*[i] * numbered, *shown, *measured])
-    return write_atomically(path, text.getvalue())
+    rows = HistoryRows(space, list(columns))
+    return write_atomically(path, rows.heading + rows.text(samples, columns))
 
 
 def read_history(

@@ -19,16 +19,48 @@ from nni_aiop.cli._evaluators import Watched
 from nni_aiop.cli._rows import Rows
 from nni_aiop.engines._progress import EvaluationBar
 from nni_aiop.engines._state import write_state
-from nni_aiop.results import SearchResults
+from nni_aiop.results import ResultsRecorder, SearchResults
 from nni_aiop.search import BaseSearch
+from nni_aiop.spaces import Sample
 
 _SAVE_EVERY = 15.0  # seconds
+_SHARE = 0.05  # of the time that goes into saving
 _TURN = 0.5  # seconds between two looks of a spinner
 _REASONS = 3  # that are named of failed evaluations
 
 
+class _Pace:
+    """When something that takes longer and longer is done again: it gets a share of the time.
+
+    Args:
+        pause: Seconds between two times, at least.
+    """
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+        self._begun = self._next = -math.inf
+
+    @property
+    def began(self) -> bool:
+        """Whether it was ever done."""
+        return self._begun > -math.inf
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        now = time.monotonic()
+        self._next = now + max(self._pause, (now - self._begun) / _SHARE)
+
+
 class Bar:
     """A progress bar over evaluations that saves what there is every few seconds.
+
+    Where there is much to save it does so less often, so that a twentieth of the time goes there.
 
     Ctrl-C is told of: how far it came, and how to go on.
 
@@ -44,7 +76,7 @@ class Bar:
     ) -> None:
         self._save = save
         self._out = out
-        self._saved = -math.inf
+        self._pace = _Pace(_SAVE_EVERY)
         self._bar = EvaluationBar(total, search)
 
     def __enter__(self) -> Bar:
@@ -53,7 +85,7 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         with self._bar:
             pass
-        if kind is None or self._saved > -math.inf:
+        if kind is None or self._pace.began:
             self._save()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             typer.echo(
@@ -65,16 +97,16 @@ class Bar:
     def step(self, done: int | None = None) -> None:
         """One more evaluation is done: so many in all, or all that the search was told."""
         self._bar.step(done)
-        if time.monotonic() - self._saved > _SAVE_EVERY:
-            self._save()
-            self._saved = time.monotonic()
+        if self._pace.is_due:
+            with self._pace:
+                self._save()
 
 
 def evaluate_all(
     search: BaseSearch,
     measure: Watched,
     budget: int,
-    save: Callable[[], object],
+    recorder: ResultsRecorder,
     out: Path,
     rows: Rows | None,
 ) -> None:
@@ -86,7 +118,7 @@ def evaluate_all(
         search: What proposes.
         measure: What evaluates.
         budget: Number of evaluations.
-        save: Called now and then and at the end.
+        recorder: Keeps the results.
         out: The folder of the results, where `STATE` holds the search's state after every event.
         rows: What the search is to stay within: the nearest one is looked up for a proposal.
 
@@ -96,8 +128,16 @@ def evaluate_all(
     """
     pending = deque(search.pending())
     done = len(search.history if rows is None else rows.looked_up(search.history))
-    with Bar(budget, search, save, out) as bar, _Keeper(search, out / STATE, measure.quick) as keep:
-        on_result = measure.before(lambda sample, metrics: bar.step(done))
+    with (
+        Bar(budget, search, recorder.write, out) as bar,
+        _Keeper(search, out / STATE, measure.quick) as keep,
+    ):
+
+        def record(sample: Sample, metrics: dict[str, float] | None) -> None:
+            recorder.add(sample, metrics)
+            bar.step(done)
+
+        on_result = measure.before(record)
         while done < budget:
             sample = pending.popleft() if pending else next(iter(search.ask(1)), None)
             if rows is not None and sample is not None:

@@ -86,7 +86,7 @@ def run(
     from nni_aiop.cli._inputs import import_from, load_space, make_search
     from nni_aiop.cli._outputs import check_folder
     from nni_aiop.cli._progress import Bar, finish, report
-    from nni_aiop.results import SearchResults
+    from nni_aiop.results import ResultsRecorder, SearchResults
 
     experiment = read_experiment(file, engine=engine, seed=seed)
     folder = out or experiment.out or Path("out") / file.stem
@@ -130,26 +130,25 @@ def run(
             settings={**experiment.record, "engine": name},
         )
 
-    def save() -> None:
-        results().save(folder)
-
     settings = {**experiment.identity, "engine": name}
     state = STATE if name == "nni" else JOURNAL if experiment.storage is None else None
     with claimed(folder, settings, kind="run", state=state, restart=restart):
         if restart and name == "optuna" and experiment.storage is not None:
             _delete_study(experiment)
-        with Bar(experiment.maxTrialNumber, search, save, folder) as bar:
+        recorder = ResultsRecorder(folder, results)
+        with Bar(experiment.maxTrialNumber, search, recorder.write, folder) as bar:
 
             def on_result(sample: Sample, metrics: dict[str, float] | None) -> None:
                 progress.add(sample, metrics)
+                recorder.add(sample, metrics)
                 bar.step()
 
             try:
                 start(watch.before(on_result))
             except NothingWorked:
-                report(results(), folder, watch.reasons)
+                report(recorder.results(), folder, watch.reasons)
                 raise
-    finish(results(), folder, watch)
+    finish(recorder.results(), folder, watch)
 
 
 @dataclass
@@ -159,20 +158,30 @@ class _Progress:
     search: BaseSearch
 
     def __post_init__(self) -> None:
-        self._new: list[tuple[Sample, dict[str, float] | None]] = []
+        self._new: dict[str, tuple[Sample, dict[str, float] | None]] = {}
+        self._told: set[str] = set()
+        self._looked_at = 0  # results of the search whose keys are in `_told`
         self._lock = threading.Lock()
 
     def add(self, sample: Sample, metrics: dict[str, float] | None) -> None:
+        key = self.search.space.key(sample)
         with self._lock:
-            self._new.append((sample, metrics))
+            if key not in self._told:
+                self._new[key] = (sample, metrics)
 
     def history(self) -> list[tuple[Sample, dict[str, float] | None]]:
         """What the search was told, and what an engine has not yet told it."""
-        key = self.search.space.key
         with self._lock:
             told = self.search.history
-            known = {key(sample) for sample, _ in told}
-            return told + [(s, m) for s, m in self._new if key(s) not in known]
+            if len(told) < self._looked_at:  # a state that was loaded may hold less
+                self._told.clear()
+                self._looked_at = 0
+            for sample, _ in told[self._looked_at :]:
+                key = self.search.space.key(sample)
+                self._told.add(key)
+                self._new.pop(key, None)
+            self._looked_at = len(told)
+            return told + list(self._new.values())
 
 
 def _engine(experiment: Experiment) -> str:
@@ -197,7 +206,7 @@ def _delete_study(experiment: Experiment) -> None:
     """Delete the experiment's study, and no other, from its storage, if it is there."""
     import optuna
 
-    from nni_aiop.engines.optuna_experiment import open_storage
+    from nni_aiop.engines.optuna_storage import open_storage
 
     storage = open_storage(experiment.storage)
     name = experiment.study_name
@@ -217,7 +226,8 @@ def _prepare_optuna(
 
     from nni_aiop.cli._claims import JOURNAL
     from nni_aiop.cli._evaluators import Watched, make_measure, told
-    from nni_aiop.engines.optuna_experiment import open_storage, run_optuna
+    from nni_aiop.engines.optuna_experiment import run_optuna
+    from nni_aiop.engines.optuna_storage import open_storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would trace every failed trial
     given = experiment.evaluator

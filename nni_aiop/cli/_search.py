@@ -90,7 +90,7 @@ def search(
     from nni_aiop.cli._progress import evaluate_all, finish, report
     from nni_aiop.cli._rows import Rows, rows_of
     from nni_aiop.engines._state import read_state
-    from nni_aiop.results import SearchResults
+    from nni_aiop.results import ResultsRecorder, SearchResults
     from nni_aiop.search import Objective
 
     if table is not None and predictor is not None:
@@ -163,9 +163,10 @@ def search(
         if state.exists():
             searcher.load_state_dict(read_state(state))
         rows = rows_of(measure, searcher)
+        recorder = ResultsRecorder(out, results)
         try:
-            evaluate_all(searcher, watch, budget, lambda: results().save(out), out, rows)
+            evaluate_all(searcher, watch, budget, recorder, out, rows)
         except NothingWorked:
-            report(results(), out, watch.reasons)
+            report(recorder.results(), out, watch.reasons)
             raise
-    finish(results(), out, watch)
+    finish(recorder.results(), out, watch)

@@ -63,6 +63,7 @@ class SearchResults:
             has to keep.
         settings: How the search was asked for, for the record (plain JSON).
         cost: The exact cost to draw against; by default the space's first one, if it has any.
+        known_costs: (n,) exact costs of the samples by name, where all that are shown are known.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("results.json", "history.csv", "search.png")
@@ -74,6 +75,9 @@ class SearchResults:
     limits: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     cost: str | None = None
+    known_costs: Mapping[str, NDArray[np.float64]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     @cached_property
     def costs(self) -> dict[str, NDArray[np.float64]]:
@@ -81,11 +85,21 @@ class SearchResults:
 
         What is inactive stands at its default, as it does in what a search proposes.
         """
-        asked = {*self.limits, *([] if self.cost is None else [self.cost])}
-        names = self.space.shown_costs(asked)
-        if not self.history:
+        if self.known_costs is not None:
+            return {name: self.known_costs[name] for name in self.shown_costs}
+        return self.costs_of([sample for sample, _ in self.history])
+
+    @property
+    def shown_costs(self) -> list[str]:
+        """Names of the exact costs that are shown."""
+        return self.space.shown_costs({*self.limits, *([] if self.cost is None else [self.cost])})
+
+    def costs_of(self, samples: Sequence[Sample]) -> dict[str, NDArray[np.float64]]:
+        """(n,) the costs that are shown of any samples."""
+        names = self.shown_costs
+        if not samples:
             return {name: np.empty(0) for name in names}
-        points = self.space.canonical_points(self.space.points([s for s, _ in self.history]))
+        points = self.space.canonical_points(self.space.points(samples))
         codes = self.space.encode(self.space.from_points(points))
         return {name: self.space.cost(name, codes) for name in names}
 
@@ -155,8 +169,15 @@ class SearchResults:
     def save(self, out: Path | str) -> Path:
         """The folder `out`, which now holds results.json, history.csv and search.png."""
         out = Path(out)
-        write_json(
-            out / "results.json",
+        self.write_summary(out / "results.json")
+        self.write_history(out / "history.csv")
+        self.draw(out / "search.png")
+        return out
+
+    def write_summary(self, path: Path | str) -> Path:
+        """The path of a JSON file: what was searched for, the best evaluation and the front."""
+        return write_json(
+            path,
             {
                 "format": FORMAT_VERSION,
                 "space": self.space.name,
@@ -173,12 +194,20 @@ class SearchResults:
                 "front": [self.evaluation(i) for i in self.front],
             },
         )
-        measured = {name: c for name, c in self.costs.items() if name not in self.metrics}
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """(n,) the numbers of `history.csv`: metrics, and costs of no metric's name."""
+        return self.metrics | {k: c for k, c in self.costs.items() if k not in self.metrics}
+
+    def write_history(self, path: Path | str) -> Path:
+        """The path of a CSV file: a row for each evaluation.
+
+        Raises:
+            SpaceError: A metric or a cost is named as a dimension.
+        """
         check_names(self.space, self.metrics)
-        samples = [sample for sample, _ in self.history]
-        write_history(out / "history.csv", self.space, samples, self.metrics | measured)
-        self.draw(out / "search.png")
-        return out
+        return write_history(path, self.space, [s for s, _ in self.history], self.columns)
 
     def draw(
         self,
