@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import socket
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RetryHeartbeatStaleTrialCallback
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nni_aiop.engines._optuna_session import METRICS, repeated
-from nni_aiop.engines._references import raised, without_password
 from nni_aiop.engines._results import Result, recorded, save_results
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import sample_of, suggest
+from nni_aiop.engines.optuna_storage import open_storage, running_again
 from nni_aiop.errors import AiopError, FileFormatError, SpaceError
 from nni_aiop.measures import numbers
 from nni_aiop.search import Objective, Search
 from nni_aiop.spaces import CodeSpace, Sample
 
-__all__ = ["EvaluationError", "open_storage", "run_optuna"]
+__all__ = ["EvaluationError", "run_optuna"]
 
 _WORKER = "worker"  # user attribute of a trial: the process that runs it
 _SEARCH = "nni_aiop:search"  # of a study: whose it is
@@ -139,36 +139,6 @@ def run_optuna(
     return recorded(sampler.catch_up(study), _results(study, space, names))
 
 
-def open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None:
-    """Optuna's storage: a journal file behind a path, a database behind a URL.
-
-    Raises:
-        AiopError: It cannot be opened; the message has no password.
-    """
-    if storage is None or isinstance(storage, BaseStorage):
-        return storage
-    try:
-        if isinstance(storage, Path) or "://" not in storage:
-            _check_journal(Path(storage))
-            return JournalStorage(JournalFileBackend(str(storage)))
-        return optuna.storages.get_storage(storage)
-    except Exception as err:
-        why = raised(err).partition(" (Background")[0].partition(" [SQL")[0]
-        raise AiopError(
-            f"a storage must be a journal file, or a database that Optuna can open, but "
-            f"{without_password(str(storage))} is not: {why}."
-        ) from err
-
-
-def _check_journal(path: Path) -> None:
-    """Refuse a file of something else, to which Optuna would append before it reads it."""
-    if path.exists():
-        with open(path, "rb") as file:
-            first = file.read(64).lstrip()
-        if first and not first.startswith(b'{"op_code"'):
-            raise ValueError(f"it begins with {first[:20]!r}")
-
-
 def _identity(space: CodeSpace, search: Search) -> dict[str, Any]:
     """What two searches share that may go on with each other's results."""
     objectives = getattr(search, "objectives", None) or (Objective("default"),)
@@ -241,13 +211,12 @@ def _run_abandoned_again(study: Study) -> None:
 
     A journal keeps the trials of a killed process running for ever.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        run_again = RetryHeartbeatStaleTrialCallback()
+    run_again = running_again()
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if _is_abandoned(trial.user_attrs.get(_WORKER)):
-            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            run_again(study, trial)
+            with contextlib.suppress(UpdateFinishedTrialError):  # another process was here first
+                study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                run_again(study, trial)
 
 
 def _is_abandoned(worker: Any) -> bool:

@@ -245,7 +245,7 @@ def test_no_password_of_a_storage_is_written() -> None:
 def test_what_is_written_of_a_storage_has_no_password(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import nni_aiop.engines.optuna_experiment as engine
+    import nni_aiop.engines.optuna_storage as engine
 
     monkeypatch.setattr(engine, "open_storage", lambda storage: None)
     file = write(

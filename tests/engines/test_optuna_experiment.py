@@ -16,7 +16,8 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from nni_aiop.engines._optuna_session import METRICS
-from nni_aiop.engines.optuna_experiment import _is_abandoned, _result, open_storage, run_optuna
+from nni_aiop.engines.optuna_experiment import _is_abandoned, _result, run_optuna
+from nni_aiop.engines.optuna_storage import open_storage
 from nni_aiop.errors import AiopError, FileFormatError, InfeasibleError
 from nni_aiop.search import NCPSearch, Objective, RandomSearch, RegularizedEvolution
 from nni_aiop.spaces import CodeSpace, Condition, Continuous, Nominal, Ordinal, Sample

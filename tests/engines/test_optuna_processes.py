@@ -14,9 +14,9 @@ import pytest
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
-from nni_aiop.engines.optuna_experiment import open_storage
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import sample_of
+from nni_aiop.engines.optuna_storage import open_storage
 from nni_aiop.search import BaseSearch, RandomSearch
 from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
 from nni_aiop.strategies import NCPSampler
@@ -31,7 +31,7 @@ PATIENCE = 600.0  # seconds; only against tests that hang
 # with an empty line, says done.
 WORKER = """
 import sqlite3, sys, time, warnings, optuna
-from nni_aiop.engines.optuna_experiment import open_storage
+from nni_aiop.engines.optuna_storage import open_storage
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.search import RandomSearch
 from nni_aiop.spaces import CodeSpace, Nominal, Ordinal
