@@ -23,6 +23,7 @@ from nni_aiop.spaces._coding import Sample
 from nni_aiop.spaces._costed import CostedSpace, CostFunction
 from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Value
 from nni_aiop.spaces._listed import Ordinal, Subset
+from nni_aiop.spaces._neighbours import Moves, moves_from
 from nni_aiop.spaces._sample_cost import SampleCost
 
 if TYPE_CHECKING:
@@ -376,24 +377,24 @@ class CodeSpace(CostedSpace):
     def neighbours(self, sample: Mapping[str, Value]) -> list[Sample]:
         """Valid samples (every label) that differ in one active dimension, each architecture
         once."""
-        points = self.points([sample])
-        active = self.active_points(points)[0]
-        moved = []
-        for j, d in enumerate(self.dimensions):
-            for p in d.neighbours(points[0, j]) if active[j] else []:
-                row = points[0].copy()
-                row[j] = p
-                moved.append(row)
-        if not moved:
-            return []
-        candidates = np.array(moved)
-        seen = set(self.keys(points))
-        out = []
-        for s, key in zip(self.from_points(candidates), self.keys(candidates), strict=True):
-            if key not in seen and self._broken(s) is None:
-                seen.add(key)
-                out.append(s)
-        return out
+        (point,) = self.points([sample])
+        return [s for rows in self.neighbour_points(point) for s in self.from_points(rows)]
+
+    def neighbour_points(self, point: Array) -> Iterator[Array]:
+        """Points (b, d), b up to 256 at a time, of the neighbours of a point (d,), in their order.
+
+        They are those of `neighbours`. A block is made when it is asked for: all of them together
+        are d numbers for each of d or more neighbours.
+        """
+        return (moves.rows(point) for moves in moves_from(self, point) if len(moves.points))
+
+    def neighbour_moves(self, point: Array) -> Moves:
+        """The same neighbours, as the one dimension and its new point by which each differs."""
+        blocks = list(moves_from(self, point))
+        return Moves(
+            np.concatenate([np.empty(0, np.intp), *(b.dimensions for b in blocks)]),
+            np.concatenate([np.empty(0), *(b.points for b in blocks)]),
+        )
 
     #: Bins in `tokens` of a continuous dimension, and of an ordinal one of more than 1,000 values.
     token_bins = 32
