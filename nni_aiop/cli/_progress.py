@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,45 +14,17 @@ from tqdm import tqdm
 from nni_aiop.cli._app import table
 from nni_aiop.cli._claims import STATE
 from nni_aiop.cli._evaluators import Watched
+from nni_aiop.cli._keeping import Keeper
+from nni_aiop.cli._pace import Pace
 from nni_aiop.cli._rows import Rows
 from nni_aiop.engines._progress import EvaluationBar
-from nni_aiop.engines._state import write_state
 from nni_aiop.results import ResultsRecorder, SearchResults
 from nni_aiop.search import BaseSearch
 from nni_aiop.spaces import Sample
 
 _SAVE_EVERY = 15.0  # seconds
-_SHARE = 0.05  # of the time that goes into saving
 _TURN = 0.5  # seconds between two looks of a spinner
 _REASONS = 3  # that are named of failed evaluations
-
-
-class _Pace:
-    """When something that takes longer and longer is done again: it gets a share of the time.
-
-    Args:
-        pause: Seconds between two times, at least.
-    """
-
-    def __init__(self, pause: float) -> None:
-        self._pause = pause
-        self._begun = self._next = -math.inf
-
-    @property
-    def began(self) -> bool:
-        """Whether it was ever done."""
-        return self._begun > -math.inf
-
-    @property
-    def is_due(self) -> bool:
-        return time.monotonic() >= self._next
-
-    def __enter__(self) -> None:
-        self._begun = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        now = time.monotonic()
-        self._next = now + max(self._pause, (now - self._begun) / _SHARE)
 
 
 class Bar:
@@ -76,7 +46,7 @@ class Bar:
     ) -> None:
         self._save = save
         self._out = out
-        self._pace = _Pace(_SAVE_EVERY)
+        self._pace = Pace(_SAVE_EVERY)
         self._bar = EvaluationBar(total, search)
 
     def __enter__(self) -> Bar:
@@ -130,7 +100,7 @@ def evaluate_all(
     done = len(search.history if rows is None else rows.looked_up(search.history))
     with (
         Bar(budget, search, recorder.write, out) as bar,
-        _Keeper(search, out / STATE, measure.quick) as keep,
+        Keeper(search, out / STATE) as keeper,
     ):
 
         def record(sample: Sample, metrics: dict[str, float] | None) -> None:
@@ -139,50 +109,25 @@ def evaluate_all(
 
         on_result = measure.before(record)
         while done < budget:
-            sample = pending.popleft() if pending else next(iter(search.ask(1)), None)
+            if pending:
+                sample: Sample | None = pending.popleft()
+            elif (sample := next(iter(search.ask(1)), None)) is not None:
+                keeper.asked()
             if rows is not None and sample is not None:
                 row = rows.nearest(sample)
                 if row is None or search.space.key(row) != search.space.key(sample):
                     search.tell(sample, None)
+                    keeper.told(sample, None)
                     sample = row
             if sample is None:
                 break
-            keep()
             metrics = measure.attempt(sample)
             search.tell(sample, metrics)
             if rows is not None:
                 rows.take(sample)
             done += 1
-            keep()
+            keeper.told(sample, metrics)
             on_result(sample, None if metrics is None else dict(metrics))
-
-
-class _Keeper:
-    """Writes the state of a search, so that a kill loses nothing, and at the end.
-
-    Args:
-        search: Whose state.
-        path: Where to.
-        quick: Whether evaluations cost nothing, so that the last second of them may be lost.
-    """
-
-    def __init__(self, search: BaseSearch, path: Path, quick: bool) -> None:
-        self._search = search
-        self._path = path
-        self._pause = 1.0 if quick else 0.0  # seconds
-        self._kept = -math.inf
-
-    def __enter__(self) -> _Keeper:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._kept = -math.inf
-        self()
-
-    def __call__(self) -> None:
-        if time.monotonic() - self._kept >= self._pause:
-            write_state(self._path, self._search.state_dict())
-            self._kept = time.monotonic()
 
 
 class Spinner:

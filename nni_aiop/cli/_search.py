@@ -86,10 +86,10 @@ def search(
     from nni_aiop.cli._claims import EXPERIMENT, STATE, STATES, claimed
     from nni_aiop.cli._evaluators import Watched, make_measure, told
     from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
+    from nni_aiop.cli._keeping import take_up
     from nni_aiop.cli._outputs import check_folder
     from nni_aiop.cli._progress import evaluate_all, finish, report
     from nni_aiop.cli._rows import Rows, rows_of
-    from nni_aiop.engines._state import read_state
     from nni_aiop.results import ResultsRecorder, SearchResults
     from nni_aiop.search import Objective
 
@@ -161,7 +161,7 @@ def search(
     state = out / STATE
     with claimed(out, same, kind="search", state=STATE, restart=restart):
         if state.exists():
-            searcher.load_state_dict(read_state(state))
+            take_up(searcher, state)
         rows = rows_of(measure, searcher)
         recorder = ResultsRecorder(out, results)
         try:
