@@ -154,7 +154,10 @@ class HistoryRows:
         return _lines([[*["number"] * self._numbered, *self._space.labels, *self.columns]])
 
     def text(
-        self, samples: Sequence[Sample], columns: Mapping[str, Sequence[float]], first: int = 0
+        self,
+        samples: Sequence[Sample],
+        columns: Mapping[str, Sequence[float] | NDArray[np.float64]],
+        first: int = 0,
     ) -> str:
         """The lines of samples.
 

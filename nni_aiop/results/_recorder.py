@@ -126,7 +126,8 @@ class ResultsRecorder:
         if same < len(self._entries):
             for key in self._keys[same:]:
                 self._places.pop(key, None)
-            for column in (self._entries, self._keys, *self._costs.values()):
+            del self._entries[same:], self._keys[same:]
+            for column in self._costs.values():
                 del column[same:]
             self._file = None
         if same < len(history):

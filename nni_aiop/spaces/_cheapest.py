@@ -112,8 +112,9 @@ def _least_seen(space: CodeSpace, cost: str, points: Array, book: CostBook) -> t
         if vain == _VAIN or not unknown:
             break
         if not listed and best is not None:
-            near = space.points(space.neighbours(best[0]))
-            points = np.unique(np.concatenate([points, space.canonical_points(near)]), axis=0)
+            (here,) = space.points([best[0]])
+            near = [space.canonical_points(rows) for rows in space.neighbour_points(here)]
+            points = np.unique(np.concatenate([points, *near]), axis=0)
     if best is None:
         raise InfeasibleError(f"no architecture of {space.name} was found whose {cost} is known.")
     return best
@@ -134,24 +135,34 @@ def _first_valid(space: CodeSpace, cost: str, points: Array, n: int) -> list[Sam
 
 def _descended(space: CodeSpace, cost: str, sample: Sample, rng: np.random.Generator) -> Sample:
     """The cheapest sample on a way of single edits, none of which raises the cost."""
-    best, sideways = sample, 0
-    points = space.points([sample])
-    here = float(_point_costs(space, cost, points)[0])
-    seen = set(space.keys(points))
-    while sideways < _SIDEWAYS and (near := space.neighbours(sample)):
-        points = space.points(near)
-        keys = space.keys(points)
-        new = np.array([key not in seen for key in keys])
-        costs = np.where(new, _point_costs(space, cost, points), np.inf)
-        least = float(costs.min())
-        if least > here or not new.any():
+    (point,) = space.points([sample])
+    best, sideways = point, 0
+    here = float(_point_costs(space, cost, point[None])[0])
+    seen = {_name(space, point[None])[0]}
+    while sideways < _SIDEWAYS:
+        moves = space.neighbour_moves(point)
+        costs = np.full(len(moves.points), np.inf)
+        new = False
+        for block in moves.blocks():
+            points = moves.rows(point, block)
+            unseen = np.array([name not in seen for name in _name(space, points)])
+            costs[block] = np.where(unseen, _point_costs(space, cost, points), np.inf)
+            new = new or bool(unseen.any())
+        least = float(costs.min(initial=np.inf))
+        if least > here or not new:
             break
         i = int(rng.choice(np.flatnonzero(costs == least)))
-        sample, sideways = near[i], sideways + 1
-        seen.add(keys[i])
+        point, sideways = moves.rows(point, slice(i, i + 1))[0], sideways + 1
+        seen.update(_name(space, point[None]))
         if least < here:
-            best, here, sideways = sample, least, 0
-    return best
+            best, here, sideways = point, least, 0
+    (found,) = space.from_points([best])
+    return found
+
+
+def _name(space: CodeSpace, points: Array) -> list[bytes]:
+    """(n,) what is equal for equal architectures; quicker than keys."""
+    return [row.tobytes() for row in space.canonical_points(points)]
 
 
 def _point_costs(space: CodeSpace, cost: str, points: Array) -> Array:

@@ -22,6 +22,7 @@ from nni_aiop.errors import InfeasibleError, SpaceError
 from nni_aiop.spaces._coding import Sample
 from nni_aiop.spaces._costed import CostedSpace, CostFunction
 from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Value
+from nni_aiop.spaces._groups import FEW
 from nni_aiop.spaces._listed import Ordinal, Subset
 from nni_aiop.spaces._neighbours import Moves, moves_from
 from nni_aiop.spaces._sample_cost import SampleCost
@@ -188,7 +189,7 @@ class CodeSpace(CostedSpace):
         if not self._rules:
             return points
         active = self._active_by_rules(points)
-        return np.where(active, points, [d.default for d in self.dimensions])
+        return np.where(active, points, self._groups.defaults)
 
     def _nearest_valid(self, code: Array) -> Sample:
         """The valid sample whose code is nearest: grid points in the order of their distance."""
@@ -222,12 +223,25 @@ class CodeSpace(CostedSpace):
 
     # --- activity, identity, validity -----------------------------------------------------------
 
+    @cached_property
+    def _sets(self) -> list[tuple[int, int, frozenset[float]]]:
+        return [(child, parent, frozenset(p.tolist())) for child, parent, p in self._rules]
+
     def _active_by_rules(self, points: Array) -> NDArray[np.bool_]:
+        if self._rules and len(points) <= FEW:
+            return np.array([self._active_row(row) for row in points.tolist()], dtype=np.bool_)
         active = np.ones(points.shape, dtype=np.bool_)
         for child, parent, allowed in self._rules:
             # Few values, each compared with, are a tenth of the time of np.isin.
             matches = (points[:, parent, None] == allowed).any(axis=1)
             active[:, child] &= active[:, parent] & matches
+        return active
+
+    def _active_row(self, row: list[float]) -> list[bool]:
+        active = [True] * len(row)
+        for child, parent, allowed in self._sets:
+            if not (active[parent] and row[parent] in allowed):
+                active[child] = False
         return active
 
     def active_points(self, points: Array) -> NDArray[np.bool_]:
@@ -239,7 +253,7 @@ class CodeSpace(CostedSpace):
             key = row.tobytes()
             known = self._activity_cache.get(key)
             if known is None:
-                labels = self.activity(self.from_points(row[None])[0])
+                labels = set(self.activity(self.from_points(row[None])[0]))
                 known = np.array([label in labels for label in self.labels])
                 if len(self._activity_cache) >= _MAX_CACHE:
                     self._activity_cache.clear()
@@ -260,7 +274,9 @@ class CodeSpace(CostedSpace):
 
     def canonical_points(self, points: Array) -> Array:
         """(n, d) points with inactive dimensions at their default: equal rows, equal networks."""
-        return np.where(self.active_points(points), points, [d.default for d in self.dimensions])
+        if self.activity is None and not self._rules:
+            return np.array(points, dtype=np.float64)
+        return np.where(self.active_points(points), points, self._groups.defaults)
 
     def settled(self, sample: Mapping[str, Value]) -> Sample:
         """The sample (every label), inactive dimensions at their defaults where constraints let.
@@ -282,17 +298,7 @@ class CodeSpace(CostedSpace):
 
     def keys(self, points: Array) -> list[str]:
         """The key of each of (n, d) points."""
-        active = self.active_points(points)
-        texts = [
-            [repr(p) for p in points[:, j].tolist()]
-            if isinstance(d, Continuous)
-            else [str(p) for p in points[:, j].astype(np.int64).tolist()]
-            for j, d in enumerate(self.dimensions)
-        ]
-        return [
-            ",".join(texts[j][i] if a else "-" for j, a in enumerate(row))
-            for i, row in enumerate(active.tolist())
-        ]
+        return self._groups.keys(points, self.active_points(points))
 
     def key(self, sample: Mapping[str, Value]) -> str:
         """A text that two samples share exactly when their canonical samples are equal.
@@ -338,7 +344,7 @@ class CodeSpace(CostedSpace):
         """One sentence on what makes the sample invalid, or None; it may lack inactive labels."""
         try:
             points = self.points([sample])
-            missing = [
+            missing = len(sample) < len(self.labels) and [
                 label
                 for label, a in zip(self.labels, self.active_points(points)[0], strict=True)
                 if a and label not in sample
@@ -347,7 +353,7 @@ class CodeSpace(CostedSpace):
             return str(err)
         if missing:
             return f"a sample of {self.name} must have every active label, but lacks {missing}."
-        broken = self._broken(self.from_points(points)[0])
+        broken = self._broken(self.from_points(points)[0]) if self.constraints else None
         return None if broken is None else f"a sample of {self.name} must keep: {broken}."
 
     # --- sampling, neighbours, tokens, costs ----------------------------------------------------

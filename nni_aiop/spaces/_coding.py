@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from nni_aiop.errors import SpaceError
 from nni_aiop.spaces._dimensions import Array, Continuous, Dimension, Value
+from nni_aiop.spaces._groups import FEW, Groups
 
 __all__ = ["LISTED", "Coding", "Sample"]
 
@@ -63,6 +64,10 @@ class Coding:
             ) from None
 
     @cached_property
+    def _groups(self) -> Groups:
+        return Groups(self.dimensions)
+
+    @cached_property
     def size(self) -> int | float:
         """Number of points; constraints and inactive dimensions are not taken off."""
         sizes = [d.size for d in self.dimensions]
@@ -84,6 +89,13 @@ class Coding:
         for sample in samples:
             if not sample.keys() <= known:
                 self._at(next(label for label in sample if label not in known))
+        if len(samples) <= FEW:
+            try:
+                for i, sample in enumerate(samples):
+                    out[i] = self._groups.row(sample)
+                return out
+            except (KeyError, TypeError, ValueError):
+                pass  # the dimensions name the stranger
         for j, d in enumerate(self.dimensions):
             try:
                 column = [s[d.label] for s in samples]
@@ -96,6 +108,9 @@ class Coding:
     def from_points(self, points: ArrayLike) -> list[Sample]:
         """Samples (every label) of (n, d) points."""
         p = np.asarray(points, dtype=np.float64)
+        if len(p) <= FEW:
+            values = self._groups.values
+            return [dict(zip(self.labels, values(row), strict=True)) for row in p.tolist()]
         columns = [d.values_of(p[:, j]) for j, d in enumerate(self.dimensions)]
         return [dict(zip(self.labels, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -109,9 +124,7 @@ class Coding:
 
     def encode_points(self, points: Array) -> Array:
         """(n, width) codes of (n, d) points."""
-        return np.concatenate(
-            [d.encode(points[:, j]) for j, d in enumerate(self.dimensions)], axis=1
-        )
+        return self._groups.encode(points)
 
     def decode_points(self, codes: ArrayLike) -> Array:
         """(n, d) nearest points of any real codes (n, width); constraints are not looked at.
@@ -124,10 +137,7 @@ class Coding:
             raise SpaceError(f"codes must have shape (n, {self.width}), but got {c.shape}.")
         if not np.isfinite(c).all():
             raise SpaceError("codes must be finite numbers, but got NaN or infinity.")
-        out = np.empty((len(c), len(self.dimensions)))
-        for j, d in enumerate(self.dimensions):
-            out[:, j] = d.decode(c[:, self.columns[d.label]])
-        return out
+        return self._groups.decode(c)
 
     def complete(self, sample: Mapping[str, Value]) -> Sample:
         """The sample with every label, the missing ones at their dimension's default."""

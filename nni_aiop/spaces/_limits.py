@@ -171,30 +171,36 @@ def _repaired(
     book: CostBook,
 ) -> Sample:
     left = _REPAIR
-    ratio = float(excess(space, space.points([sample]), limits, book)[0])
-    while ratio > 1.0:
-        neighbours = space.neighbours(sample)
-        points = space.points(neighbours) if neighbours else np.empty((0, len(space)))
-        exact = np.ones(len(points), dtype=np.bool_)
-        for name in limits:
-            exact &= book.is_evaluated(name, points)
-        ratios = _ratio(book.estimate, points, limits)
+    (point,) = space.points([sample])
+    here = float(excess(space, point[None], limits, book)[0])
+    if here <= 1.0:
+        return sample
+    while here > 1.0:
+        moves = space.neighbour_moves(point)
+        exact, ratios = np.ones(len(moves.points), dtype=np.bool_), np.empty(len(moves.points))
+        for name in [name for name in limits if book.is_learned(name)]:
+            for block in moves.blocks():
+                exact[block] &= book.is_evaluated(name, moves.rows(point, block))
+        for block in moves.blocks():
+            ratios[block] = _ratio(book.estimate, moves.rows(point, block), limits)
         while True:
-            cheaper = np.flatnonzero(ratios < ratio * (1 - 1e-12))
+            cheaper = np.flatnonzero(ratios < here * (1 - 1e-12))
             if len(cheaper) == 0:  # so say the estimates: those that are likely wrong come first
                 cheaper = np.flatnonzero(~exact)
                 cheaper = cheaper[np.argsort(ratios[cheaper], kind="stable")[:1]]
             if len(cheaper) == 0 or left == 0:
-                raise InfeasibleError(_unreached(space, sample, limits))
+                raise InfeasibleError(_unreached(space, space.from_points([point])[0], limits))
             i = _chosen(cheaper, ratios, rng)
             if not exact[i]:
                 left -= 1
-                ratios[i] = excess(space, points[[i]], limits, book)[0]
+                there = moves.rows(point, slice(i, i + 1))
+                ratios[i] = excess(space, there, limits, book)[0]
                 exact[i] = True
-            if ratios[i] < ratio * (1 - 1e-12):
+            if ratios[i] < here * (1 - 1e-12):
                 break
-        sample, ratio = neighbours[i], float(ratios[i])
-    return sample
+        point, here = moves.rows(point, slice(i, i + 1))[0], float(ratios[i])
+    (repaired,) = space.from_points([point])
+    return repaired
 
 
 def _chosen(cheaper: NDArray[np.intp], ratios: Array, rng: np.random.Generator | None) -> int:

@@ -30,7 +30,8 @@ def narrowed(
     """
     conditions = conditions or {}
     out = copy.copy(space)
-    out.__dict__.pop("fingerprint", None)
+    for name in ("fingerprint", "_sets"):
+        out.__dict__.pop(name, None)
     out._activity_cache = {}
     out._network_cache = {}
     rules = [

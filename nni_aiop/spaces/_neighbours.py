@@ -33,11 +33,16 @@ class Moves(NamedTuple):
     dimensions: NDArray[np.intp]
     points: Array
 
-    def rows(self, point: Array) -> Array:
-        """(m, d) where they lead to from a point (d,)."""
-        rows = np.repeat(point[None], len(self.points), axis=0)
-        rows[np.arange(len(rows)), self.dimensions] = self.points
+    def rows(self, point: Array, block: slice = slice(None)) -> Array:
+        """(m, d), or so many as the block has, where they lead to from a point (d,)."""
+        rows = np.repeat(point[None], len(self.points[block]), axis=0)
+        rows[np.arange(len(rows)), self.dimensions[block]] = self.points[block]
         return rows
+
+    def blocks(self) -> Iterator[slice]:
+        """Blocks of up to 256 moves, whose rows are to be held at once."""
+        for start in range(0, len(self.points), _BLOCK):
+            yield slice(start, min(start + _BLOCK, len(self.points)))
 
 
 def moves_from(space: CodeSpace, point: Array) -> Iterator[Moves]:
