@@ -1,4 +1,4 @@
-"""The searches as NNI strategies and as Optuna samplers; early stopping for both.
+"""The searches as NNI strategies and as Optuna samplers; early stopping for both; many workers.
 
 A name is imported when it is first used: without NNI installed the Optuna half works, and the NNI
 half says how to install it.
@@ -13,6 +13,8 @@ from nni_aiop._lazy import lazy_names
 if TYPE_CHECKING:
     from nni_aiop.engines.nni_assessor import EarlyStoppingAssessor
     from nni_aiop.engines.optuna_pruner import EarlyStoppingPruner
+    from nni_aiop.engines.optuna_storage import open_storage
+    from nni_aiop.engines.optuna_together import optimize_together
     from nni_aiop.strategies._nni import (
         NCP,
         PNAG,
@@ -48,6 +50,8 @@ _MODULES = {
     "SearchSampler": "nni_aiop.strategies._optuna",
     "SearchStrategy": "nni_aiop.strategies._nni",
     "SearchTuner": "nni_aiop.strategies._nni_tuner",
+    "open_storage": "nni_aiop.engines.optuna_storage",
+    "optimize_together": "nni_aiop.engines.optuna_together",
 }
 
 __all__ = [
@@ -67,6 +71,8 @@ __all__ = [
     "SearchSampler",
     "SearchStrategy",
     "SearchTuner",
+    "open_storage",
+    "optimize_together",
 ]
 
 __getattr__ = lazy_names(__name__, _MODULES)

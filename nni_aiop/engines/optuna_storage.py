@@ -25,7 +25,7 @@ from nni_aiop.errors import AiopError
 
 __all__ = ["open_storage", "running_again"]
 
-_WAIT = 60  # seconds for the first answer of a gRPC proxy
+_WAIT = 10  # seconds for the first answer of a gRPC proxy
 
 
 def open_storage(

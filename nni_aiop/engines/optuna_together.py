@@ -1,0 +1,75 @@
+"""Many workers on one study: each goes on until the study has as many results as it should."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import fail_stale_trials
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nni_aiop.engines._optuna_session import repeated, trials_of
+
+__all__ = ["optimize_together"]
+
+_UNDER_WAY = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
+
+
+def optimize_together(
+    study: Study,
+    objective: Callable[[Trial], float | Sequence[float]],
+    n_results: int,
+    *,
+    poll: float = 1.0,
+) -> None:
+    """Run trials until the study has `n_results` completed ones, those of all workers counted.
+
+    Call it in as many processes, on as many machines, as there are, with a storage of
+    `open_storage`. There will be exactly as many results: what nobody needs any more is pruned
+    before it is evaluated, and nobody leaves while another worker's trial may yet be lost.
+
+    Args:
+        study: The study, on a storage that the workers share.
+        objective: As `Study.optimize` takes it. An exception of it ends this worker.
+        n_results: Completed trials wanted, those that are there already included.
+        poll: Seconds between two looks at the study while there is nothing to do but to wait.
+    """
+
+    def needed(trial: Trial) -> float | Sequence[float]:
+        nonlocal number
+        number = trial.number
+        ahead = [t for t in trials_of(study) if t.number < number and t.state in _UNDER_WAY]
+        if len(ahead) >= n_results:  # another worker began one at the same time
+            raise optuna.TrialPruned
+        return objective(trial)
+
+    while True:
+        trials = trials_of(study)
+        complete = _count(trials, TrialState.COMPLETE)
+        if complete >= n_results:
+            return
+        if complete + _count(trials, TrialState.RUNNING) < n_results:
+            number = -1
+            try:
+                study.optimize(needed, n_trials=1)
+            except (ValueError, UpdateFinishedTrialError):
+                if number not in repeated(trials_of(study)):
+                    raise
+                continue  # others took this process for dead: they have the trial now
+            latest = trials_of(study)[number]
+            if latest.state != TrialState.PRUNED or latest.params:
+                continue
+            if not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials):
+                return  # nothing is under way, and the sampler has nothing new: exhausted
+        time.sleep(poll)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            fail_stale_trials(study)
+
+
+def _count(trials: Sequence[FrozenTrial], state: TrialState) -> int:
+    return sum(t.state == state for t in trials)

@@ -1,0 +1,96 @@
+"""Workers of one study: as many results as wanted, and nobody leaves too early."""
+
+import threading
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nni_aiop.engines.optuna_storage import open_storage
+from nni_aiop.engines.optuna_together import optimize_together
+from nni_aiop.search import RandomSearch
+from nni_aiop.spaces import CodeSpace, Ordinal
+from nni_aiop.strategies import SearchSampler
+
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+
+SPACE = CodeSpace([Ordinal("depth", range(1, 5)), Ordinal("width", range(1, 5))])
+
+
+def objective(trial: optuna.Trial) -> float:
+    return float(trial.suggest_int("depth", 1, 4) * trial.suggest_int("width", 1, 4))
+
+
+def study_of(url: str | None = None, space: CodeSpace | None = None) -> optuna.Study:
+    sampler = SearchSampler(RandomSearch, space, seed=0)
+    return optuna.create_study(
+        storage=open_storage(url), study_name="s", sampler=sampler, load_if_exists=True
+    )
+
+
+def states(study: optuna.Study) -> Counter[TrialState]:
+    return Counter(t.state for t in study.trials)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_workers_stop_at_the_number_of_results(tmp_path: Path, kind: str) -> None:
+    url = f"sqlite:///{tmp_path}/s.db" if kind == "sqlite" else str(tmp_path / "s.journal")
+    study = study_of(url)
+    workers = [
+        threading.Thread(
+            target=optimize_together, args=(study_of(url), objective, 7), kwargs={"poll": 0.05}
+        )
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    found = states(study)
+    assert found[TrialState.COMPLETE] == 7
+    assert found.keys() <= {TrialState.COMPLETE, TrialState.PRUNED}
+    optimize_together(study, objective, 7)
+    assert states(study) == found, "there is nothing more to do"
+
+
+def test_a_worker_waits_for_what_another_one_may_lose() -> None:
+    study = study_of()
+    other = study.ask()
+    later = threading.Timer(0.3, study.tell, [other, None, TrialState.FAIL])
+    later.start()
+    optimize_together(study, objective, 2, poll=0.02)
+    later.join()
+    assert [t.state for t in study.trials[:2]] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert states(study)[TrialState.COMPLETE] == 2
+
+
+def test_a_space_that_is_exhausted_ends_it() -> None:
+    study = study_of(space=SPACE)
+    optimize_together(study, objective, 20, poll=0.01)
+    assert states(study) == {TrialState.COMPLETE: 16, TrialState.PRUNED: 1}
+
+
+def test_an_exception_ends_the_worker() -> None:
+    def broken(trial: optuna.Trial) -> float:
+        raise ValueError("out of memory")
+
+    with pytest.raises(ValueError, match="out of memory"):
+        optimize_together(study_of(), broken, 2)
+
+
+def test_a_process_that_was_taken_for_dead_goes_on(tmp_path: Path) -> None:
+    study = study_of(f"sqlite:///{tmp_path}/s.db")
+    lost = []
+
+    def halted(trial: optuna.Trial) -> float:
+        if not lost:
+            lost.append(trial.number)
+            again = study._storage.get_heartbeat_stale_trial_callback()
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            again(study, study.trials[trial.number])
+        return objective(trial)
+
+    optimize_together(study, halted, 3, poll=0.01)
+    assert states(study) == {TrialState.COMPLETE: 3, TrialState.FAIL: 1}
