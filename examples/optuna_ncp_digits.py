@@ -3,7 +3,8 @@
     python examples/optuna_ncp_digits.py --trials 40
 
 Networks may have 200,000 multiply-adds at most. With --storage sqlite:///digits.db the study is
-kept: interrupt it and start it again, or start it several times at once.
+kept: interrupt it and start it again, or start it several times at once. What a killed process was
+training is trained again, once its heartbeat has been missing for three minutes.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import optuna
 from nni_aiop.engines.optuna_space import sample_of, suggest
 from nni_aiop.results import SearchResults
 from nni_aiop.search_spaces import digits
-from nni_aiop.strategies import NCPSampler
+from nni_aiop.strategies import NCPSampler, open_storage
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
 
     study = optuna.create_study(
         study_name="digits",
-        storage=args.storage,
+        storage=open_storage(args.storage),
         load_if_exists=True,
         direction="maximize",
         sampler=sampler,

@@ -7,6 +7,7 @@ it evaluated once more. Optuna has all of this, switched off.
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ from nni_aiop.errors import AiopError
 __all__ = ["open_storage", "running_again"]
 
 _WAIT = 10  # seconds for the first answer of a gRPC proxy
+
+_LOCK = threading.Lock()  # what is ignored of warnings is the whole process's
 
 
 def open_storage(
@@ -73,14 +76,12 @@ def open_storage(
         # SQLAlchemy, whose import takes a while, is not needed for the others.
         from nni_aiop.engines._optuna_database import Database
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            database = Database(
-                _with_driver(storage),
-                heartbeat_interval=heartbeat_interval,
-                grace_period=grace_period,
-                heartbeat_stale_trial_callback=running_again(max_retries),
-            )
+        database = Database(
+            _with_driver(storage),
+            heartbeat_interval,
+            grace_period=grace_period,
+            heartbeat_stale_trial_callback=running_again(max_retries),
+        )
         return optuna.storages.get_storage(database)
     except Exception as err:
         why = raised(err).partition(" (Background")[0].partition(" [SQL")[0]
@@ -92,7 +93,7 @@ def open_storage(
 
 def running_again(max_retries: int | None = None) -> RetryHeartbeatStaleTrialCallback:
     """Optuna's function of a study and a dead trial, which queues what that evaluated once more."""
-    with warnings.catch_warnings():
+    with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return RetryHeartbeatStaleTrialCallback(max_retries, inherit_intermediate_values=False)
 
@@ -120,7 +121,7 @@ def _proxy(url: str) -> BaseStorage:
     address = urlsplit(url)
     if not address.hostname or not address.port:
         raise ValueError("a proxy is grpc://host:port")
-    with warnings.catch_warnings():
+    with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         proxy = GrpcStorageProxy(host=address.hostname, port=address.port)
     proxy.wait_server_ready(timeout=_WAIT)

@@ -38,6 +38,7 @@ def optimize_together(
         n_results: Completed trials wanted, those that are there already included.
         poll: Seconds between two looks at the study while there is nothing to do but to wait.
     """
+    number = -1
 
     def needed(trial: Trial) -> float | Sequence[float]:
         nonlocal number
@@ -53,7 +54,6 @@ def optimize_together(
         if complete >= n_results:
             return
         if complete + _count(trials, TrialState.RUNNING) < n_results:
-            number = -1
             try:
                 study.optimize(needed, n_trials=1)
             except (ValueError, UpdateFinishedTrialError):

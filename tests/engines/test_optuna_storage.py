@@ -131,6 +131,22 @@ def test_threads_that_meet_on_sqlite_take_everything_once(tmp_path: Path) -> Non
     assert again == {None: 6, **dict.fromkeys(range(6), 1)}
 
 
+def test_workers_that_begin_together_make_the_tables_once(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+    made: list[str] = []
+
+    def work() -> None:
+        together.wait()
+        made.append(study_of(opened(tmp_path)).study_name)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == ["s"] * 4
+
+
 def test_heartbeats_end_with_their_trial(tmp_path: Path) -> None:
     study = study_of(opened(tmp_path, heartbeat_interval=1))
     before = threading.active_count()
