@@ -94,7 +94,7 @@ def take_up(search: BaseSearch, path: Path) -> None:
             raise
         try:
             _repeat(search, event)
-        except (IndexError, TypeError, ValueError) as err:
+        except (LookupError, TypeError, ValueError) as err:
             raise FileFormatError(
                 f"{path}, line {number}, must be an event of a search, but is {event!r:.80}."
             ) from err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,23 @@ def test_whole_states_get_a_share_of_the_time(
     assert now[0] < 1.1 * 1.8 + 0.2
 
 
-@pytest.mark.parametrize("line", ['["told"]', '["other", []]', "[]", "3", '["told", [9, 9], null]'])
+def test_a_state_that_was_set_in_lines_by_hand_is_read(tmp_path: Path) -> None:
+    search = RandomSearch(space())
+    path = tmp_path / "state.json"
+    with Keeper(search, path):
+        search.tell(search.ask(1)[0], 1.0)
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=1) + "\n")
+    again = RandomSearch(space(), seed=5)
+    take_up(again, path)
+    assert again.state_dict() == search.state_dict()
+    path.write_text("{")
+    with pytest.raises(FileFormatError, match="must be JSON"):
+        take_up(again, path)
+
+
+@pytest.mark.parametrize(
+    "line", ['["told"]', "{}", '["other", []]', "[]", "3", '["told", [9, 9], null]']
+)
 def test_a_damaged_event_is_named(line: str, tmp_path: Path) -> None:
     search = RandomSearch(space())
     path = tmp_path / "state.json"
