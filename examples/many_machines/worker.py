@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40, help="results wanted, over all workers")
     parser.add_argument("--epochs", type=int, default=digits.EPOCHS, help="of each training")
     parser.add_argument("--heartbeat", type=int, default=60, help="seconds between two heartbeats")
+    parser.add_argument("--stale-after", type=float, help="seconds; where there are no heartbeats")
     args = parser.parse_args()
 
     space = digits.code_space()
@@ -44,7 +45,7 @@ def main() -> None:
         trial.set_user_attr("metrics", metrics)
         return metrics["val_accuracy"]
 
-    optimize_together(study, objective, args.trials)
+    optimize_together(study, objective, args.trials, stale_after=args.stale_after)
 
     best = study.best_trial
     own = f"{socket.gethostname()}:{os.getpid()}"

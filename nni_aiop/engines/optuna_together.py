@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -16,7 +17,7 @@ from nni_aiop.engines._optuna_session import repeated, trials_of
 
 __all__ = ["optimize_together"]
 
-_UNDER_WAY = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
+_COUNTED = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
 
 
 def optimize_together(
@@ -24,6 +25,7 @@ def optimize_together(
     objective: Callable[[Trial], float | Sequence[float]],
     n_results: int,
     *,
+    stale_after: float | None = None,
     poll: float = 1.0,
 ) -> None:
     """Run trials until the study has `n_results` completed ones, those of all workers counted.
@@ -36,40 +38,47 @@ def optimize_together(
         study: The study, on a storage that the workers share.
         objective: As `Study.optimize` takes it. An exception of it ends this worker.
         n_results: Completed trials wanted, those that are there already included.
+        stale_after: Seconds after which a running trial is thought to be dead, and is waited for no
+            more; give it, and give the sampler the same, where the storage has no heartbeats (a
+            journal, a gRPC proxy). It must be longer than any evaluation, and the machines' clocks
+            must agree. None waits for ever.
         poll: Seconds between two looks at the study while there is nothing to do but to wait.
     """
     number = -1
 
+    def alive(trial: FrozenTrial) -> bool:
+        if trial.state != TrialState.RUNNING or stale_after is None or not trial.datetime_start:
+            return True
+        return (datetime.now() - trial.datetime_start).total_seconds() <= stale_after
+
     def needed(trial: Trial) -> float | Sequence[float]:
         nonlocal number
         number = trial.number
-        ahead = [t for t in trials_of(study) if t.number < number and t.state in _UNDER_WAY]
-        if len(ahead) >= n_results:  # another worker began one at the same time
+        trials = trials_of(study)
+        ahead = sum(t.number < number and t.state in _COUNTED and alive(t) for t in trials)
+        if ahead >= n_results:  # another worker began one at the same time
             raise optuna.TrialPruned
         return objective(trial)
 
     while True:
         trials = trials_of(study)
-        complete = _count(trials, TrialState.COMPLETE)
+        complete = sum(t.state == TrialState.COMPLETE for t in trials)
+        running = sum(t.state == TrialState.RUNNING and alive(t) for t in trials)
         if complete >= n_results:
             return
-        if complete + _count(trials, TrialState.RUNNING) < n_results:
+        if complete + running < n_results:
             try:
                 study.optimize(needed, n_trials=1)
             except (ValueError, UpdateFinishedTrialError):
                 if number not in repeated(trials_of(study)):
                     raise
                 continue  # others took this process for dead: they have the trial now
-            latest = trials_of(study)[number]
+            latest = next(t for t in trials_of(study) if t.number == number)
             if latest.state != TrialState.PRUNED or latest.params:
                 continue
-            if not any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials):
+            if not running and not any(t.state == TrialState.WAITING for t in trials):
                 return  # nothing is under way, and the sampler has nothing new: exhausted
         time.sleep(poll)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(study)
-
-
-def _count(trials: Sequence[FrozenTrial], state: TrialState) -> int:
-    return sum(t.state == state for t in trials)

@@ -66,6 +66,13 @@ def test_a_worker_waits_for_what_another_one_may_lose() -> None:
     assert states(study)[TrialState.COMPLETE] == 2
 
 
+def test_without_heartbeats_the_dead_are_waited_for_no_longer_than_said() -> None:
+    study = study_of()
+    study.ask()  # whoever did has died
+    optimize_together(study, objective, 2, stale_after=0.2, poll=0.02)
+    assert states(study)[TrialState.COMPLETE] == 2
+
+
 def test_a_space_that_is_exhausted_ends_it() -> None:
     study = study_of(space=SPACE)
     optimize_together(study, objective, 20, poll=0.01)
