@@ -66,6 +66,10 @@ def cost_as_metric(i: int) -> Metrics:
     return {"acc": float(i % 7)} | ({"flops": 3.0} if i > 5 else {})
 
 
+def whole_numbers(i: int) -> Metrics:
+    return {"acc": i % 7, "loss": np.float32(0.1)}
+
+
 class Told:
     """A history as a search keeps it, and its recorder."""
 
@@ -98,6 +102,7 @@ TWO = [Objective("acc"), Objective("loss", "minimize", 2.0)]
         (learned, one, {"limits": {"area": 0.5}}),
         (plain, metric_comes_late, {}),
         (plain, cost_as_metric, {}),
+        (plain, whole_numbers, {}),
         (plain, lambda i: None, {}),
         (toy, one, {}),
         (lambda: get_space("nasbench201"), one, {"limits": {"flops": 1e8}}),

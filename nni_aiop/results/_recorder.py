@@ -169,7 +169,7 @@ class _Rows:
         if not told.keys() <= self._metrics:
             return False
         numbers = {**costs, **{name: told.get(name, math.nan) for name in self._metrics}}
-        columns = {name: [numbers[name]] for name in self._lines.columns}
+        columns = {name: np.array([numbers[name]], dtype=np.float64) for name in numbers}
         row = self._lines.text([sample], columns, self._count).encode()
         try:
             with open(self._path, "r+b") as file:
