@@ -212,9 +212,7 @@ class ParetoGenerator:
         if self._policy is None:
             raise NotFittedError("a generator must be fitted before it generates: call fit first.")
         weights = torch.as_tensor(self.grid.weights(budget)).float().repeat(n, 1, 1)
-        with torch.no_grad():
-            tokens, _, _ = self._policy(weights, generator)
-        found: NDArray[np.int64] = tokens.numpy()
+        found: NDArray[np.int64] = self._policy.draw(weights, generator).numpy()
         return found
 
     def check_budget(self, budget: Mapping[str, float] | float) -> None:
@@ -408,7 +406,7 @@ class ParetoGenerator:
                     "a generator must have exact costs of its space to be saved, "
                     f"but {name} was learned by a search."
                 )
-        tensors = {f"policy.{k}": v.numpy() for k, v in self._policy.state_dict().items()}
+        tensors = {f"policy.{k}": v for k, v in self._policy.arrays().items()}
         content = {**self._described(), "format": _FORMAT, "version": _VERSION}
         content["has_evaluator"] = self.evaluator_ is not None
         content["known_costs"] = self.book.state()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import torch
-
 from nni_aiop.errors import FileFormatError
 from nni_aiop.files import read_described, whole
 from nni_aiop.generators._files import exact_costs
@@ -56,8 +54,8 @@ def load_generator(path: str | os.PathLike[str], space: CodeSpace) -> ParetoGene
                 "another width, resolution or latency table, maybe."
             )
         policy = generator._new_policy()
-        policy.load_state_dict(
-            {k: torch.as_tensor(tensors[f"policy.{k}"]) for k in policy.state_dict()}
+        policy.load_arrays(
+            {k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")}
         )
         if content["has_evaluator"]:
             generator.evaluator_ = generator._restored_evaluator(tensors)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,10 +34,7 @@ class TokenTables:
         self.points: list[Array] = []
         self.codes: list[Array] = []
         for j, d in enumerate(space.dimensions):
-            # One sample for each token of the dimension, the others inactive.
-            tokens = np.zeros((self.sizes[j], len(space)), dtype=np.int64)
-            tokens[:, j] = np.arange(self.sizes[j])
-            column = np.array(d.points_of([s[d.label] for s in space.from_tokens(tokens)]))
+            column = np.array(d.points_of(d.values_of(space.token_points(j))))
             self.points.append(column)
             self.codes.append(d.encode(column))
         places = {label: j for j, label in enumerate(space.labels)}
@@ -77,13 +75,18 @@ class TokenPolicy(nn.Module):
         self.hidden = hidden
         self.budgets = nn.Parameter(0.1 * torch.randn(n_costs, k, hidden))
         self.tokens = nn.Embedding(1 + sum(sizes), hidden)  # the first one starts a sequence
-        self.cell = nn.LSTMCell(hidden, hidden)
+        self.cell = nn.LSTM(hidden, hidden)
         heads = [nn.Linear(hidden, size - 1) for size in sizes]
         for head in heads:
             # Uniform at first: every architecture is explored.
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self.heads = nn.ModuleList(heads)
+        self.widths = [head.out_features for head in heads]
+        self.alike: list[list[int]] = [
+            [j for j, width in enumerate(self.widths) if width == wanted]
+            for wanted in sorted(set(self.widths))
+        ]
         self.offsets = [1 + sum(sizes[:j]) for j in range(len(sizes))]
         self.rules = [
             [(parent, torch.as_tensor(allowed)) for parent, allowed in rules]
@@ -100,26 +103,73 @@ class TokenPolicy(nn.Module):
         Returns:
             (n, d) tokens, (n,) their log-probability, (n,) the entropy of their choices.
         """
-        n = len(weights)
-        budget = torch.einsum("nck,ckh->nh", weights, self.budgets)
-        tokens: list[Tensor] = []
-        log_prob, entropy = budget.new_zeros(n), budget.new_zeros(n)
-        state = (budget.new_zeros(n, self.hidden), budget.new_zeros(n, self.hidden))
-        last = torch.zeros(n, dtype=torch.int64)
-        for head, offset, rules in zip(self.heads, self.offsets, self.rules, strict=True):
-            state = self.cell(self.tokens(last) + budget, state)
-            log_p = torch.log_softmax(head(state[0]), dim=1)
-            p = log_p.exp()
-            choice = torch.multinomial(p.detach(), 1, generator=generator)
-            token = choice[:, 0] + 1
-            of_choice, of_all = log_p.gather(1, choice)[:, 0], -(p * log_p).sum(1)
-            if rules:
-                active = torch.ones(n, dtype=torch.bool)
+        tokens = self.draw(weights, generator)
+        return tokens, *self.judge(weights, tokens)
+
+    def draw(self, weights: Tensor, generator: torch.Generator) -> Tensor:
+        """(n, d) tokens drawn for budgets, as those of `forward`."""
+        with torch.no_grad():
+            budget = torch.einsum("nck,ckh->nh", weights, self.budgets)
+            n = len(weights)
+            inputs, between, *biases = self.cell.all_weights[0]
+            # The part of a gate that its input decides is known before the sequence is.
+            of_token, of_budget = (part @ inputs.T for part in (self.tokens.weight, budget))
+            of_budget = sum(biases, of_budget)
+            # The largest of logits plus Gumbel's noise is a draw of their softmax.
+            noise = torch.empty(n, sum(self.widths)).exponential_(generator=generator)
+            noises = torch.split(noise.log_().neg_(), self.widths, dim=1)
+            tokens: list[Tensor] = []
+            hidden = memory = budget.new_zeros(n, self.hidden)
+            last = torch.zeros(n, dtype=torch.int64)
+            for head, offset, rules, gumbel in zip(
+                self.heads, self.offsets, self.rules, noises, strict=True
+            ):
+                gates = torch.addmm(of_budget + of_token[last], hidden, between.T)
+                enter, stay, what, leave = gates.chunk(4, dim=1)
+                memory = stay.sigmoid_() * memory + enter.sigmoid_() * what.tanh_()
+                hidden = leave.sigmoid_() * memory.tanh()
+                token = (head(hidden) + gumbel).argmax(1) + 1
                 for parent, allowed in rules:
-                    active = active & allowed[tokens[parent]]
-                token = torch.where(active, token, 0)
-                of_choice, of_all = of_choice * active, of_all * active
-            log_prob, entropy = log_prob + of_choice, entropy + of_all
-            tokens.append(token)
-            last = token + offset
-        return torch.stack(tokens, dim=1), log_prob, entropy
+                    token = token * allowed[tokens[parent]]
+                tokens.append(token)
+                last = token + offset
+            return torch.stack(tokens, dim=1)
+
+    def judge(self, weights: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(n,) log-probability of (n, d) tokens, (n,) entropy of their choices, differentiable."""
+        budget = torch.einsum("nck,ckh->nh", weights, self.budgets)
+        before = torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, :-1]], dim=1)
+        before[:, 1:] += torch.tensor(self.offsets[:-1])
+        # All steps at once, as what was drawn is known.
+        states, _ = self.cell(self.tokens(before.T) + budget)
+        log_prob, entropy = budget.new_zeros(len(tokens)), budget.new_zeros(len(tokens))
+        for places in self.alike:
+            heads: Any = [self.heads[j] for j in places]
+            weight = torch.stack([head.weight for head in heads])
+            bias = torch.stack([head.bias for head in heads])
+            logits = torch.baddbmm(bias[:, None], states[places], weight.transpose(1, 2))
+            log_p = torch.log_softmax(logits, dim=2)
+            own = tokens[:, places].T
+            of_choice = log_p.gather(2, (own - 1).clamp_min(0)[..., None])[..., 0]
+            of_all = -(log_p.exp() * log_p).sum(2)
+            log_prob = log_prob + (of_choice * (own > 0)).sum(0)
+            entropy = entropy + (of_all * (own > 0)).sum(0)
+        return log_prob, entropy
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its weights by the names that files have for them."""
+        return {_in_files(name): value.numpy() for name, value in self.state_dict().items()}
+
+    def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take back what `arrays` gave, from among others.
+
+        Raises:
+            KeyError, RuntimeError: They are those of another policy.
+        """
+        own = {name: torch.as_tensor(arrays[_in_files(name)]) for name in self.state_dict()}
+        self.load_state_dict(own)
+
+
+def _in_files(name: str) -> str:
+    """The name of a weight in a file; an LSTM's had no layers at first."""
+    return name.removesuffix("_l0")

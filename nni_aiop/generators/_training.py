@@ -82,7 +82,9 @@ class PolicyTraining:
     book: CostBook | None = None
 
     def __post_init__(self) -> None:
-        self._optimiser = torch.optim.Adam(self.policy.parameters(), lr=self.options.lr)
+        self._optimiser = torch.optim.Adam(
+            self.policy.parameters(), lr=self.options.lr, foreach=True
+        )
         self._generator = torch.Generator().manual_seed(self.seed)
         self._rng = np.random.default_rng(self.seed)
         self._costs = self.book or CostBook(self.tables.space)
@@ -128,7 +130,7 @@ class PolicyTraining:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Weights, moments of the optimiser, random states and history, as named arrays."""
-        out = {f"policy.{k}": v.numpy() for k, v in self.policy.state_dict().items()}
+        out = {f"policy.{k}": v for k, v in self.policy.arrays().items()}
         for i, state in self._optimiser.state_dict()["state"].items():
             out |= {f"adam.{i}.{k}": np.asarray(v) for k, v in state.items()}
         out["torch"] = self._generator.get_state().numpy()
@@ -147,8 +149,8 @@ class PolicyTraining:
         """
         if not 0 <= int(state["done"]) <= self.options.steps:
             raise ValueError(f"done must lie in 0..{self.options.steps}, but got {state['done']!r}")
-        self.policy.load_state_dict(
-            {k: torch.as_tensor(tensors[f"policy.{k}"]) for k in self.policy.state_dict()}
+        self.policy.load_arrays(
+            {k.removeprefix("policy."): v for k, v in tensors.items() if k.startswith("policy.")}
         )
         whole = self._optimiser.state_dict()
         moments: dict[int, dict[str, torch.Tensor]] = {}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +32,6 @@ FORMAT = "nni-aiop predictor"
 FORMAT_VERSION = 1
 _LARGEST_OPTION = 2**63
 _LARGE = 1e30  # beyond it float32 may overflow
-_CHUNK = 4096  # codes that are predicted at once, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -99,9 +98,13 @@ class CodePredictor(ABC):
     #: Names of the constructor's arguments that a file keeps.
     _options: tuple[str, ...] = ("seed",)
 
+    #: What those stand for that files did not keep at first.
+    _once: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, space: CodeSpace, *, seed: int = 0) -> None:
         self.space = space
         self.seed = seed
+        self._start: Mapping[str, Sequence[float]] = {}
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
@@ -127,7 +130,28 @@ class CodePredictor(ABC):
 
     # --- what users call ------------------------------------------------------------------------
 
-    def fit(self, codes: ArrayLike, targets: Mapping[str, ArrayLike]) -> Self:
+    @property
+    def hyperparameters(self) -> dict[str, list[float]]:
+        """By metric, what a fit on more rows may start from; empty where there is nothing.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        self._require_fit()
+        return {}
+
+    @property
+    def _chunk(self) -> int:
+        """How many codes are predicted at once, which bounds the memory."""
+        return 4096
+
+    def fit(
+        self,
+        codes: ArrayLike,
+        targets: Mapping[str, ArrayLike],
+        *,
+        start: Mapping[str, Sequence[float]] | None = None,
+    ) -> Self:
         """This predictor, fitted; rows with a NaN anywhere are left out.
 
         A value more than a million median deviations from the median, as a diverged training
@@ -136,10 +160,14 @@ class CodePredictor(ABC):
         Args:
             codes: (n, width) codes.
             targets: (n,) measured values of each metric, in any units.
+            start: `hyperparameters` of a predictor of the same options that was fitted on fewer of
+                these rows: the fit goes on from there and takes a fraction of the time. Metrics
+                that it lacks are learned from the beginning.
 
         Raises:
             SpaceError: The codes have another width.
-            ValueError: No metric, lengths that differ, an infinity, or fewer than 2 rows left.
+            ValueError: No metric, lengths that differ, an infinity, fewer than 2 rows left, or a
+                start that is none of this predictor's.
         """
         x = self._checked(codes)
         if not targets:
@@ -166,7 +194,11 @@ class CodePredictor(ABC):
         self.center_, self.scale_ = center_and_scale(y)
         units = np.array([unit_of(column) for column in y.T])
         scale = np.where(self.scale_ > 0, self.scale_ / units, 1.0)
-        self._fit(x, (y / units - self.center_ / units) / scale)
+        self._start = {} if start is None else start
+        try:
+            self._fit(x, (y / units - self.center_ / units) / scale)
+        finally:
+            self._start = {}
         return self
 
     def predict(self, codes: ArrayLike) -> Prediction:
@@ -181,9 +213,24 @@ class CodePredictor(ABC):
         self._require_fit()
         x = torch.as_tensor(self._checked(codes))
         with torch.no_grad():
-            parts = [self.forward_with_std(chunk) for chunk in torch.split(x, _CHUNK)]
+            parts = [self.forward_with_std(chunk) for chunk in torch.split(x, self._chunk)]
         mean, std = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
         return Prediction(mean, std, self.metrics_)
+
+    def means(self, codes: ArrayLike) -> Prediction:
+        """`predict` without standard deviations, which are 0 here.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            SpaceError: The codes have another width.
+        """
+        import torch
+
+        self._require_fit()
+        x = torch.as_tensor(self._checked(codes))
+        with torch.no_grad():
+            mean = torch.cat([self.forward(chunk) for chunk in torch.split(x, self._chunk)]).numpy()
+        return Prediction(mean, np.zeros_like(mean), self.metrics_)
 
     def forward(self, codes: Tensor) -> Tensor:
         """(n, m) predicted means of codes (n, width), differentiable, in the codes' dtype.
@@ -276,7 +323,8 @@ def read_predictor(
             raise FileFormatError(
                 f"{path} must hold one of {', '.join(kinds)}, but holds {content['class']!r:.80}."
             )
-        predictor = kinds[content["class"]](space, **_options(content["options"]))
+        kind = kinds[content["class"]]
+        predictor = kind(space, **kind._once | _options(content["options"]))
         names, n_rows = content["metrics"], content["n_rows"]
         texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if not (texts and names and len({*names}) == len(names)):

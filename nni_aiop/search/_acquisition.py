@@ -14,7 +14,7 @@ believer, Ginsbourger et al. 2010), so that the next pick of the round is elsewh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfcx, log_ndtr, ndtr
 
-from nni_aiop.spaces import CodeSpace
+from nni_aiop.spaces import CodeSpace, Moves
 
 if TYPE_CHECKING:
     from nni_aiop.predictors import CodePredictor, Prediction
 
 __all__ = [
     "Acquisition",
+    "Ranking",
+    "beside",
     "fine_dimensions",
     "log_expected_improvement",
     "log_feasible",
@@ -41,6 +43,8 @@ Gains = Callable[[Array, "Prediction"], tuple[Array, Array]]
 
 _SURE = 0.8  # probability of being feasible below which a candidate goes behind all others
 _DRAWS = 32  # of the objectives of a candidate, where a weighting of several is not a sum
+
+_PART = 1_024  # candidates that are looked at together
 
 _FINE = 20  # values of an ordinal dimension from which on it is searched like a real number
 
@@ -94,6 +98,21 @@ def too_near(space: CodeSpace, points: Array, others: Array, gap: float) -> NDAr
         same = (points[:, coarse] == point[coarse]).all(axis=1)
         near |= same & (np.abs(codes - code) < gap).all(axis=1)
     return near
+
+
+def beside(space: CodeSpace, points: Array, n: int, rng: np.random.Generator) -> Array:
+    """(b, d) neighbours of points (p, d); n of them, drawn evenly, where there are more."""
+    moves = [space.neighbour_moves(point) for point in points]
+    parts = np.repeat(np.arange(len(moves)), [len(m.points) for m in moves])
+    places = np.concatenate([np.empty(0, np.intp), *(np.arange(len(m.points)) for m in moves)])
+    if len(parts) > n:
+        some = np.sort(rng.choice(len(parts), size=n, replace=False))
+        parts, places = parts[some], places[some]
+    found = []
+    for i, (point, of) in enumerate(zip(points, moves, strict=True)):
+        kept = places[parts == i]
+        found.append(Moves(of.dimensions[kept], of.points[kept]).rows(point))
+    return np.concatenate([points[:0], *found])
 
 
 def perturbed(
@@ -158,6 +177,7 @@ class Acquisition:
         self.exploration = exploration
         self.constraints = constraints
         self._rng = rng
+        self._gains_of_known: list[Array] = []
 
     def believe(self, codes: Array) -> None:
         """Take what is predicted of codes (n, width), which are asked for, as their result."""
@@ -170,7 +190,7 @@ class Acquisition:
     def values(self, codes: Array) -> Array:
         """(c,) how much each of the codes (c, width) is worth."""
         mean, std = self._latent(codes)
-        known, _ = self._latent(self.known if len(self.known) else codes)
+        known = self._known_gains() if len(self.known) else mean
         if self.weights is None:
             worth = self._chebyshev(mean, std, known)
         else:
@@ -186,6 +206,23 @@ class Acquisition:
         """Gains and their deviations without the noise of a measurement."""
         mean, std = self.gains(codes, _without_noise(self.predictor, codes))
         return mean, np.maximum(std, 1e-12)
+
+    def _known_gains(self) -> Array:
+        """(n, k) predicted gains of what was evaluated; what is believed does not change them."""
+        told = sum(len(part) for part in self._gains_of_known)
+        if told < len(self.known):
+            codes = self.known[told:]
+            self._gains_of_known.append(self.gains(codes, _means(self.predictor, codes))[0])
+        return np.concatenate(self._gains_of_known)
+
+    @property
+    def only_falls(self) -> bool:
+        """Whether what is believed makes no candidate worth more.
+
+        A believed mean stays, its deviation falls, and the best result only rises.
+        """
+        explores = self.exploration is None or self.exploration >= 0
+        return self.weights is not None and explores and not self.constraints
 
     def _chebyshev(self, mean: Array, std: Array, known: Array) -> Array:
         w = self._rng.dirichlet(np.ones(mean.shape[1]))
@@ -217,6 +254,68 @@ class Acquisition:
             worth = worth + chance  # both are logarithms
         # A great improvement that is hardly feasible is no match for a small one that is.
         return np.where(chance >= np.log(_SURE), worth, worth.min() - 1.0 + chance)
+
+
+class Ranking:
+    """Candidates in the order of their worth, worked out again where it may have changed.
+
+    Where worth only falls, what a candidate was worth bounds what it is worth: after a pick few
+    candidates are looked at again (lazy greedy choice, Minoux 1978).
+
+    Args:
+        space: The space.
+        points: (c, d) candidates.
+        acquisition: What they are compared by.
+    """
+
+    def __init__(self, space: CodeSpace, points: Array, acquisition: Acquisition) -> None:
+        self._space = space
+        self._points = points
+        self._acquisition = acquisition
+        self._worth = np.full(len(points), np.inf)
+        self._current = np.zeros(len(points), dtype=np.bool_)
+        self._look(np.arange(len(points)))
+
+    def outdate(self) -> None:
+        """Something was believed since."""
+        self._current[:] = False
+        if not self._acquisition.only_falls:
+            self._look(np.arange(len(self._points)))
+
+    def first(self, n: int) -> tuple[Array, Array]:
+        """The best (n, d) candidates, and what they are worth (n,); fewer where there are fewer."""
+        order = next(self._order(n), np.empty(0, dtype=np.int64))
+        return self._points[order], self._worth[order]
+
+    def chunks(self, n: int) -> Iterator[Array]:
+        """The candidates, best first, n at a time."""
+        for order in self._order(n):
+            yield self._points[order]
+
+    def _order(self, n: int) -> Iterator[NDArray[np.int64]]:
+        for start in range(0, len(self._points), n):
+            while True:
+                order = np.argsort(-self._worth, kind="stable")[: start + n]
+                outdated = order[~self._current[order]]
+                if not len(outdated):
+                    break
+                self._look(outdated)
+            yield order[start:]
+
+    def _look(self, places: NDArray[np.int64]) -> None:
+        # What is worth something by itself alone is looked at in parts, which bounds the memory.
+        size = _PART if self._acquisition.only_falls else max(1, len(places))
+        for start in range(0, len(places), size):
+            part = places[start : start + size]
+            codes = self._space.encode_points(self._points[part])
+            self._worth[part] = self._acquisition.values(codes)
+        self._current[places] = True
+
+
+def _means(predictor: CodePredictor, codes: Array) -> Prediction:
+    """What is predicted, its deviations 0 where they cost more than its means."""
+    only = getattr(predictor, "means", None)
+    return predictor.predict(codes) if only is None else only(codes)
 
 
 def _without_noise(predictor: CodePredictor, codes: Array) -> Prediction:

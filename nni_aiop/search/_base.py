@@ -112,6 +112,7 @@ class BaseSearch(ABC):
         self._records: dict[str, int] = {}
         self._seen: set[str] = set()
         self._exhausted = False
+        self._told = 0
 
     @classmethod
     def stand_in(cls, costs: Iterable[str] = ()) -> CodeSpace:
@@ -193,6 +194,7 @@ class BaseSearch(ABC):
         key = self.space.key(sample)
         full = self._pending.pop(key, None) or self.space.settled(sample)
         self._seen.add(self._network(full))
+        self._told += 1
         if key not in self._records:
             self._records[key] = len(self._history)
             self._history.append((full, kept))
@@ -307,6 +309,12 @@ class BaseSearch(ABC):
                 break
         return out
 
+    def _drawn_points(self, n: int) -> NDArray[np.float64]:
+        """(n, d) points of valid random samples."""
+        if not self.space.constraints:
+            return self.space.sample_points(n, self._rng)
+        return self.space.points(self.space.sample(n, self._rng))
+
     def _random_new(self, n: int) -> list[Sample]:
         """`n` new random samples within the limits; fewer when there are no more."""
         taken: set[str] = set()
@@ -414,6 +422,7 @@ class BaseSearch(ABC):
             "pending": [to_json(s) for s in self._pending.values()],
             "history": [[to_json(s), m] for s, m in self._history],
             "exhausted": self._exhausted,
+            "told": self._told,
             "objectives": [[o.metric, o.direction, o.weight] for o in self.objectives],
             "limits": self.limits,
             "costs": self._book.state(),
@@ -450,6 +459,9 @@ class BaseSearch(ABC):
             rng = np.random.default_rng()
             rng.bit_generator.state = state["rng"]
             seed, exhausted = int(state["seed"]), bool(state["exhausted"])
+            told = state.get("told", len(history))
+            if not (type(told) is int and told >= len(history)):
+                raise ValueError(f"told must be the results or more, but got {told!r:.80}")
             if not 0 <= seed < 2**62:
                 raise ValueError(f"a seed must be from 0 to 2**62, but got {seed!r:.80}")
             self._check_bounded(state.get("options", state))
@@ -475,7 +487,7 @@ class BaseSearch(ABC):
                 f"a search state must be complete, but reading it gave: {brief(repr(err))}."
             ) from err
         self._history, self._rng, self.seed, self._exhausted = history, rng, seed, exhausted
-        self._book = book
+        self._book, self._told = book, told
         self._pending = {self.space.key(s): s for s in pending}
         self._records = {self.space.key(s): i for i, (s, _) in enumerate(history)}
         everything = [*self._pending.values(), *(s for s, _ in history)]

@@ -63,10 +63,12 @@ class RegularizedEvolution(BaseSearch):
             size = min(self.tournament, len(alive))
             entrants = self._rng.choice(alive, size=size, replace=False).tolist()
             parent = max(entrants, key=lambda i: (-violation(metrics[i]), self._merit(metrics[i])))
-            children = self.space.neighbours(samples[parent])
-            if children:
-                child = children[int(self._rng.integers(len(children)))]
-                if admitted := self._admit([child], 1, set()):
+            (point,) = self.space.points([samples[parent]])
+            moves = self.space.neighbour_moves(point)
+            if len(moves.points):
+                place = int(self._rng.integers(len(moves.points)))
+                child = self.space.from_points(moves.rows(point, slice(place, place + 1)))
+                if admitted := self._admit(child, 1, set()):
                     return admitted
         return self._random_new(1)
 

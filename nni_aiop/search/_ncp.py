@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nni_aiop.search._acquisition import perturbed
+from nni_aiop.search._acquisition import beside, perturbed
 from nni_aiop.search._predictor_based import Array, PredictorSearch
 from nni_aiop.spaces import CodeSpace, Sample
 
@@ -18,7 +18,9 @@ __all__ = ["NCPSearch"]
 
 _ELITE = 8  # best results whose neighbours NCP looks at
 _FRESH = 1_000  # random architectures that it looks at
+_BESIDE = 4_000  # neighbours of the best that it looks at
 _MOVES = 10  # moves in the fine dimensions of each of the best and of their neighbours
+_MOVED = 400  # of these that are moved
 
 
 class NCPSearch(PredictorSearch):
@@ -96,10 +98,12 @@ class NCPSearch(PredictorSearch):
             book=self._book,
         )
         points, _ = run.visited
-        best = [samples[i] for i in order[:_ELITE]]
-        beside = [n for s in best for n in self.space.neighbours(s)]
-        more = self.space.points([*best, *beside])
-        fine = perturbed(self.space, more, _MOVES, (1.0, 0.2, 0.05, 0.01), self._rng)
-        drawn = self.space.points(self.space.sample(_FRESH, self._rng))
+        best = self.space.points([samples[i] for i in order[:_ELITE]])
+        more = np.concatenate([best, beside(self.space, best, _BESIDE, self._rng)])
+        moved = more
+        if len(more) > _MOVED:
+            moved = more[np.sort(self._rng.choice(len(more), size=_MOVED, replace=False))]
+        fine = perturbed(self.space, moved, _MOVES, (1.0, 0.2, 0.05, 0.01), self._rng)
+        drawn = self._drawn_points(_FRESH)
         more = self.space.normalise(np.concatenate([more, fine, drawn]))
         return np.unique(np.concatenate([points, more]), axis=0)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
+from nni_aiop.search._acquisition import beside
 from nni_aiop.search._predictor_based import Array, PredictorSearch
 from nni_aiop.spaces import (
     CodeSpace,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["PNAGSearch"]
 
 _ELITE = 4  # best results under each budget whose neighbours compete with what is generated
+_BESIDE = 400  # of these neighbours under each budget, where there are more
 _WIDTH = 32  # of the generator; of the evaluator twice that
 _SAMPLES = 16  # architectures drawn for each budget of an update of the generator
 _LR = 1e-2  # of the generator, which has few updates in a round
@@ -208,7 +210,7 @@ class PNAGSearch(PredictorSearch):
     ) -> list[Sample]:
         """One round's proposals: at each budget in turn the generated one of the highest merit."""
         known = self.space.points(samples)
-        fresh = self.space.points(self.space.sample(self.pool, self._rng))
+        fresh = self._drawn_points(self.pool)
         points = np.unique(self.space.canonical_points(np.concatenate([known, fresh])), axis=0)
         codes = self.space.encode_points(points)
         known_costs = [name for name in self.budgeted if name in self.space.costs]
@@ -280,9 +282,8 @@ class PNAGSearch(PredictorSearch):
             parts.append(generator.draw(named, each, seed=self.seed + 1000 * self._round + i))
             costs = np.array([generator.book.at(name, codes) for name in names])
             scores = generator.evaluator_.score(codes, budget, costs.T if names else None)
-            best = self.space.from_points(known[np.argsort(-scores, kind="stable")[:_ELITE]])
-            near = [n for sample in best for n in self.space.neighbours(sample)]
-            parts.append(self.space.points(near))
+            best = known[np.argsort(-scores, kind="stable")[:_ELITE]]
+            parts.append(beside(self.space, best, _BESIDE, self._rng))
         return np.unique(self.space.canonical_points(np.concatenate(parts)), axis=0)
 
     def _trained(

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nni_aiop.search._acquisition import Acquisition, fine_dimensions, perturbed, too_near
+from nni_aiop.search._acquisition import (
+    Acquisition,
+    Ranking,
+    fine_dimensions,
+    perturbed,
+    too_near,
+)
 from nni_aiop.search._base import BaseSearch
+from nni_aiop.search._fits import Fits
 from nni_aiop.search._metrics import CONSTRAINT, Objective, violation
 from nni_aiop.spaces import CodeSpace, Sample, check_cost, probable_excess
 
@@ -25,7 +33,12 @@ PredictorFactory = Callable[[CodeSpace, int], "CodePredictor"]
 _FEWEST = 3  # results below which a predictor is not fitted and proposals stay random
 _SLACKS = (0.0, 1.0, 0.1)  # what `log_regret` is tried with; 0 is for targets as they are
 _ENOUGH = 25  # results from which on the last of them is tried, too
+_RESULTS = "results"  # what is learned first
 _FAILS = "fails"  # what is learned of failed evaluations, like a constraint
+_JUDGES = 200  # results, drawn at random, by which `log_regret` is tried
+_RIVALS = 1_000  # best results to improve upon
+_ROWS = 500  # results that choose hyperparameters
+_EXACT = 1_000  # results up to which every deviation is exact
 _AT_ONCE = 16  # ranked candidates that are looked at together; costs evaluated for a proposal
 _APART = 0.05  # of a fine range, by which proposals of one network differ that are under way
 _APART_BY_MERIT = 0.25  # the same where they are chosen by a merit, not by its improvement
@@ -141,6 +154,7 @@ class PredictorSearch(BaseSearch):
         self._wanted = 1  # proposals of the round under way
         self._slack: float | None = None  # of `log_regret` of the targets, 0 for none
         self._decided_at = 0  # number of results when that was chosen
+        self._fits = Fits()
         PredictorSearch._check_options(self)
 
     def _check_options(self) -> None:
@@ -190,7 +204,8 @@ class PredictorSearch(BaseSearch):
         from nni_aiop.predictors._moderate import moderated
 
         metrics = moderated(metrics)
-        self.predictor_ = self._fit(samples, metrics)
+        known = self._fits.known(_RESULTS, self._told)
+        self.predictor_ = self._fit(samples, metrics) if known is None else known
         out = self._favoured(self.predictor_, samples, metrics)
         return out or self._random_new(self._wanted)
 
@@ -201,12 +216,15 @@ class PredictorSearch(BaseSearch):
 
     def _made(self) -> CodePredictor:
         """An unfitted predictor."""
-        factory = self.predictor
-        if factory is None:
-            from nni_aiop.predictors import default_predictor, search_predictor
+        # Of one table always the same, so that a search that is resumed comes to the same one.
+        seed = self.seed + self._told
+        if self.predictor is not None:
+            return self.predictor(self.space, seed)
+        from nni_aiop.predictors import CodeGP, search_predictor
 
-            factory = search_predictor if self._refines else default_predictor
-        return factory(self.space, self.seed + self._round)
+        if self._refines:
+            return search_predictor(self.space, seed)
+        return CodeGP(self.space, rows=_ROWS, refined=_ROWS, exact=_EXACT, seed=seed)
 
     def _fit(self, samples: list[Sample], metrics: list[dict[str, float]]) -> CodePredictor:
         """A predictor of every needed metric, fitted on all results so far.
@@ -216,17 +234,37 @@ class PredictorSearch(BaseSearch):
         """
         codes = self.space.encode(samples)
         plain = {name: np.array([m[name] for m in metrics]) for name in self._needed()}
+        told, n = self._told, len(samples)
+        fits = self._fits
         if not self._warps:
-            return self._made().fit(codes, plain)
-        n = len(samples)
-        if self._slack is not None and n < 1.25 * self._decided_at:
-            return self._made().fit(codes, self._stretched(plain, self._slack))
-        slacks = _SLACKS if n >= _ENOUGH else _SLACKS[:2]
-        fits = [self._made().fit(codes, self._stretched(plain, slack)) for slack in slacks]
-        likely = [self._likelihood(fit, plain, s) for fit, s in zip(fits, slacks, strict=True)]
+            fit = fits.fitted(self._made(), _RESULTS, told, codes, plain)
+        elif self._slack is not None and n < 1.25 * self._decided_at:
+            targets = self._stretched(plain, self._slack)
+            fit = fits.fitted(self._made(), _RESULTS, told, codes, targets)
+        elif n <= _JUDGES:
+            self._slack, fit = self._judged(codes, plain)
+            self._decided_at = n
+        else:
+            some = np.random.default_rng(self.seed + told).permutation(n)[:_JUDGES]
+            few = {name: column[some] for name, column in plain.items()}
+            self._slack, judge = self._judged(codes[some], few)
+            self._decided_at = n
+            fits.begin(_RESULTS, told, judge)
+            targets = self._stretched(plain, self._slack)
+            fit = fits.fitted(self._made(), _RESULTS, told, codes, targets)
+        return fits.keep(fit, _RESULTS, told)
+
+    def _judged(self, codes: Array, plain: Mapping[str, Array]) -> tuple[float, CodePredictor]:
+        """The slack that makes the better half of the results the likeliest, and its fit."""
+        slacks = _SLACKS if len(codes) >= _ENOUGH else _SLACKS[:2]
+        found: list[CodePredictor] = []
+        for slack in slacks:
+            targets = self._stretched(plain, slack)
+            fit = self._fits.fitted(self._made(), _RESULTS, self._told, codes, targets)
+            found.append(fit)
+        likely = [self._likelihood(fit, plain, s) for fit, s in zip(found, slacks, strict=True)]
         best = int(np.argmax(likely))
-        self._slack, self._decided_at = slacks[best], n
-        return fits[best]
+        return slacks[best], found[best]
 
     def _stretched(self, targets: Mapping[str, Array], slack: float) -> dict[str, Array]:
         """The targets, objectives by `log_regret`; a slack of 0 leaves them as they are."""
@@ -284,22 +322,23 @@ class PredictorSearch(BaseSearch):
         most = self._book.n_evaluated + _AT_ONCE * self._wanted
         # A merit without exploration does not change with what is believed.
         still = self.exploration == 0 and not self.pareto
-        ranked = points
+        ranking = Ranking(self.space, points, acquisition)
         while len(out) < self._wanted and len(points):
-            if not out or not still:
-                ranked = self._ranked(points, acquisition)
-            if avoided:
-                ranked = ranked[~too_near(self.space, ranked, self.space.points(avoided), gap)]
             found: list[Sample] = []
-            for start in range(0, len(ranked), _AT_ONCE):
-                chunk = self.space.from_points(ranked[start : start + _AT_ONCE])
-                if (found := self._admit(chunk, 1, taken)) or self._book.n_evaluated > most:
+            for offered in self._offered(ranking, acquisition):
+                if avoided:
+                    near = too_near(self.space, offered, self.space.points(avoided), gap)
+                    offered = offered[~near]
+                found = self._admit(self.space.from_points(offered), 1, taken)
+                if found or self._book.n_evaluated > most:
                     break
             if not found:
                 break
             out += found
             avoided += found
-            acquisition.believe(self.space.encode(found))
+            if not still and len(out) < self._wanted:
+                acquisition.believe(self.space.encode(found))
+                ranking.outdate()
         return out
 
     def _stalls(self, metrics: list[dict[str, float]]) -> bool:
@@ -319,7 +358,11 @@ class PredictorSearch(BaseSearch):
     ) -> Acquisition:
         """What the round's candidates are compared by."""
         constraints = self._constraints(samples, metrics)
-        known = [s for s, m in zip(samples, metrics, strict=True) if violation(m) == 0]
+        pairs = zip(samples, metrics, strict=True)
+        feasible = [(s, m) for s, m in pairs if violation(m) == 0]
+        if not self.pareto and len(feasible) > _RIVALS:  # the best one is hardly among the others
+            feasible = nlargest(_RIVALS, feasible, key=lambda pair: self._merit(pair[1]))
+        known = [s for s, _ in feasible]
         weights = np.array([o.weight for o in self.objectives])
         if self.cost is not None:
             weights = np.append(weights, self.lam)
@@ -346,35 +389,37 @@ class PredictorSearch(BaseSearch):
             rows = [i for i, m in enumerate(metrics) if name in m]
             values = np.array([metrics[i][name] for i in rows])
             if len(rows) >= _FEWEST and (values > 0).any():
-                codes = self.space.encode([samples[i] for i in rows])
-                found.append(self._made().fit(codes, {name: values}))
+                found.append(self._constraint(name, [samples[i] for i in rows], values))
         failed = [s for s, m in self._history if m is None]
         if failed:
-            codes = self.space.encode([*samples, *failed])
             values = np.repeat([-1.0, 1.0], [len(samples), len(failed)])
-            found.append(self._made().fit(codes, {_FAILS: values}))
+            found.append(self._constraint(_FAILS, [*samples, *failed], values))
         return found
+
+    def _constraint(self, name: str, samples: list[Sample], values: Array) -> CodePredictor:
+        def table() -> tuple[Array, dict[str, Array]]:
+            return self.space.encode(samples), {name: values}
+
+        return self._fits.learned(name, self._told, self._made, table)
 
     #: Whether proposals are refined one by one: the best candidates are moved on in the fine
     #: dimensions before one is chosen, by a predictor that is made for it.
     _refines: ClassVar[bool] = False
 
-    def _ranked(self, points: Array, acquisition: Acquisition) -> Array:
-        """The (c, d) candidates, best first."""
-        worth = acquisition.values(self.space.encode_points(points))
-        order = np.argsort(-worth, kind="stable")
-        if not (self._refines and fine_dimensions(self.space)) or self.pareto:
-            return points[order]
-        top, worth_of_top = points[order[:5]], worth[order[:5]]
-        for scale in _REFINED:
-            moved = perturbed(self.space, top, 30, (scale, scale / 3), self._rng)
-            moved = moved[probable_excess(self._book, moved, self.limits) <= 1.0]
-            both = np.concatenate([top, moved])
-            worth_of_moved = acquisition.values(self.space.encode_points(moved))
-            worth = np.concatenate([worth_of_top, worth_of_moved])
-            best = np.argsort(-worth, kind="stable")[:5]
-            top, worth_of_top = both[best], worth[best]
-        return np.concatenate([top, points[order]])
+    def _offered(self, ranking: Ranking, acquisition: Acquisition) -> Iterator[Array]:
+        """The candidates, best first, some (c, d) at a time."""
+        if self._refines and fine_dimensions(self.space) and not self.pareto:
+            top, worth_of_top = ranking.first(5)
+            for scale in _REFINED:
+                moved = perturbed(self.space, top, 30, (scale, scale / 3), self._rng)
+                moved = moved[probable_excess(self._book, moved, self.limits) <= 1.0]
+                both = np.concatenate([top, moved])
+                worth_of_moved = acquisition.values(self.space.encode_points(moved))
+                worth = np.concatenate([worth_of_top, worth_of_moved])
+                best = np.argsort(-worth, kind="stable")[:5]
+                top, worth_of_top = both[best], worth[best]
+            yield top
+        yield from ranking.chunks(_AT_ONCE)
 
     def _gains(self, codes: Array, prediction: Prediction) -> tuple[Array, Array]:
         """(c, k) standardised gain of each objective, then of the cost, and their deviations."""
@@ -405,6 +450,7 @@ class PredictorSearch(BaseSearch):
             "options": {name: getattr(self, name) for name in self._kept},
             "round": self._round,
             "stretched": [self._slack, self._decided_at],
+            "fits": self._fits.state(),
             "queue": [self.space.to_json(s) for s in self._queue],
         }
 
@@ -421,11 +467,13 @@ class PredictorSearch(BaseSearch):
                 "the round must be from 0 to a million and a warm-up whole, "
                 f"but got {place!r:.80}, {warmup.count!r:.80}"
             )
+        fits = Fits.of(state.get("fits", {}))
         self.__dict__.update({name: state["options"][name] for name in self._kept})
         self._check_options()
         self._queue, self._round, self.warmup = queue, place, warmup
         self._slack = None if slack is None else float(slack)
         self._decided_at = int(decided)
+        self._fits = fits
 
 
 class PredictorTopK(PredictorSearch):
@@ -451,5 +499,5 @@ class PredictorTopK(PredictorSearch):
         if self.space.size <= 2 * self.pool:
             points = self.space.enumerate_points(2 * self.pool)
         else:
-            points = self.space.points(self.space.sample(self.pool, self._rng))
+            points = self._drawn_points(self.pool)
         return np.unique(self.space.normalise(points), axis=0)

@@ -19,6 +19,7 @@ from nni_aiop.spaces._limits import (
 from nni_aiop.spaces._listed import Nominal, Ordinal, Subset
 from nni_aiop.spaces._mutations import CRITERION, MutationSpace
 from nni_aiop.spaces._narrowed import narrowed
+from nni_aiop.spaces._neighbours import Moves
 from nni_aiop.spaces._probe import check_cost
 from nni_aiop.spaces._sample_cost import SampleCost, TableCost, graph_costs, sample_costs
 
@@ -33,6 +34,7 @@ __all__ = [
     "CostFunction",
     "Dimension",
     "LearnedCost",
+    "Moves",
     "MutationSpace",
     "Nominal",
     "Ordinal",

@@ -461,15 +461,22 @@ class CodeSpace(CostedSpace):
             column = t[:, j]
             if ((column < 0) | (column >= size)).any():
                 raise SpaceError(f"tokens of {d.label!r} must lie in 0..{size - 1}.")
-            index = np.maximum(column - 1, 0)
-            if self._binned(d):
-                values = d.decode(((index + 0.5) / self.token_bins)[:, None])
-            elif isinstance(d, Subset):
-                values = d.options(100_000)[index]
-            else:
-                values = index.astype(np.float64)
-            points[:, j] = np.where(column == 0, d.default, values)
+            points[:, j] = self._read_tokens(j, column)
         return self.from_points(points)
+
+    def token_points(self, place: int) -> Array:
+        """(v,) points of all tokens of one dimension; the 0 of an inactive one has its default."""
+        return self._read_tokens(place, np.arange(self.vocabulary[place]))
+
+    def _read_tokens(self, place: int, column: NDArray[np.int64]) -> Array:
+        d, index = self.dimensions[place], np.maximum(column - 1, 0)
+        if self._binned(d):
+            values = d.decode(((index + 0.5) / self.token_bins)[:, None])
+        elif isinstance(d, Subset):
+            values = d.options(100_000)[index]
+        else:
+            values = index.astype(np.float64)
+        return np.where(column == 0, d.default, values)
 
     def table(self) -> Iterator[tuple[str, str, str, str]]:
         """For each dimension its label, kind, choices and when it is active, in words."""

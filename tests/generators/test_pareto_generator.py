@@ -61,7 +61,7 @@ def accuracy_of(codes: np.ndarray) -> np.ndarray:
 
 SMALL = {
     "hidden": 16,
-    "training": TrainingOptions(steps=60, samples=16, lr=1e-2),
+    "training": TrainingOptions(steps=160, samples=16, lr=1e-2),
     "evaluator": {"hidden": 32, "steps": 200, "batch_size": 64},
 }
 

@@ -47,8 +47,10 @@ def by_hand(made: TokenPolicy, tokens: list[int], budget: Tensor) -> tuple[float
     active = [True, True, tokens[0] == 2]
     log_prob = entropy = 0.0
     row, state = 0, (torch.zeros(5), torch.zeros(5))
+    cell = torch.nn.LSTMCell(5, 5)
+    cell.load_state_dict({k.removesuffix("_l0"): v for k, v in made.cell.state_dict().items()})
     for j, token in enumerate(tokens):
-        state = made.cell(made.tokens.weight[row] + budget, state)
+        state = cell(made.tokens.weight[row] + budget, state)
         p = torch.softmax(made.heads[j](state[0]), dim=0).tolist()
         if active[j]:
             log_prob += log(p[token - 1])
@@ -60,14 +62,39 @@ def by_hand(made: TokenPolicy, tokens: list[int], budget: Tensor) -> tuple[float
 def test_probability_and_entropy_of_what_is_drawn() -> None:
     _, made = policy()
     assert made.tokens.num_embeddings == 1 + 3 + 4 + 5
-    weights = torch.tensor([[[1.0, 0.0]], [[0.25, 0.75]]]).repeat(20, 1, 1)
+    weights = torch.tensor([[[1.0, 0.0]], [[0.25, 0.75]]]).repeat(100, 1, 1)
     with torch.no_grad():
         tokens, log_prob, entropy = made(weights, torch.Generator().manual_seed(0))
-    assert {tuple(row) for row in tokens.tolist()} >= {(1, 1, 0), (2, 3, 4)}
+    # Both with a width, which a depth of 2 brings, and without.
+    assert {row[0]: row[2] > 0 for row in tokens.tolist()} == {1: False, 2: True}
     for i, row in enumerate(tokens.tolist()):
         budget = (weights[i, 0, :, None] * made.budgets[0]).sum(0)
         expected = by_hand(made, row, budget)
         assert (float(log_prob[i]), float(entropy[i])) == pytest.approx(expected, rel=1e-4)
+
+
+def test_draws_are_as_frequent_as_they_are_probable() -> None:
+    _, made = policy()
+    weights = torch.tensor([[[0.5, 0.5]]]).repeat(20_000, 1, 1)
+    with torch.no_grad():
+        tokens, log_prob, _ = made(weights, torch.Generator().manual_seed(1))
+    rows, inverse = torch.unique(tokens, dim=0, return_inverse=True)
+    # What is inactive is drawn too, and what is drawn of it is not told apart.
+    share = torch.bincount(inverse) / len(tokens)
+    first = torch.tensor([int((inverse == i).nonzero()[0]) for i in range(len(rows))])
+    torch.testing.assert_close(share, log_prob[first].exp(), atol=0.012, rtol=0)
+
+
+def test_weights_have_the_names_of_earlier_files() -> None:
+    _, made = policy()
+    arrays = made.arrays()
+    names = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+    assert {name for name in arrays if name.startswith("cell.")} == {f"cell.{n}" for n in names}
+    _, again = policy(k=2)
+    with torch.no_grad():
+        again.cell.weight_ih_l0.zero_()
+    again.load_arrays(arrays)
+    assert (again.cell.weight_ih_l0 == made.cell.weight_ih_l0).all()
 
 
 def training(options: TrainingOptions, k: int = 2) -> PolicyTraining:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +14,15 @@ import torch
 from scipy.stats import multivariate_normal, norm
 
 from nni_aiop.errors import FileFormatError
-from nni_aiop.predictors import NCPMLP, CodeGP, load_predictor
-from nni_aiop.predictors._gp import (
-    _JITTER,
-    _correlation,
-    _leave_one_out,
-    _Mean,
-    _square_distance,
+from nni_aiop.predictors import NCPMLP, CodeGP, _gp_fit, load_predictor
+from nni_aiop.predictors._gp_fit import (
+    JITTER,
+    KernelMean,
+    correlation,
+    inverse_of,
+    leave_one_out,
     negative_log_density,
+    square_distance,
 )
 from nni_aiop.predictors.metrics import coverage, mae
 from nni_aiop.spaces import CodeSpace, Continuous
@@ -39,7 +42,7 @@ def matern(distance: float) -> float:
 
 def test_kernel_is_matern_with_nu_five_halves() -> None:
     a, b = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.6, 0.8]])
-    found = _correlation(_square_distance(a, b).double())
+    found = correlation(square_distance(a, b).double())
     torch.testing.assert_close(
         found, torch.tensor([[1.0, matern(5.0), matern(1.0)]], dtype=torch.float64)
     )
@@ -67,9 +70,9 @@ def test_leave_one_out_is_a_fit_without_the_row() -> None:
     weights = torch.tensor([1.0, 4.0, 1.0, 1.0, 2.0, 1.0], dtype=torch.float64)
     theta = np.log([1.5, 0.8, 1.3, 0.2])
     v, s2 = 1.5, 0.2 + 1e-6
-    _, z = _leave_one_out(theta, x, y, weights)
+    _, z = leave_one_out(theta, x, y, weights)
     scaled = x / torch.tensor([0.8, 1.3], dtype=torch.float64)
-    k = v * _correlation(_square_distance(scaled, scaled))
+    k = v * correlation(square_distance(scaled, scaled))
     for i in range(6):
         rest = [j for j in range(6) if j != i]
         noisy = k[rest][:, rest] + torch.diag(0.2 * weights[rest] + 1e-6)
@@ -87,11 +90,11 @@ def test_own_gradient_of_the_mean_is_right() -> None:
     )
     a.requires_grad_()
     torch.testing.assert_close(
-        _Mean.apply(a, b, alpha), _correlation(_square_distance(a, b)) @ alpha
+        KernelMean.apply(a, b, alpha), correlation(square_distance(a, b)) @ alpha
     )
-    assert torch.autograd.gradcheck(lambda t: _Mean.apply(t, b, alpha), a)
+    assert torch.autograd.gradcheck(lambda t: KernelMean.apply(t, b, alpha), a)
     # At a row itself the kernel is flat, not undefined.
-    (at_row,) = torch.autograd.grad(_Mean.apply(a, a.detach()[:1], alpha[:1])[0], a)
+    (at_row,) = torch.autograd.grad(KernelMean.apply(a, a.detach()[:1], alpha[:1])[0], a)
     assert torch.equal(at_row, torch.zeros_like(a))
 
 
@@ -189,8 +192,8 @@ def test_the_density_that_is_maximised_is_likelihood_times_prior() -> None:
 
     def exact(t: np.ndarray) -> float:
         scaled = torch.as_tensor(x * np.exp(-t[1:-1]))
-        k = np.exp(t[0]) * _correlation(_square_distance(scaled, scaled)).numpy()
-        k += np.diag(np.exp(t[-1]) * weights + _JITTER)
+        k = np.exp(t[0]) * correlation(square_distance(scaled, scaled)).numpy()
+        k += np.diag(np.exp(t[-1]) * weights + JITTER)
         likelihood = multivariate_normal(np.zeros(6), k).logpdf(y) + 3 * np.log(2 * np.pi)
         prior = norm(mean, std).logpdf(t) + np.log(std) + 0.5 * np.log(2 * np.pi)
         return float(-likelihood - prior.sum())
@@ -216,11 +219,111 @@ def test_leave_one_out_density_is_that_of_the_other_rows() -> None:
     gp = CodeGP(space).fit(codes, {"m": values})
     theta, y = gp._theta[0], (values - gp.center_[0]) / gp.scale_[0]
     scaled = torch.as_tensor(gp._x * np.exp(-theta[1:-1]))
-    k = np.exp(theta[0]) * _correlation(_square_distance(scaled, scaled)).numpy()
-    noise = np.exp(theta[-1]) * gp._weights[0] + _JITTER
+    k = np.exp(theta[0]) * correlation(square_distance(scaled, scaled)).numpy()
+    noise = np.exp(theta[-1]) * gp._weights[0] + JITTER
     for i, density in enumerate(gp.leave_one_out_log_density()[:, 0]):
         rest = np.arange(9) != i
         inverse = np.linalg.inv(k[np.ix_(rest, rest)] + np.diag(noise[rest]))
         mean = k[i, rest] @ inverse @ y[rest]
-        variance = k[i, i] - k[i, rest] @ inverse @ k[i, rest] + np.exp(theta[-1]) + _JITTER
+        variance = k[i, i] - k[i, rest] @ inverse @ k[i, rest] + np.exp(theta[-1]) + JITTER
         assert density == pytest.approx(norm(mean, np.sqrt(variance)).logpdf(y[i]), rel=1e-5)
+
+
+def test_many_rows_have_exact_means_and_deviations_of_their_nearest() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.random((400, 3))
+    y = smooth(codes) + 0.05 * rng.normal(size=400)
+    test = rng.random((200, 3))
+    many = CodeGP(CUBE, rows=100, refined=100, exact=100).fit(codes, {"y": y})
+    theta, x = many._theta[0], torch.as_tensor(many._x)
+    weights = torch.as_tensor(many._weights[0])
+    inverse, _ = inverse_of(theta, x, weights)
+    standardised = torch.as_tensor((y - many.center_[0]) / many.scale_[0])
+    np.testing.assert_allclose(many._alpha[0], inverse @ standardised, rtol=1e-6, atol=1e-8)
+    # The same hyperparameters, with deviations of all rows.
+    whole = copy.copy(many)
+    whole.exact = 1000
+    assert many._nearest_decide and not whole._nearest_decide
+    near, all_of_them = many.predict(test), whole.predict(test)
+    np.testing.assert_array_equal(near.mean, all_of_them.mean)
+    assert np.median(np.abs(near.std / all_of_them.std - 1)) < 0.05
+    assert (near.std >= all_of_them.std * (1 - 1e-9)).all()  # who knows less is less sure
+    low, high = near.interval(0.8)
+    new = smooth(test) + 0.05 * rng.normal(size=200)
+    assert 0.7 <= coverage(new, low[:, 0], high[:, 0]) <= 0.9
+    told = many.believing(test[:5])
+    assert (told.predict(test[:5]).std < near.std[:5]).all()
+    np.testing.assert_allclose(told.predict(test).mean, near.mean)
+
+
+def test_deviations_of_the_nearest_are_differentiable() -> None:
+    codes = np.random.default_rng(0).random((80, 3))
+    fit = CodeGP(CUBE, rows=40, exact=40).fit(codes, {"y": smooth(codes)})
+    x = torch.rand(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda c: fit.forward_with_std(c)[1], x.requires_grad_())
+
+
+def test_more_rows_than_are_kept_are_drawn_from(tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).random((300, 3))
+    fit = CodeGP(CUBE, rows=50, exact=60, most=120).fit(codes, {"y": smooth(codes)})
+    assert fit._x.shape == (120, 3) and fit.n_rows_ == 300
+    fit.save(tmp_path / "p")
+    again = load_predictor(tmp_path / "p", CUBE)
+    test = np.random.default_rng(1).random((50, 3))
+    assert (again.predict(test).std == fit.predict(test).std).all()
+    assert mae(smooth(test), fit.predict(test).mean[:, 0]) < 0.1
+
+
+def test_files_from_before_the_nearest_decided_keep_their_deviations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = np.random.default_rng(0).random((60, 3))
+    whole = CodeGP(CUBE, exact=60).fit(codes, {"y": smooth(codes)})
+    before = ("rows", "steps", "length", "doubt", "noise", "seed")
+    monkeypatch.setattr(CodeGP, "_options", before)
+    whole.save(tmp_path / "p")
+    monkeypatch.undo()
+    again = load_predictor(tmp_path / "p", CUBE)
+    assert isinstance(again, CodeGP) and not again._nearest_decide and again.exact > 10**9
+    test = np.random.default_rng(1).random((20, 3))
+    assert (again.predict(test).std == whole.predict(test).std).all()
+
+
+def test_a_fit_from_a_start_takes_fewer_steps_to_the_same_place() -> None:
+    codes = np.random.default_rng(0).random((120, 3))
+    y = smooth(codes)
+    first = CodeGP(CUBE).fit(codes[:110], {"y": y[:110]})
+    scratch, calls = {}, {}
+    real = _gp_fit.negative_log_density
+    for name, start in (("scratch", None), ("start", first.hyperparameters)):
+        count = 0
+
+        def counted(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            return real(*arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_gp_fit, "negative_log_density", counted)
+            scratch[name] = CodeGP(CUBE).fit(codes, {"y": y}, start=start)
+        calls[name] = count
+    assert calls["start"] < 0.75 * calls["scratch"]
+    test = np.random.default_rng(1).random((100, 3))
+    errors = [mae(smooth(test), fit.predict(test).mean[:, 0]) for fit in scratch.values()]
+    assert errors[1] < 1.2 * errors[0] + 1e-3
+
+
+@pytest.mark.parametrize("start", [[0.0] * 4, [0.0] * 4 + [math.nan], [0.0] * 4 + [101.0]])
+def test_a_start_of_something_else_is_refused(start: list[float]) -> None:
+    codes = np.random.default_rng(0).random((10, 3))
+    with pytest.raises(ValueError, match="a start of 'y' must be 5 numbers within 100 of 0"):
+        CodeGP(CUBE).fit(codes, {"y": smooth(codes)}, start={"y": start})
+    # What it does not name is learned from the beginning.
+    fit = CodeGP(CUBE).fit(codes, {"y": smooth(codes)}, start={"x": start})
+    assert fit.hyperparameters == CodeGP(CUBE).fit(codes, {"y": smooth(codes)}).hyperparameters
+
+
+def test_a_factor_is_extended() -> None:
+    k = torch.as_tensor(np.cov(np.random.default_rng(0).normal(size=(7, 30))))
+    found = _gp_fit.extended(torch.linalg.cholesky(k[:4, :4]), k[:4, 4:], k[4:, 4:])
+    torch.testing.assert_close(found, torch.linalg.cholesky(k))

@@ -9,8 +9,9 @@ import pytest
 
 from nni_aiop.predictors import CodeGP, Prediction, default_predictor, search_predictor
 from nni_aiop.search import NCPSearch, Objective, PredictorTopK, RandomWarmup
+from nni_aiop.search._acquisition import Ranking
 from nni_aiop.search._metrics import CONSTRAINT
-from nni_aiop.search._predictor_based import log_regret
+from nni_aiop.search._predictor_based import PredictorSearch, log_regret
 from nni_aiop.spaces import CodeSpace, Ordinal
 
 
@@ -95,6 +96,67 @@ def test_the_stretching_is_chosen_anew_after_a_quarter_more_results() -> None:
     assert len(made) > 7 and search._decided_at == 40
 
 
+def test_nothing_is_fitted_twice_on_one_table() -> None:
+    made: list[CodeGP] = []
+
+    def factory(space: CodeSpace, seed: int) -> CodeGP:
+        made.append(CodeGP(space, steps=6, seed=seed))
+        return made[-1]
+
+    options: dict[str, Any] = {"budget": 20, "warmup": RandomWarmup(count=4), "predictor": factory}
+    search = NCPSearch(space(), rounds=16, starts=4, steps=2, **options)
+    for i, sample in enumerate([*search.ask(4), *search.ask(1)]):
+        search.tell(sample, {"default": float(i), f"{CONSTRAINT}wide": i - 2.0})
+    search.tell(search.ask(1)[0], None)
+    before = len(made)
+    search.ask(1)
+    assert len(made) > before + 2  # results, a constraint, failures
+    before = len(made)
+    search.ask(1)
+    search.ask(1)
+    assert len(made) == before
+    # A search that is resumed here fits the same ones again, from what they started from.
+    again = NCPSearch(space(), rounds=16, starts=4, steps=2, **options)
+    again.load_state_dict(search.state_dict())
+    assert again.ask(3) == search.ask(3)
+    assert again.predictor_ is not None and search.predictor_ is not None
+    assert again.predictor_.hyperparameters == search.predictor_.hyperparameters
+
+
+def test_a_fit_goes_on_from_the_last_one() -> None:
+    starts: list[Any] = []
+
+    class Seen(CodeGP):
+        def fit(self, codes: Any, targets: Any, *, start: Any = None) -> CodeGP:
+            starts.append(start)
+            return super().fit(codes, targets, start=start)
+
+    search = PredictorTopK(
+        space(), warmup=RandomWarmup(count=4), predictor=lambda s, seed: Seen(s, seed=seed)
+    )
+    for i, sample in enumerate(search.ask(4)):
+        search.tell(sample, float(i))
+    for _ in range(2):
+        search._wanted = 1
+        search.tell(search._next_round()[0], 7.0)
+    assert starts[0] is None and list(starts[1]) == ["default"]
+    assert len(starts[1]["default"]) == 4  # signal, two lengths, noise
+    assert starts[1]["default"] == np.round(starts[1]["default"], 4).tolist()
+
+
+def test_many_results_judge_the_stretching_by_some_of_them() -> None:
+    fitted: list[Fitted] = []
+
+    def factory(space: CodeSpace, seed: int) -> Fitted:
+        fitted.append(Fitted())
+        return fitted[-1]
+
+    search = NCPSearch(space(), objectives=("x",), predictor=factory)
+    samples = [s for s in SAMPLES for _ in range(60)]
+    search._fit(samples, [{"x": float(i)} for i in range(300)])
+    assert [len(f.codes) for f in fitted] == [200, 200, 200, 300]
+
+
 def test_gains_are_standardised_and_costs_are_lost() -> None:
     objectives = (Objective("x"), Objective("y", "minimize"))
     mean = np.array([[3.0, 8.0, 30.0], [1.0, 2.0, 10.0]])
@@ -173,15 +235,22 @@ def test_a_pool_of_half_the_space_is_the_whole_space() -> None:
 
 
 class Worth:
+    only_falls = True
+
     def values(self, codes: np.ndarray) -> np.ndarray:
         return codes[:, 0]
+
+
+def offered(search: PredictorSearch, points: np.ndarray) -> np.ndarray:
+    worth: Any = Worth()
+    return np.concatenate([*search._offered(Ranking(search.space, points, worth), worth)])
 
 
 def test_candidates_are_moved_on_in_fine_dimensions_unless_a_front_is_sought() -> None:
     fine = CodeSpace([Ordinal("a", range(50)), Ordinal("b", range(5))])
     points = np.array([[10.0, 1.0], [30.0, 2.0], [20.0, 3.0]])
-    moved = NCPSearch(fine)._ranked(points, Worth())
-    assert len(moved) > 3 and moved[0, 0] > 30
+    moved = offered(NCPSearch(fine), points)
+    assert len(moved) > 3 and moved[0, 0] > 30 and moved[-3:].tolist() == points[[1, 2, 0]].tolist()
     best_first = points[[1, 2, 0]].tolist()
     for search in (
         NCPSearch(fine, objectives=("x", "y"), pareto=True),
@@ -190,7 +259,7 @@ def test_candidates_are_moved_on_in_fine_dimensions_unless_a_front_is_sought() -
     ):
         coarse = points if search.space is fine else points / 10
         expected = best_first if search.space is fine else (points[[1, 2, 0]] / 10).tolist()
-        assert search._ranked(coarse, Worth()).tolist() == expected
+        assert offered(search, coarse).tolist() == expected
 
 
 def test_each_search_learns_with_the_predictor_that_was_chosen_for_it() -> None:
