@@ -2,7 +2,10 @@
 
 import contextlib
 import pickle
+import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -14,6 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 from optuna.trial import TrialState
 
+from nni_aiop.engines import optuna_storage
 from nni_aiop.engines.optuna_storage import open_storage
 from nni_aiop.errors import AiopError
 
@@ -74,6 +78,38 @@ def test_times_that_make_no_sense(options: dict[str, int], words: str) -> None:
 def test_a_proxy_has_a_host_and_a_port(url: str) -> None:
     with pytest.raises(AiopError, match="a proxy is grpc://host:port"):
         open_storage(url)
+
+
+PROXY = """
+import sys, warnings
+from optuna.storages import run_grpc_proxy_server
+from nni_aiop.engines.optuna_storage import open_storage
+warnings.simplefilter("ignore")
+run_grpc_proxy_server(open_storage(sys.argv[1]), host="localhost", port=int(sys.argv[2]))
+"""
+
+
+def test_a_proxy_has_no_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("grpc", reason="grpcio is not installed")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    url = f"grpc://localhost:{port}"
+    monkeypatch.setattr(optuna_storage, "_WAIT", 0.2)
+    with pytest.raises(AiopError, match=f"{url} is not: ConnectionError"):
+        open_storage(url)
+
+    monkeypatch.setattr(optuna_storage, "_WAIT", 60)
+    database = f"sqlite:///{tmp_path}/s.db"
+    with subprocess.Popen([sys.executable, "-c", PROXY, database, str(port)]) as server:
+        try:
+            proxy = open_storage(url)
+            assert proxy is not None and not is_heartbeat_enabled(proxy)
+            study_of(proxy).optimize(lambda trial: 1.0, n_trials=2)
+            proxy.close()
+        finally:
+            server.terminate()
+    assert len(study_of(opened(tmp_path)).trials) == 2
 
 
 def test_a_trial_that_dies_before_its_first_heartbeat_is_run_again(tmp_path: Path) -> None:
