@@ -24,7 +24,7 @@ from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
-from nni_aiop.engines._references import raised
+from nni_aiop.engines._references import told_by_database
 
 __all__ = ["Database"]
 
@@ -78,7 +78,8 @@ class Database(RDBStorage):
         try:
             super().record_heartbeat(trial_id)
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as err:
-            _logger.warning(f"No heartbeat, trying on: {raised(err)}.")
+            why = told_by_database(err.__cause__ or err)
+            _logger.warning(f"No heartbeat now, but it is tried again: {why}.")
 
     # A trial's first heartbeat is there when the trial is. Optuna's loop looks for stale trials
     # right before it asks for its next one, which nobody else does in this thread.

@@ -10,7 +10,7 @@ from typing import Any
 
 from nni_aiop.errors import AiopError, MissingPackageError
 
-__all__ = ["load_object", "made", "raised", "without_password"]
+__all__ = ["load_object", "made", "raised", "told_by_database", "without_password"]
 
 
 def load_object(reference: str) -> Any:
@@ -50,6 +50,11 @@ def raised(err: BaseException) -> str:
     """An exception of other people's code, by its kind and text, in one line."""
     text = " ".join(str(err).split()).rstrip(".")
     return f"{type(err).__name__}: {text}" if text else type(err).__name__
+
+
+def told_by_database(err: BaseException) -> str:
+    """The same of a database's exception, without its statement and links."""
+    return raised(err).partition(" (Background")[0].partition(" [SQL")[0]
 
 
 def made(given: Any) -> Any:

@@ -21,7 +21,7 @@ from optuna.storages import (
 )
 from optuna.storages.journal import JournalFileBackend
 
-from nni_aiop.engines._references import raised, without_password
+from nni_aiop.engines._references import told_by_database, without_password
 from nni_aiop.errors import AiopError
 
 __all__ = ["open_storage", "running_again"]
@@ -84,10 +84,9 @@ def open_storage(
         )
         return optuna.storages.get_storage(database)
     except Exception as err:
-        why = raised(err).partition(" (Background")[0].partition(" [SQL")[0]
         raise AiopError(
             f"a storage must be a journal file, or a database that Optuna can open, but "
-            f"{without_password(str(storage))} is not: {why}."
+            f"{without_password(str(storage))} is not: {told_by_database(err)}."
         ) from err
 
 

@@ -191,19 +191,24 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-# The first one has random architectures only; the other fits predictors.
+# The first one has random architectures only; the others fit predictors.
 @pytest.mark.parametrize(
-    ("n", "total", "least"), [(3, 24, 4), pytest.param(6, 200, 25, marks=pytest.mark.slow)]
+    ("kind", "n", "total", "least"),
+    [
+        ("postgres", 3, 24, 4),
+        pytest.param("postgres", 6, 200, 25, marks=pytest.mark.slow),
+        pytest.param("sqlite", 6, 200, 25, marks=pytest.mark.slow),
+    ],
 )
 def test_workers_that_are_killed_lose_nothing(
-    postgres: str, tmp_path: Path, n: int, total: int, least: int
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, n: int, total: int, least: int
 ) -> None:
+    sqlite = f"sqlite:///{tmp_path}/s.db"
+    url = sqlite if kind == "sqlite" else request.getfixturevalue("postgres")
     name, log, rng = f"{n}-workers", tmp_path / "log", random.Random(0)
-    study = optuna.create_study(
-        storage=open_storage(postgres), study_name=name, direction="maximize"
-    )
+    study = optuna.create_study(storage=open_storage(url), study_name=name, direction="maximize")
     began, next_kill = time.monotonic(), 3
-    workers = Workers(n, postgres, name, log, total)
+    workers = Workers(n, url, name, log, total)
     try:
         while not workers.all_done():
             assert time.monotonic() - began < 600, "they hang"
