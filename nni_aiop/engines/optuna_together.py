@@ -13,7 +13,7 @@ from optuna.storages import fail_stale_trials
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nni_aiop.engines._optuna_session import repeated, trials_of
+from nni_aiop.engines._optuna_session import trials_of
 
 __all__ = ["optimize_together"]
 
@@ -45,20 +45,28 @@ def optimize_together(
         poll: Seconds between two looks at the study while there is nothing to do but to wait.
     """
     number = -1
+    own: Exception | None = None
 
     def alive(trial: FrozenTrial) -> bool:
         if trial.state != TrialState.RUNNING or stale_after is None or not trial.datetime_start:
             return True
         return (datetime.now() - trial.datetime_start).total_seconds() <= stale_after
 
+    def of_number() -> FrozenTrial:
+        return next(t for t in trials_of(study) if t.number == number)
+
     def needed(trial: Trial) -> float | Sequence[float]:
-        nonlocal number
-        number = trial.number
+        nonlocal number, own
+        number, own = trial.number, None
         trials = trials_of(study)
         ahead = sum(t.number < number and t.state in _COUNTED and alive(t) for t in trials)
         if ahead >= n_results:  # another worker began one at the same time
             raise optuna.TrialPruned
-        return objective(trial)
+        try:
+            return objective(trial)
+        except Exception as err:
+            own = err
+            raise
 
     while True:
         trials = trials_of(study)
@@ -69,11 +77,11 @@ def optimize_together(
         if complete + running < n_results:
             try:
                 study.optimize(needed, n_trials=1)
-            except (ValueError, UpdateFinishedTrialError):
-                if number not in repeated(trials_of(study)):
+                latest = of_number()
+            except (ValueError, UpdateFinishedTrialError) as err:
+                if err is own or of_number().state != TrialState.FAIL:
                     raise
-                continue  # others took this process for dead: they have the trial now
-            latest = next(t for t in trials_of(study) if t.number == number)
+                continue  # others took this process for dead, and failed its trial
             if latest.state != TrialState.PRUNED or latest.params:
                 continue
             if not running and not any(t.state == TrialState.WAITING for t in trials):

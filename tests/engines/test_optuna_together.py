@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import TrialState
 
 from nni_aiop.engines.optuna_storage import open_storage
@@ -87,16 +88,21 @@ def test_an_exception_ends_the_worker() -> None:
         optimize_together(study_of(), broken, 2)
 
 
-def test_a_process_that_was_taken_for_dead_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [True, False])
+def test_a_process_that_was_taken_for_dead_goes_on(tmp_path: Path, again: bool) -> None:
     study = study_of(f"sqlite:///{tmp_path}/s.db")
-    lost = []
+    storage = study._storage
+    assert isinstance(storage, BaseHeartbeat)
+    run_again = storage.get_heartbeat_stale_trial_callback()
+    assert run_again is not None
+    lost: list[int] = []
 
     def halted(trial: optuna.Trial) -> float:
         if not lost:
             lost.append(trial.number)
-            again = study._storage.get_heartbeat_stale_trial_callback()
-            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            again(study, study.trials[trial.number])
+            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            if again:
+                run_again(study, study.trials[trial.number])
         return objective(trial)
 
     optimize_together(study, halted, 3, poll=0.01)
