@@ -38,6 +38,7 @@ class NCPSampler(SearchSampler):
         seed: Of every random choice; None for a fresh one.
         graph: See `SearchSampler`; it gives `limits` the exact costs of the networks.
         costs: See `SearchSampler`.
+        stale_after: See `SearchSampler`; seconds.
         options: Further arguments of `NCPSearch`, `budget` above all; see `NCPOptions`. A cost that
             the space does not have is a metric that the objective leaves in the user attribute
             `metrics` of its trial.
@@ -65,6 +66,7 @@ class NCPSampler(SearchSampler):
         seed: int | None = None,
         graph: Callable[[Mapping[str, Any]], ComputeGraph] | None = None,
         costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
+        stale_after: float | None = None,
         **options: Unpack[NCPOptions],
     ) -> None:
         check_options(NCPSearch, options)
@@ -72,7 +74,7 @@ class NCPSampler(SearchSampler):
         if pareto is not None and not isinstance(pareto, bool):
             raise TypeError(f"pareto must be True, False or None, but got {pareto!r}.")
         make: Callable[..., NCPSearch] = partial(_search, weights=weights, pareto=pareto, **options)
-        super().__init__(make, space, seed=seed, graph=graph, costs=costs)
+        super().__init__(make, space, seed=seed, graph=graph, costs=costs, stale_after=stale_after)
         _require_known(space, options.get("limits"), self._costs)
         if self._space is not None:
             # Wrong arguments are told here, not in the first trial.
@@ -128,6 +130,7 @@ class PNAGSampler(SearchSampler):
         seed: Of every random choice; None for a fresh one.
         graph: See `SearchSampler`; it gives `limits` and `targets` the exact costs of the networks.
         costs: See `SearchSampler`.
+        stale_after: See `SearchSampler`; seconds.
         options: Further arguments of `PNAGSearch`, `budget` above all; see `PNAGOptions`. A cost
             that the space does not have is an objective of the study, or a metric that the
             objective leaves in the user attribute `metrics` of its trial.
@@ -153,11 +156,12 @@ class PNAGSampler(SearchSampler):
         seed: int | None = None,
         graph: Callable[[Mapping[str, Any]], ComputeGraph] | None = None,
         costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
+        stale_after: float | None = None,
         **options: Unpack[PNAGOptions],
     ) -> None:
         check_options(PNAGSearch, options)
         make: Callable[..., PNAGSearch] = partial(PNAGSearch, **options)
-        super().__init__(make, space, seed=seed, graph=graph, costs=costs)
+        super().__init__(make, space, seed=seed, graph=graph, costs=costs, stale_after=stale_after)
         _require_known(space, options.get("limits"), self._costs)
         if self._space is not None:
             make(self._space, seed=0)  # wrong arguments are told here, not in the first trial
@@ -179,6 +183,7 @@ class FlopsReductionSampler(SearchSampler):
         score: The measured loss of a sample, less is better, such as `Calibration.loss`.
         predictor: See `search.FlopsReduction`.
         seed: Of every random choice; None for a fresh one.
+        stale_after: See `SearchSampler`; seconds.
 
     Raises:
         SpaceError: The space does not have the cost.
@@ -203,12 +208,13 @@ class FlopsReductionSampler(SearchSampler):
         score: Callable[[Sample], float] | None = None,
         predictor: Callable[[Sequence[ComputeGraph]], Sequence[float]] | None = None,
         seed: int | None = None,
+        stale_after: float | None = None,
     ) -> None:
         make: Callable[..., FlopsReduction] = partial(
             _reduction, budgets=budgets, cost=cost, score=score, predictor=predictor
         )
         make(space, objectives=["default"], seed=0)  # wrong arguments are told here
-        super().__init__(make, space, seed=seed)
+        super().__init__(make, space, seed=seed, stale_after=stale_after)
 
 
 def _reduction(space: CodeSpace, **options: Any) -> FlopsReduction:

@@ -30,7 +30,9 @@ def main() -> None:
 
     space = digits.code_space()
     # One seed for all: every worker plans the same search, and claims what it trains.
-    sampler = NCPSampler(space, budget=args.trials, limits={"flops": 200_000}, seed=0)
+    limits = {"flops": 200_000}  # multiply-adds: no network above is ever trained
+    late = args.stale_after
+    sampler = NCPSampler(space, budget=args.trials, limits=limits, seed=0, stale_after=late)
     study = optuna.create_study(
         study_name=args.study,
         storage=open_storage(args.storage, heartbeat_interval=args.heartbeat),
@@ -45,7 +47,7 @@ def main() -> None:
         trial.set_user_attr("metrics", metrics)
         return metrics["val_accuracy"]
 
-    optimize_together(study, objective, args.trials, stale_after=args.stale_after)
+    optimize_together(study, objective, args.trials, stale_after=late)
 
     best = study.best_trial
     own = f"{socket.gethostname()}:{os.getpid()}"

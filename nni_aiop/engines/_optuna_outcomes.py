@@ -46,6 +46,50 @@ class _Node:
     below: dict[Hashable, _Node] = field(default_factory=dict)
 
 
+class _Asked:
+    """What completed trials were asked for, by the labels that they have."""
+
+    def __init__(self) -> None:
+        self._rows: dict[frozenset[str], list[tuple[int, dict[str, Hashable]]]] = {}
+        # For labels and some of these the last trial with each value of the latter.
+        self._parts: dict[tuple[frozenset[str], frozenset[str]], dict[Hashable, int]] = {}
+
+    def add(self, number: int, got: dict[str, Hashable]) -> None:
+        labels = frozenset(got)
+        self._rows.setdefault(labels, []).append((number, got))
+        for (whole, part), last in self._parts.items():
+            if whole == labels:
+                key = frozenset((label, got[label]) for label in part)
+                last[key] = max(number, last.get(key, -1))
+
+    def contradicting(self, got: dict[str, Hashable]) -> int:
+        """Number of the last trial that has all of this and more, or a part and no more; or -1."""
+        labels, found = frozenset(got), -1
+        for other in self._rows:
+            if other == labels:
+                continue
+            if other < labels or labels < other:
+                part = other if other < labels else labels
+                last = self._last(other, part)
+                found = max(found, last.get(frozenset((x, got[x]) for x in part), -1))
+        return found
+
+    def _last(self, labels: frozenset[str], part: frozenset[str]) -> dict[Hashable, int]:
+        known = self._parts.get((labels, part))
+        if known is None:
+            known = self._parts[labels, part] = {}
+            for number, got in self._rows[labels]:
+                key = frozenset((label, got[label]) for label in part)
+                known[key] = max(number, known.get(key, -1))
+        return known
+
+    def forget(self, last: int) -> None:
+        """Forget the trials up to this number."""
+        rows = {k: [(n, got) for n, got in v if n > last] for k, v in self._rows.items()}
+        self._rows = {labels: kept for labels, kept in rows.items() if kept}
+        self._parts = {}
+
+
 class Outcomes:
     """What the completed trials of a study have got, and what a proposal would get.
 
@@ -71,7 +115,7 @@ class Outcomes:
         self._latest: dict[str, BaseDistribution] = {}
         self._varying: set[str] = set()  # labels whose range comes and goes
         self._root = _Node()
-        self._asked: list[tuple[int, dict[str, Hashable]]] = []
+        self._asked = _Asked()
         self._done: dict[tuple[str, ...], dict[tuple[Hashable, ...], int]] = {}
 
     def learn(self, trial: FrozenTrial, claimed: Sample, known: Sample) -> bool:
@@ -101,7 +145,7 @@ class Outcomes:
             node.label, node.distribution = label, trial.distributions[label]
             node = node.below.setdefault(got[label], _Node())
         self._forget_contradicted(got)
-        self._asked.append((trial.number, got))
+        self._asked.add(trial.number, got)
         # An objective that is given the same again asks for the same again, and for no more. Of one
         # that also asks for labels outside of the space this is not known.
         shared = {label: m for label, m in got.items() if label in self._parameters}
@@ -119,22 +163,23 @@ class Outcomes:
         for label, distribution in trial.distributions.items():
             named = self._named.setdefault(label, {})
             if trial.number not in named and trial.number > min(named, default=-1):
+                if label in self._latest and self._latest[label] == distribution:
+                    distribution = self._latest[label]  # one object, which is quick to compare
                 named[trial.number] = distribution
                 if len(named) > _REMEMBERED:
                     del named[min(named)]
+                if all(other is distribution for other in named.values()):
+                    self._latest[label] = distribution
+                    continue
                 self._latest[label] = current([named[n] for n in sorted(named)])
                 if self._latest[label] != distribution:
                     self._varying.add(label)
 
     def _forget_contradicted(self, got: dict[str, Hashable]) -> None:
         """Forget what was got before the objective began to ask for more, or less, beside it."""
-        last = -1
-        for number, earlier in self._asked:
-            fewer, more = sorted((earlier, got), key=len)
-            if len(fewer) < len(more) and fewer.items() <= more.items():
-                last = max(last, number)
+        last = self._asked.contradicting(got)
         if last >= 0:
-            self._asked = [(n, g) for n, g in self._asked if n > last]
+            self._asked.forget(last)
             self._done = {
                 labels: {values: n for values, n in done.items() if n > last}
                 for labels, done in self._done.items()

@@ -8,7 +8,7 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ from nni_aiop.engines._optuna_fitting import Fitting, Proposal, Taken
 from nni_aiop.engines._optuna_learner import SpaceLearner
 from nni_aiop.engines._optuna_outcomes import Outcomes, mark
 from nni_aiop.engines._optuna_parameters import parameters_of
+from nni_aiop.engines._optuna_rounds import CLAIM, Rounds, claim_of, trials_of
+from nni_aiop.engines._optuna_stale import take_over
 from nni_aiop.engines._results import settled
-from nni_aiop.errors import InfeasibleError
+from nni_aiop.errors import InfeasibleError, SpaceError
 from nni_aiop.search import Objective, Search
 from nni_aiop.search._metrics import CONSTRAINT
 from nni_aiop.spaces import CodeSpace, Sample
@@ -32,18 +34,10 @@ __all__ = ["CLAIM", "METRICS", "Proposal", "Session", "objectives_of", "repeated
 METRICS = "metrics"
 
 
-#: System attribute of a trial that says what was proposed to it.
-CLAIM = "nni_aiop:claim"
-
-
 _REPEATS = 3  # proposals in a row that are known already, before a neighbour takes their place
 
 
 _TRIED = 3  # such repeats in a row, before there is thought to be nothing else
-
-
-def trials_of(study: Study) -> list[FrozenTrial]:
-    return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 def objectives_of(study: Study) -> tuple[Objective, ...]:
@@ -62,7 +56,12 @@ class Session:
     """A search in step with a study."""
 
     def __init__(
-        self, study: Study, space: CodeSpace, search: Search, learner: SpaceLearner | None
+        self,
+        study: Study,
+        space: CodeSpace,
+        search: Search,
+        learner: SpaceLearner | None,
+        stale_after: float | None = None,
     ) -> None:
         self._study = (study._storage, study._study_id)
         self.space = space
@@ -79,11 +78,71 @@ class Session:
         self._ended: dict[int, Taken | None] = {}  # outcomes of finished trials
         self._repeating: set[int] = set()  # completed trials that had what an earlier one had
         self._passed: dict[str, Sample] = {}  # asked, but taken by another worker at that time
+        self._beside: list[tuple[Any, int | None]] = []  # asked meanwhile, with whose result it has
+        self._expected: set[int] = set()  # trials whose samples the search takes to be evaluated
+        self._rounds = Rounds.of(search, stale_after)
+        self._stale_after = stale_after
 
     def is_of(self, study: Study) -> bool:
         """Whether it is in step with this study and not with another one."""
         storage, study_id = self._study
         return storage is study._storage and study_id == study._study_id
+
+    # --- joining ---
+
+    def join(self, trials: Sequence[FrozenTrial], since: int) -> bool:
+        """Be told what the trials say, and go on where the latest proposal left the search.
+
+        False where asking would have to be repeated for that (see `replay`), and nothing was done.
+
+        Args:
+            trials: All trials.
+            since: Number of the first trial since the space is the present one.
+        """
+        if self._rounds is None:
+            return False
+        again = repeated(trials)
+        for trial in trials:
+            if trial.state == TrialState.COMPLETE:
+                self._learnt.add(trial.number)
+            if trial.number >= since:
+                self._recall(self._rounds.beside(trial))
+                claimed = self._claimed(trial)
+                if claimed and self._rounds.asked(trial) == self.space.key(claimed):
+                    self._recall([(self.space.to_json(claimed), None)])
+            self._tell(trial, again)
+        self._rounds.begin(trials, since)
+        return True
+
+    def _recall(self, asked: Iterable[tuple[Any, int | None]]) -> None:
+        """What was asked for beside a proposal: each point is told the result of the trial that it
+        was found to repeat; of one that nobody evaluates no result will come."""
+        for point, number in asked:
+            with contextlib.suppress(SpaceError):
+                sample = self.space.from_json(point)
+                if number is None:
+                    self.search.expect(sample)  # type: ignore[attr-defined]
+                elif number in self._metrics:
+                    self.search.tell(sample, self._metrics[number])
+
+    def replay(self, trials: Sequence[FrozenTrial], since: float) -> bool:
+        """Ask and tell as the trials say, those numbered below `since` without asking.
+
+        Only for searches that have no `progress`. False where asking gives another proposal than it
+        gave, as it does after a parallel run.
+        """
+        again = repeated(trials)
+        for trial in trials:
+            if trial.state == TrialState.COMPLETE:
+                self._learnt.add(trial.number)
+            claim = claim_of(trial)
+            # A trial that is run again carries the claim of the one that it repeats.
+            if trial.number >= since and claim and claim["trial"] == trial.number:
+                first = next(self._ask(), None) if claim.get("fixed") else self._fresh(set())
+                if (None if first is None else self.space.key(first)) != claim["asked"]:
+                    return False
+            self._tell(trial, again)
+        return True
 
     # --- telling ---
 
@@ -97,24 +156,6 @@ class Session:
                 self._learnt.add(trial.number)
                 grown |= self._learner.add(trial)
         return grown
-
-    def replay(self, trials: Sequence[FrozenTrial], since: float) -> bool:
-        """Ask and tell as the trials say, those numbered below `since` without asking.
-
-        False where asking gives another proposal than it gave, as it does after a parallel run.
-        """
-        again = repeated(trials)
-        for trial in trials:
-            if trial.state == TrialState.COMPLETE:
-                self._learnt.add(trial.number)
-            claim = trial.system_attrs.get(CLAIM)
-            # A trial that is run again carries the claim of the one that it repeats.
-            if trial.number >= since and claim and claim["trial"] == trial.number:
-                first = next(self._ask(), None) if claim.get("fixed") else self._fresh(set())
-                if (None if first is None else self.space.key(first)) != claim["asked"]:
-                    return False
-            self._tell(trial, again)
-        return True
 
     def tell(self, trials: Sequence[FrozenTrial]) -> None:
         """Tell what has finished since, in the order of the trials' numbers."""
@@ -164,9 +205,8 @@ class Session:
         return settled({**metrics, **constraints})
 
     def _claimed(self, trial: FrozenTrial) -> Sample:
-        claim = trial.system_attrs.get(CLAIM) or {"params": {}}
         sample: Sample = {}
-        for label, param in claim["params"].items():
+        for label, param in (claim_of(trial) or {"params": {}})["params"].items():
             if label in self.parameters:
                 with contextlib.suppress(LookupError):  # claimed when less of the space was known
                     sample[label] = self.parameters[label].read(param)
@@ -198,6 +238,18 @@ class Session:
                 if outcome is not None:
                     out.add(outcome)
         return out
+
+    def _expect(self, trials: Sequence[FrozenTrial], trial: FrozenTrial) -> None:
+        """Let the search know what other workers are at."""
+        for other in trials:
+            if other.state != TrialState.RUNNING or other.number == trial.number:
+                continue
+            if other.number in self._expected or not claim_of(other):
+                continue
+            sample = self._sample_of(other)
+            if sample is not None and self.space.violation(sample) is None:
+                self.search.expect(sample)  # type: ignore[attr-defined]
+                self._expected.add(other.number)
 
     def _outcome_of(self, trial: FrozenTrial) -> Taken | None:
         if trial.number in self._ended:
@@ -233,20 +285,35 @@ class Session:
             known = {label: fixed[label] for label in fixed if label in self.parameters}
             self._outcomes.elsewhere = known
         facts = self._fitting.facts(trial, legal=True)
-        if trial.system_attrs.get(CLAIM):  # run again: go on with what the killed worker claimed
-            return self._proposal({**self._claimed(trial), **facts}, trial)
+        if claim_of(trial):  # run again: go on with what the killed worker claimed
+            again = self._proposal({**self._claimed(trial), **facts}, trial)
+            if not self._is_anothers(again, trial, trials):
+                return again
         if facts and self.space.canonical(facts).keys() <= facts.keys():
             return self._proposal(facts, trial)
+        if self._stale_after is not None and not facts:
+            dead = take_over(study, trial, trials, self._stale_after)
+            if dead is not None:
+                proposal = self._proposal(self._claimed(dead), trial)
+                self._write_claim(study, trial, proposal)
+                return proposal
+        self._beside.clear()
         for attempt in itertools.count(1):
+            if self._rounds is not None:
+                self._expect(trials, trial)
+                trials = self._rounds.enter(study, trial, list(trials))
+                self.tell(trials)
+                self._expect(trials, trial)
             taken = self._taken(trials, trial)
-            proposal = self._next(taken, facts, trial)
-            if proposal is None:
+            found = self._next(taken, facts, trial)
+            if found is None:
                 if not (taken or self._metrics):
                     raise InfeasibleError(
                         f"{self.space.name} must have a sample within the limits "
                         f"{getattr(self.search, 'limits', {})}, but has none."
                     )
                 return None
+            proposal = found
             self._write_claim(study, trial, proposal)
             trials = trials_of(study)
             mine = frozenset(proposal.outcome.items())
@@ -255,11 +322,33 @@ class Session:
             # Another worker claims the same, and may have seen this claim as well: both step back,
             # and whoever comes first after a while of chance takes it.
             study._storage.set_trial_system_attr(trial._trial_id, CLAIM, None)
+            if self._rounds is not None:
+                self._rounds.retract(trial)
             if proposal.asked is not None:
                 self._passed[self.space.key(proposal.asked)] = proposal.asked
             time.sleep(random.uniform(0.0, 0.02 * attempt))
             trials = trials_of(study)
         raise AssertionError("unreachable: the loop is endless")
+
+    def _is_anothers(
+        self, proposal: Proposal, trial: FrozenTrial, trials: Sequence[FrozenTrial]
+    ) -> bool:
+        """Whether the worker that died was about to step back from what it claimed.
+
+        It had claimed what another one had, too, and nothing was suggested yet.
+        """
+        if trial.params:
+            return False
+        if self._outcomes.repeated(proposal.outcome) is not None:
+            return True
+        own = {trial.number, *trial.system_attrs.get("retry_history", ())}
+        mine = frozenset(proposal.outcome.items())
+        for other in trials:
+            # Of two that are run again the first one keeps it.
+            earlier = bool(other.params) or other.number < trial.number
+            if other.number not in own and earlier and self._outcome_of(other) == mine:
+                return True
+        return False
 
     def _write_claim(self, study: Study, trial: FrozenTrial, proposal: Proposal) -> None:
         sample, asked = proposal.sample, proposal.asked
@@ -269,6 +358,10 @@ class Session:
             "fixed": proposal.fixed,
             "params": {label: self.parameters[label].to_param(v) for label, v in sample.items()},
         }
+        if self._rounds is not None:
+            other = asked is not None and claim["asked"] != self.space.key(sample)
+            more = [(self.space.to_json(asked or {}), None)] if other else []
+            claim |= self._rounds.left(trial, self._beside, more)
         study._storage.set_trial_system_attr(trial._trial_id, CLAIM, claim)
 
     def _proposal(
@@ -324,6 +417,7 @@ class Session:
                 return asked
             self._passed.pop(key, None)
             # To the objective it is what that trial had, so that its result is known already.
+            self._beside.append((self.space.to_json(asked), number))
             self.search.tell(asked, self._metrics[number])
         return None
 

@@ -2,8 +2,9 @@
 
 The storage is the truth. A sampler keeps no result of its own: whenever a trial needs a proposal,
 the search is told, in the order of the trials' numbers, what the study has finished since; and a
-sampler that meets a study with trials first repeats their asking and telling, so that it goes on as
-if it had never stopped.
+sampler that meets a study with trials takes, with the latest claim, what else the search needs to
+go on as if it had never stopped (see `_optuna_rounds`). A round of proposals, which may take a fit,
+is made by one worker for all.
 
 Every proposal is claimed before it is evaluated. A worker writes the claim onto its trial and then
 reads the other trials' claims; where another one claims the same architecture, the worker steps
@@ -81,10 +82,16 @@ class SearchSampler(BaseSampler):
             `peak_memory`, which `limits` and `cost` of a made search may name. While the space is
             not known, before a trial has completed, nothing keeps a limit.
         costs: Further costs by name: functions of a sample, or `SampleCost`s.
+        stale_after: Seconds after which a running trial of another worker is thought to be dead: it
+            is failed, and what it claimed is proposed again. It must be longer than the longest
+            proposal and evaluation together, and the clocks of machines must agree. It is for
+            storages without heartbeats, such as journals (see `open_storage`); None leaves dead
+            trials running.
 
     Raises:
         SpaceError: A cost is no function.
-        ValueError: A search was given together with a space, a graph or costs, which it has itself.
+        ValueError: A search was given together with a space, a graph or costs, which it has itself;
+            or `stale_after` is not positive.
         TypeError: There is no search, the space is none, or an option is unknown (of a class, or of
             a `functools.partial` of one).
     """
@@ -97,7 +104,11 @@ class SearchSampler(BaseSampler):
         seed: int | None = None,
         graph: Callable[[Mapping[str, Any]], ComputeGraph] | None = None,
         costs: Mapping[str, SampleCost | Callable[[Sample], Any]] | None = None,
+        stale_after: float | None = None,
     ) -> None:
+        if stale_after is not None and not stale_after > 0:
+            raise ValueError(f"stale_after must be a positive number, but got {stale_after!r}.")
+        self._stale_after = stale_after
         # Made once: what was evaluated is known wherever the space is learned anew.
         self._costs = {**({} if graph is None else graph_costs(graph)), **sample_costs(costs or {})}
         self._given: Any = None
@@ -252,7 +263,7 @@ class SearchSampler(BaseSampler):
         return self._session
 
     def _begin(self, study: Study, trials: list[FrozenTrial], *, repeat: bool) -> Session | None:
-        """A new session; it repeats the study's asking where that gives the same proposals."""
+        """A new session; of a search without progress it may repeat the study's asking."""
         learner, since = None, 0
         space = self._space
         if self._given is None:
@@ -265,8 +276,11 @@ class SearchSampler(BaseSampler):
             return None
         if self._space is None:
             space = space.with_known(self._costs)
+        session = Session(study, space, self._made(study, space), learner, self._stale_after)
+        if session.join(trials, since):
+            return session
         for first in (since, math.inf) if repeat else (math.inf,):
-            session = Session(study, space, self._made(study, space), learner)
+            session = Session(study, space, self._made(study, space), learner, self._stale_after)
             if session.replay(trials, first):
                 return session
         raise AssertionError("unreachable: a replay that asks nothing never fails")

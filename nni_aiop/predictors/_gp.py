@@ -180,7 +180,13 @@ class CodeGP(CodePredictor):
         # K^-1 y does not change where y is what was predicted: the new rows pull at nothing.
         told._alpha = np.concatenate([self._alpha, np.zeros((m, n))], axis=1)
         told._weights = np.concatenate([self._weights, np.ones((m, n))], axis=1)
-        told._prepare()
+        told._factors, told._ready = {}, {}
+        for (dtype, j), (rows, alpha, inverse) in self._ready.items():
+            more = torch.as_tensor(
+                (x - self._center) / self._spread * np.exp(-self._theta[j, 1:-1])
+            )
+            rows = torch.cat([rows, more.to(dtype)])
+            told._ready[dtype, j] = rows, torch.cat([alpha, alpha.new_zeros(n)]), inverse
         for j, factor in self._factors.items():
             told._factors[j] = extended(factor, *told._added(j, len(self._x)))
         return told

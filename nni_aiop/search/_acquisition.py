@@ -284,23 +284,24 @@ class Ranking:
 
     def first(self, n: int) -> tuple[Array, Array]:
         """The best (n, d) candidates, and what they are worth (n,); fewer where there are fewer."""
-        order = next(self._order(n), np.empty(0, dtype=np.int64))
+        order = self._order(0, n)
         return self._points[order], self._worth[order]
 
     def chunks(self, n: int) -> Iterator[Array]:
-        """The candidates, best first, n at a time."""
-        for order in self._order(n):
-            yield self._points[order]
+        """The candidates, best first: two, then twice as many each time, up to n at a time."""
+        start, size = 0, min(2, n)
+        while start < len(self._points):
+            yield self._points[self._order(start, size)]
+            start, size = start + size, min(2 * size, n)
 
-    def _order(self, n: int) -> Iterator[NDArray[np.int64]]:
-        for start in range(0, len(self._points), n):
-            while True:
-                order = np.argsort(-self._worth, kind="stable")[: start + n]
-                outdated = order[~self._current[order]]
-                if not len(outdated):
-                    break
-                self._look(outdated)
-            yield order[start:]
+    def _order(self, start: int, n: int) -> NDArray[np.int64]:
+        """Places of the n candidates that come after the best `start`."""
+        while True:
+            order = np.argsort(-self._worth, kind="stable")[: start + n]
+            outdated = order[~self._current[order]]
+            if not len(outdated):
+                return order[start:]
+            self._look(outdated)
 
     def _look(self, places: NDArray[np.int64]) -> None:
         # What is worth something by itself alone is looked at in parts, which bounds the memory.

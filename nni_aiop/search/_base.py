@@ -47,6 +47,17 @@ _MOST = {
 }
 """The largest options that a state may bring to a search which was made with others."""
 
+_BROKEN = (
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading a state that somebody changed may end with."""
+
 _LARGEST = sys.float_info.max
 _TRIES = 20  # rounds of rejection before a small space is listed, or a large one called exhausted
 
@@ -200,6 +211,70 @@ class BaseSearch(ABC):
             self._history.append((full, kept))
         elif kept is not None:
             self._history[self._records[key]] = (full, kept)
+
+    # --- several workers at one search ---
+
+    def ready(self) -> bool:
+        """Whether the next proposal is there, or quick to make."""
+        return True
+
+    def prepare(self, n: int) -> None:  # noqa: B027 (a hook: optional)
+        """Make the next round now, of `n` proposals or more; nothing where there are no rounds."""
+
+    def expect(self, sample: Mapping[str, Any]) -> None:
+        """Take it that a sample is being evaluated, by somebody who asked elsewhere.
+
+        Raises:
+            SpaceError: The sample is not one of the space.
+        """
+        key = self.space.key(sample)
+        if key not in self._records and key not in self._pending:
+            full = self.space.settled(sample)
+            self._seen.add(self._network(full))
+            self._pending[key] = full
+
+    def progress(self) -> dict[str, Any] | None:
+        """What a search that was told the same results lacks to go on like this one; plain JSON.
+
+        It does not grow with the results. None where nothing less than the whole state will do.
+        """
+        if self._book.state():
+            return None
+        state = self._state()
+        state.pop("options", None)
+        return {"rng": self._rng.bit_generator.state, **state}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two searches share that may go on with each other's `progress`."""
+        state = self._state()
+        options = {name: state[name] for name in _MOST if name in state}
+        return {
+            "search": type(self).__name__,
+            "space": self.space.fingerprint,
+            "objectives": [[o.metric, o.direction, o.weight] for o in self.objectives],
+            "limits": self.limits,
+            "options": state.get("options", options),
+        }
+
+    def resume(self, progress: Mapping[str, Any]) -> None:
+        """Go on where `progress` of a search of the same `identity` was taken.
+
+        Raises:
+            FileFormatError: It is none of such a search.
+        """
+        before = self.__dict__.copy()
+        own = self._state()
+        try:
+            rng = np.random.default_rng()
+            rng.bit_generator.state = progress["rng"]
+            self._load_state({**own, **progress})
+        except _BROKEN as err:
+            self.__dict__.update(before)
+            raise FileFormatError(
+                f"a search's progress must be complete, but reading it gave: {brief(repr(err))}."
+            ) from err
+        self._rng = rng
 
     def _checked(self, metrics: Mapping[str, float] | float | None) -> dict[str, float] | None:
         """The finite numbers of `metrics`; None for a failed evaluation."""
@@ -473,15 +548,7 @@ class BaseSearch(ABC):
                 missing = [] if metrics is None else [n for n in needed if n not in metrics]
                 if missing:
                     raise ValueError(f"result {place} must have {missing[0]!r:.80}, but lacks it")
-        except (
-            AttributeError,
-            LookupError,
-            MemoryError,
-            OverflowError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as err:
+        except _BROKEN as err:
             self.__dict__.update(before)  # a state that is refused changes nothing
             raise FileFormatError(
                 f"a search state must be complete, but reading it gave: {brief(repr(err))}."

@@ -17,6 +17,7 @@ __all__ = ["Fits"]
 Array = NDArray[np.float64]
 Start = dict[str, list[float]]
 
+_AFRESH = 200  # rows up to which a fit begins anew: it takes little time, and finds more
 _DIGITS = 4  # of a hyperparameter that the next fit starts from: a state should be small
 
 
@@ -60,8 +61,14 @@ class Fits:
         codes: Array,
         targets: Mapping[str, Array],
     ) -> CodePredictor:
-        """The predictor, fitted on targets (n,) by name; it is not kept."""
+        """The predictor, fitted on targets (n,) by name; it is not kept.
+
+        Where rows are few, the hyperparameters of the last round would hold it where that was: on
+        ImageNet16-120 of NAS-Bench-201 the mean regret after 100 results was four times as large.
+        """
         start = {name: s for name, s in self._start(role, told).items() if name in targets}
+        if len(codes) <= _AFRESH:
+            start = {}
         # A predictor of the user's may know nothing of starts.
         options: dict[str, Any] = {"start": start} if start else {}
         return predictor.fit(codes, targets, **options)
@@ -115,6 +122,8 @@ class Fits:
 
 
 def _rounded(predictor: CodePredictor) -> Start:
+    if getattr(predictor, "n_rows_", 0) < _AFRESH // 2:  # the next fit begins anew
+        return {}
     found = getattr(predictor, "hyperparameters", {})
     return {name: np.round(values, _DIGITS).tolist() for name, values in found.items()}
 

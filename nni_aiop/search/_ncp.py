@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NCPSearch"]
 
+_LARGEST_ROUND = 32  # proposals between two fits
 _ELITE = 8  # best results whose neighbours NCP looks at
 _FRESH = 1_000  # random architectures that it looks at
 _BESIDE = 4_000  # neighbours of the best that it looks at
@@ -67,6 +68,11 @@ class NCPSearch(PredictorSearch):
             raise ValueError(
                 f"the search must have as its lr a positive number, but got {self.lr!r:.80}."
             )
+
+    @property
+    def _batch(self) -> int:
+        # What is believed of more proposals than these says less than their results will.
+        return min(_LARGEST_ROUND, super()._batch)
 
     _kept = (*PredictorSearch._kept, "starts", "steps", "lr")
     _refines = True

@@ -185,13 +185,24 @@ class PredictorSearch(BaseSearch):
         return max(1, math.ceil((self.budget - self.warmup.of(self.budget)) / self.rounds))
 
     def _propose(self, n: int) -> list[Sample]:
-        # A result that was told without being asked may have come for a queued sample.
-        self._queue = [s for s in self._queue if self._network(s) not in self._seen]
+        self.prepare(n)
+        out, self._queue = self._queue[:n], self._queue[n:]
+        return out
+
+    def prepare(self, n: int) -> None:
+        self._clear_queue()
         if not self._queue:
             self._wanted = max(n, self._batch)
             self._queue = self._next_round()
-        out, self._queue = self._queue[:n], self._queue[n:]
-        return out
+
+    def ready(self) -> bool:
+        self._clear_queue()
+        warm = self.warmup.of(self.budget) > len(self._seen)
+        return bool(self._queue) or warm or sum(m is not None for _, m in self._history) < _FEWEST
+
+    def _clear_queue(self) -> None:
+        # A result that was told without being asked may have come for a queued sample.
+        self._queue = [s for s in self._queue if self._network(s) not in self._seen]
 
     def _next_round(self) -> list[Sample]:
         warm = self.warmup.of(self.budget) - len(self._seen)

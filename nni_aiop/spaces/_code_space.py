@@ -228,7 +228,7 @@ class CodeSpace(CostedSpace):
         return [(child, parent, frozenset(p.tolist())) for child, parent, p in self._rules]
 
     def _active_by_rules(self, points: Array) -> NDArray[np.bool_]:
-        if self._rules and len(points) <= FEW:
+        if self._rules and 0 < len(points) <= FEW:
             return np.array([self._active_row(row) for row in points.tolist()], dtype=np.bool_)
         active = np.ones(points.shape, dtype=np.bool_)
         for child, parent, allowed in self._rules:

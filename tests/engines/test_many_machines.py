@@ -108,8 +108,9 @@ optuna.logging.set_verbosity(optuna.logging.CRITICAL)
 
 def work(url, name, log, total):
     storage = open_storage(url, heartbeat_interval=1, grace_period=4, max_retries=None)
-    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler())
-    optimize_together(study, evaluated(log), int(total), poll=0.3)
+    late = None if "://" in url else 15.0  # a journal has no heartbeats
+    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler(late))
+    optimize_together(study, evaluated(log), int(total), stale_after=late, poll=0.3)
 
 open_storage(sys.argv[2])  # imports what databases need
 for line in sys.stdin:
@@ -125,10 +126,11 @@ for line in sys.stdin:
 """
 
 
-def sampler() -> NCPSampler:
+def sampler(stale_after: float | None) -> NCPSampler:
     """One that is quick: what workers do here is to wait."""
     warmup = RandomWarmup(count=120)
-    return NCPSampler(SPACE, budget=200, warmup=warmup, rounds=2, starts=4, steps=2, seed=0)
+    options = {"warmup": warmup, "rounds": 2, "starts": 4, "steps": 2}
+    return NCPSampler(SPACE, budget=200, seed=0, stale_after=stale_after, **options)
 
 
 def evaluated(log: str, seconds: float = 0.3) -> Callable[[optuna.Trial], float]:
@@ -198,13 +200,14 @@ def _is_running(pid: int) -> bool:
         ("postgres", 3, 24, 4),
         pytest.param("postgres", 6, 200, 25, marks=pytest.mark.slow),
         pytest.param("sqlite", 6, 200, 25, marks=pytest.mark.slow),
+        pytest.param("journal", 6, 200, 25, marks=pytest.mark.slow),
     ],
 )
 def test_workers_that_are_killed_lose_nothing(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str, n: int, total: int, least: int
 ) -> None:
-    sqlite = f"sqlite:///{tmp_path}/s.db"
-    url = sqlite if kind == "sqlite" else request.getfixturevalue("postgres")
+    urls = {"sqlite": f"sqlite:///{tmp_path}/s.db", "journal": f"{tmp_path}/s.journal"}
+    url = urls[kind] if kind in urls else request.getfixturevalue("postgres")
     name, log, rng = f"{n}-workers", tmp_path / "log", random.Random(0)
     study = optuna.create_study(storage=open_storage(url), study_name=name, direction="maximize")
     began, next_kill = time.monotonic(), 3

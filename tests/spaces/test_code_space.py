@@ -272,3 +272,14 @@ def test_the_key_of_a_network_may_be_given_or_its_graph():
             CodeSpace(dimensions, key=key)
     with pytest.raises(SpaceError, match="must be given graph"):
         CodeSpace(dimensions, key="graph")
+
+
+def test_no_points_have_no_active_dimensions() -> None:
+    conditional = CodeSpace(
+        [Ordinal("a", (1, 2)), Ordinal("b", (1, 2))], conditions={"b": Condition("a", (1,))}
+    )
+    none = np.empty((0, 2))
+    assert conditional.active_points(none).shape == (0, 2)
+    assert conditional.canonical_points(none).shape == (0, 2)
+    assert conditional.keys(none) == [] and conditional.from_points(none) == []
+    assert conditional.encode_points(none).shape == conditional.points([]).shape == (0, 2)

@@ -1,0 +1,208 @@
+"""How the workers of a study share the rounds of a search.
+
+What a search lacks that was only told results (its random state, the proposals of its round, where
+its next fit starts from) is its `progress`. Whoever asks leaves that with the claim. A worker that
+joins, or that was overtaken, takes it from the latest claim: it repeats no asking, and the
+proposals of one round are used up by all. Where a round is due, whoever begins first makes it, with
+a proposal for each that waits; the others see that on its trial, and wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from nni_aiop.errors import FileFormatError
+from nni_aiop.search import Search
+
+__all__ = ["CLAIM", "Rounds", "claim_of", "trials_of"]
+
+#: System attribute of a trial that says what was proposed to it.
+CLAIM = "nni_aiop:claim"
+
+_MAKING = "making"  # stands in a claim's place while a round is made
+
+_MOST = 16  # proposals beside those of a round, for workers that wait
+
+_REMEMBERED = 64  # claims that may be written again
+
+_SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two looks at a round that another one makes
+
+_PATIENCE = 10.0  # seconds after which, or ten times what a round took, its maker counts as dead
+
+
+def trials_of(study: Study) -> list[FrozenTrial]:
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def claim_of(trial: FrozenTrial) -> Mapping[str, Any] | None:
+    """What a trial claims; None where it does not, or not yet."""
+    claim = trial.system_attrs.get(CLAIM)
+    return None if not claim or _MAKING in claim else claim
+
+
+class Rounds:
+    """The rounds of one search, in one worker.
+
+    Args:
+        search: It has `progress`.
+        stale_after: Seconds after which a trial counts as dead, waiting ones too; None for never.
+    """
+
+    def __init__(self, search: Any, stale_after: float | None = None) -> None:
+        self.search = search
+        self._stale_after = stale_after
+        text = json.dumps(search.identity, sort_keys=True, default=repr)
+        self._identity = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self._since = 0  # number of the first trial whose progress counts
+        self._turn = 0  # of the progress that the search is at
+        self._left: dict[str, Any] | None = None  # the last progress that was left or taken
+        self._own: dict[int, dict[str, Any]] = {}  # what was left with a claim, by trial
+        self._lost: set[int] = set()  # trials whose rounds were waited for in vain
+        self._slowest = 0.0  # seconds of a round
+
+    @classmethod
+    def of(cls, search: Search, stale_after: float | None = None) -> Rounds | None:
+        """The rounds of a search; None of one that has no progress to share."""
+        progress = getattr(search, "progress", None)
+        return cls(search, stale_after) if callable(progress) and progress() is not None else None
+
+    def beside(self, trial: FrozenTrial) -> list[tuple[Any, int | None]]:
+        """Points that were asked for beside a proposal, and the trials whose results they have."""
+        claim = self._claim_of(trial)
+        if claim is None or claim["trial"] != trial.number:  # a trial that is run again has it, too
+            return []
+        return [(point, number) for point, number in claim.get("beside", ())]
+
+    def asked(self, trial: FrozenTrial) -> str | None:
+        """The key of what the search was asked for the trial; None where it was not."""
+        claim = self._claim_of(trial)
+        if claim is None or claim["trial"] != trial.number:
+            return None
+        asked: str | None = claim["asked"]
+        return asked
+
+    def begin(self, trials: Sequence[FrozenTrial], since: int) -> None:
+        """Take the latest progress of a trial numbered `since` or above, now and from now on."""
+        self._since = since
+        self._catch_up(trials)
+
+    def _catch_up(self, trials: Sequence[FrozenTrial]) -> None:
+        latest: Mapping[str, Any] | None = None
+        for trial in trials:
+            claim = self._claim_of(trial) if trial.number >= self._since else None
+            if (
+                claim is not None
+                and claim.get("turn", 0) > self._turn
+                and (latest is None or claim["turn"] > latest["turn"])
+            ):
+                latest = claim
+        if latest is None:
+            return
+        try:
+            self.search.resume(latest["progress"])
+        except FileFormatError:  # of another version of this package
+            return
+        self._turn, self._left = latest["turn"], self._compared(self.search.progress())
+
+    def enter(
+        self, study: Study, trial: FrozenTrial, trials: list[FrozenTrial]
+    ) -> list[FrozenTrial]:
+        """All trials as they are when the search may be asked: its round is there, or made here."""
+        while True:
+            self._catch_up(trials)
+            others = [t for t in trials if t.number != trial.number and _is_running(t)]
+            if self.search.ready() or not others:
+                return trials
+            first = self._maker(others)
+            if first is None:
+                study._storage.set_trial_system_attr(trial._trial_id, CLAIM, {_MAKING: self._turn})
+                trials = trials_of(study)
+                others = [t for t in trials if t.number != trial.number and _is_running(t)]
+                first = self._maker(others)
+                if first is None or first.number > trial.number:
+                    waiting = sum(not t.system_attrs.get(CLAIM) for t in others)
+                    self._make(1 + min(waiting, _MOST))
+                    return trials
+                study._storage.set_trial_system_attr(trial._trial_id, CLAIM, None)
+            self._wait(study, first)
+            trials = trials_of(study)
+
+    def _maker(self, others: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        """The first of the trials that are at a round."""
+        making = [t for t in others if _MAKING in (t.system_attrs.get(CLAIM) or ())]
+        return next((t for t in making if t.number not in self._lost), None)
+
+    def _make(self, n: int) -> None:
+        begun = time.monotonic()
+        self.search.prepare(n)
+        self._slowest = max(self._slowest, time.monotonic() - begun)
+
+    def _wait(self, study: Study, maker: FrozenTrial) -> None:
+        """Until another worker has made its round, or is thought to be dead."""
+        patience = max(_PATIENCE, 10 * self._slowest)
+        if self._stale_after is not None:  # who waits for too long seems to be dead itself
+            patience = min(patience, self._stale_after / 4)
+        end = time.monotonic() + patience
+        pause = _SHORTEST
+        while time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(1.5 * pause, _LONGEST)
+            now = study._storage.get_trial(maker._trial_id)
+            if not _is_running(now) or _MAKING not in (now.system_attrs.get(CLAIM) or ()):
+                return
+        self._lost.add(maker.number)
+
+    def left(
+        self,
+        trial: FrozenTrial,
+        beside: Sequence[tuple[Any, int | None]],
+        more: Sequence[tuple[Any, int | None]],
+    ) -> dict[str, Any]:
+        """What a claim has more than the proposal: the progress, where it changed by asking.
+
+        Args:
+            trial: The trial.
+            beside: What was asked for before the proposal was.
+            more: What was asked for and is not what is claimed.
+        """
+        if trial.number in self._own:  # the claim is written again
+            own = self._own[trial.number]
+            return own | ({"beside": [*own.get("beside", ()), *map(list, more)]} if more else {})
+        while len(self._own) > _REMEMBERED:
+            del self._own[min(self._own)]
+        out: dict[str, Any] = {"of": self._identity}
+        progress = self.search.progress()
+        compared = self._compared(progress)
+        if compared != self._left:
+            self._turn += 1
+            self._left = compared
+            out |= {"turn": self._turn, "progress": progress}
+        if beside or more:
+            out["beside"] = [list(one) for one in (*beside, *more)]
+        self._own[trial.number] = out
+        return out
+
+    def retract(self, trial: FrozenTrial) -> None:
+        """The trial's claim is no more: the next one leaves what it left."""
+        self._own.pop(trial.number, None)
+        self._left = None
+
+    @staticmethod
+    def _compared(progress: Any) -> dict[str, Any]:
+        """All but what only shrinks as proposals are used up."""
+        return {k: v for k, v in (progress or {}).items() if k != "queue"}
+
+    def _claim_of(self, trial: FrozenTrial) -> Mapping[str, Any] | None:
+        claim = claim_of(trial)
+        return claim if claim is not None and claim.get("of") == self._identity else None
+
+
+def _is_running(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.RUNNING
