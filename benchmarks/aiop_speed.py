@@ -21,22 +21,17 @@ tells by how many megabytes predicting so many networks, made one after the othe
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import subprocess
-import sys
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from _aiop_data import Benchmark, nas_bench_101, nas_bench_mr, transnas_micro
 from _common import Figures, format_table, parse_arguments, parser, progress
+from _older import ROOT, older_package, run_with
 from numpy.typing import NDArray
 
 from nni_aiop.graphs import ComputeGraph
@@ -51,31 +46,13 @@ COMPARED = {"nasbench201": 1000, "nasbench101": 1000, "multi_resolution": 200}
 """Spaces, and how many networks are predicted both ways."""
 
 FASTER, MOST_MEGABYTES, CLOSE = 5.0, 1000.0, 1e-6
-PARTS = ("nni_aiop", "search_spaces", "strategies")
-ROOT = Path(__file__).resolve().parents[1]
 
 Result = TypeVar("Result")
 
 
-def worker(package: Path, *arguments: object) -> dict[str, Any]:
-    """What `_speed_worker.py` prints, run with the package of a folder."""
-    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "benchmarks" / "_speed_worker.py"), *map(str, arguments)]
-    done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{package}: {done.stderr.strip().splitlines()[-1]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def compare(revision: str, out: Path, seeds: int, quick: bool, figures: Figures) -> None:
     """Seconds of this package and of an older commit, which take turns."""
-    older = out / f"before-{revision}"
-    archive = subprocess.run(
-        ["git", "-C", str(ROOT), "archive", revision, *PARTS], capture_output=True, check=True
-    )
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(older, filter="data")
+    older = older_package(revision, out)
     rows = []
     for name, most in COMPARED.items():
         n = 20 if quick else most
@@ -83,7 +60,7 @@ def compare(revision: str, out: Path, seeds: int, quick: bool, figures: Figures)
         for seed in range(seeds):
             files = [out / f"{which}.npy" for which in ("before", "now")]
             before, now = (
-                worker(package, name, n, seed, 3, file)
+                run_with(package, "_speed_worker.py", name, n, seed, 3, file)
                 for package, file in zip((older, ROOT), files, strict=True)
             )
             ratios.append(before["seconds"] / now["seconds"])
@@ -104,7 +81,7 @@ def compare(revision: str, out: Path, seeds: int, quick: bool, figures: Figures)
 
 
 def stream(n: int, figures: Figures) -> None:
-    found = worker(ROOT, "nasbench201", n, 0, "streamed", "-")
+    found = run_with(ROOT, "_speed_worker.py", "nasbench201", n, 0, "streamed", "-")
     grown = found["after"] - found["before"]
     print(f"{found['n']:,} networks: {found['before']:.0f} MB before, {found['after']:.0f} after\n")
     figures.add(f"megabytes of predicting {n:,} networks", grown, at_most=MOST_MEGABYTES)

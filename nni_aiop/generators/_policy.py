@@ -139,7 +139,7 @@ class TokenPolicy(nn.Module):
         """(n,) log-probability of (n, d) tokens, (n,) entropy of their choices, differentiable."""
         budget = torch.einsum("nck,ckh->nh", weights, self.budgets)
         before = torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, :-1]], dim=1)
-        before[:, 1:] += torch.tensor(self.offsets[:-1])
+        before[:, 1:] += torch.tensor(self.offsets[:-1], dtype=torch.int64)
         # All steps at once, as what was drawn is known.
         states, _ = self.cell(self.tokens(before.T) + budget)
         log_prob, entropy = budget.new_zeros(len(tokens)), budget.new_zeros(len(tokens))

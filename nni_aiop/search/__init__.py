@@ -12,12 +12,9 @@ from nni_aiop.search._baselines import LocalSearch, RandomSearch, RegularizedEvo
 from nni_aiop.search._metrics import Objective
 from nni_aiop.search._ncp import NCPSearch
 from nni_aiop.search._pnag import PNAGSearch
-from nni_aiop.search._predictor_based import (
-    PredictorSearch,
-    PredictorTopK,
-    RandomWarmup,
-)
+from nni_aiop.search._predictor_based import PredictorSearch, RandomWarmup
 from nni_aiop.search._reduction import FlopsReduction
+from nni_aiop.search._top_k import PredictorTopK
 from nni_aiop.spaces import repair
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Searches that learn a predictor from their own results, and the simplest of them, top-k."""
+"""Searches that learn a predictor from their own results."""
 
 from __future__ import annotations
 
@@ -485,30 +485,3 @@ class PredictorSearch(BaseSearch):
         self._slack = None if slack is None else float(slack)
         self._decided_at = int(decided)
         self._fits = fits
-
-
-class PredictorTopK(PredictorSearch):
-    """Wen et al., "Neural Predictor for Neural Architecture Search", ECCV 2020: fit once, look up
-    the top of a pool.
-
-    The pool is the whole space where that is small, else `pool` random samples.
-
-    Args:
-        pool: Number of samples that the predictor ranks.
-        options: See `PredictorSearch`; one round by default.
-    """
-
-    def __init__(self, space: CodeSpace, *, pool: int = 10_000, **options: Any) -> None:
-        super().__init__(space, **{"rounds": 1, "exploration": 0.0, **options})
-        self.pool = pool
-
-    _kept = (*PredictorSearch._kept, "pool")
-
-    def _candidates(
-        self, predictor: CodePredictor, samples: list[Sample], metrics: list[dict[str, float]]
-    ) -> Array:
-        if self.space.size <= 2 * self.pool:
-            points = self.space.enumerate_points(2 * self.pool)
-        else:
-            points = self._drawn_points(self.pool)
-        return np.unique(self.space.normalise(points), axis=0)

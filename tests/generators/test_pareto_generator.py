@@ -61,7 +61,7 @@ def accuracy_of(codes: np.ndarray) -> np.ndarray:
 
 SMALL = {
     "hidden": 16,
-    "training": TrainingOptions(steps=160, samples=16, lr=1e-2),
+    "training": TrainingOptions(steps=60, samples=16, lr=1e-2),
     "evaluator": {"hidden": 32, "steps": 200, "batch_size": 64},
 }
 
@@ -71,7 +71,7 @@ def fitted() -> ParetoGenerator:
     s = space()
     codes, accuracy = labels(s)
     grid = BudgetGrid.spread({"ms": s.cost("ms", codes)}, 4, low=0.2)
-    return ParetoGenerator(s, grid, **SMALL).fit(codes, accuracy)
+    return ParetoGenerator(s, grid, **SMALL, seed=3).fit(codes, accuracy)
 
 
 def spent(s: CodeSpace, samples: list, cost: str = "ms") -> np.ndarray:
@@ -152,7 +152,7 @@ def test_one_level_trained_levels_alone_and_the_rule_without_accuracy(levels, by
     options["evaluator"] = {**SMALL["evaluator"], "by_accuracy": by_accuracy}
     generator = ParetoGenerator(s, BudgetGrid({"ms": levels}), **options).fit(*labels(s))
     cost = np.mean(spent(s, generator.generate(levels[-1], 20)))
-    assert cost <= levels[-1] and (cost < 2.0) == (not by_accuracy)
+    assert cost <= levels[-1] and (cost < 1.5) == (not by_accuracy)
 
 
 def _weights_and_draws(training, grid, n):
@@ -218,6 +218,7 @@ def test_the_best_of_all_that_was_drawn_is_generated(fitted, budget: float) -> N
     s = fitted.space
     for pool in (12, 48):
         points = fitted.draw(budget, pool, seed=2)
+        points = np.unique(points, axis=0)
         codes = s.encode_points(points[s.cost("ms", s.encode_points(points)) <= budget])
         scores = fitted.evaluator_.score(codes, [budget])
         best = s.encode(fitted.generate(budget, pool=pool, seed=2))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nni_aiop.predictors import CodeGP, Prediction, default_predictor, search_predictor
-from nni_aiop.search import NCPSearch, Objective, PredictorTopK, RandomWarmup
+from nni_aiop.search import NCPSearch, Objective, PredictorTopK, RandomWarmup, _fits
 from nni_aiop.search._acquisition import Ranking
 from nni_aiop.search._metrics import CONSTRAINT
 from nni_aiop.search._predictor_based import PredictorSearch, log_regret
@@ -123,7 +123,8 @@ def test_nothing_is_fitted_twice_on_one_table() -> None:
     assert again.predictor_.hyperparameters == search.predictor_.hyperparameters
 
 
-def test_a_fit_goes_on_from_the_last_one() -> None:
+def test_a_fit_goes_on_from_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fits, "_AFRESH", 4)
     starts: list[Any] = []
 
     class Seen(CodeGP):
@@ -136,10 +137,11 @@ def test_a_fit_goes_on_from_the_last_one() -> None:
     )
     for i, sample in enumerate(search.ask(4)):
         search.tell(sample, float(i))
-    for _ in range(2):
+    for _ in range(3):
         search._wanted = 1
         search.tell(search._next_round()[0], 7.0)
-    assert starts[0] is None and list(starts[1]) == ["default"]
+    assert starts[0] is None  # few rows: from the beginning
+    assert list(starts[1]) == list(starts[2]) == ["default"]
     assert len(starts[1]["default"]) == 4  # signal, two lengths, noise
     assert starts[1]["default"] == np.round(starts[1]["default"], 4).tolist()
 
