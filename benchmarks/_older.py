@@ -20,11 +20,18 @@ PARTS = ("nni_aiop", "search_spaces", "strategies")
 
 
 def older_package(revision: str, out: Path) -> Path:
-    """A folder below `out` with the package as a commit has it."""
+    """A folder below `out` with the package as a commit has it.
+
+    Raises:
+        LookupError: This is no checkout that has the commit.
+    """
     older = out / f"before-{revision}"
-    archive = subprocess.run(
-        ["git", "-C", str(ROOT), "archive", revision, *PARTS], capture_output=True, check=True
-    )
+    try:
+        archive = subprocess.run(
+            ["git", "-C", str(ROOT), "archive", revision, *PARTS], capture_output=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as err:
+        raise LookupError(f"{ROOT} must be a checkout with the commit {revision}.") from err
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
         tar.extractall(older, filter="data")
     return older

@@ -21,6 +21,7 @@ tells by how many megabytes predicting so many networks, made one after the othe
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,10 @@ Result = TypeVar("Result")
 
 def compare(revision: str, out: Path, seeds: int, quick: bool, figures: Figures) -> None:
     """Seconds of this package and of an older commit, which take turns."""
-    older = older_package(revision, out)
+    try:
+        older = older_package(revision, out)
+    except LookupError as err:
+        sys.exit(str(err))
     rows = []
     for name, most in COMPARED.items():
         n = 20 if quick else most

@@ -75,7 +75,11 @@ Measured = dict[tuple[str, int, str], list[Found]]
 
 def measure(options: Namespace, say: Any) -> Measured:
     """By part, size and package what each seed took."""
-    packages = {"now": ROOT, "before": older_package(options.before, options.out)}
+    packages = {"now": ROOT}
+    try:
+        packages["before"] = older_package(options.before, options.out)
+    except LookupError as err:
+        say(f"Only this package is measured: {err}")
     found: Measured = {}
     for part, sizes in (QUICK if options.quick else SIZES).items():
         if options.parts and part not in options.parts.split(","):
@@ -88,7 +92,8 @@ def measure(options: Namespace, say: Any) -> Measured:
                     one = run_with(package, "_scale_worker.py", part, size, seed)
                     found.setdefault((part, size, which), []).append(one)
             took = {w: middle(found, part, size, w) for w in packages}
-            say(f"{TITLES[part]} {size}: " + ", ".join(f"{w} {s:.3g} s" for w, s in took.items()))
+            told = [f"{which} {s:.3g} s" for which, s in took.items() if not math.isnan(s)]
+            say(f"{TITLES[part]} {size}: {', '.join(told)}")
     return found
 
 

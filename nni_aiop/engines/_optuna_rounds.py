@@ -26,9 +26,11 @@ __all__ = ["CLAIM", "Rounds", "claim_of", "trials_of"]
 #: System attribute of a trial that says what was proposed to it.
 CLAIM = "nni_aiop:claim"
 
-_MAKING = "making"  # stands in a claim's place while a round is made
+_MAKING = "making"  # the trial's number, in a claim's place while a round is made
 
 _MOST = 16  # proposals beside those of a round, for workers that wait
+
+_LARGEST = 60_000  # characters of a progress; a text of MySQL has 65,535 bytes
 
 _REMEMBERED = 64  # claims that may be written again
 
@@ -122,7 +124,8 @@ class Rounds:
                 return trials
             first = self._maker(others)
             if first is None:
-                study._storage.set_trial_system_attr(trial._trial_id, CLAIM, {_MAKING: self._turn})
+                mark = {_MAKING: trial.number}
+                study._storage.set_trial_system_attr(trial._trial_id, CLAIM, mark)
                 trials = trials_of(study)
                 others = [t for t in trials if t.number != trial.number and _is_running(t)]
                 first = self._maker(others)
@@ -136,8 +139,8 @@ class Rounds:
 
     def _maker(self, others: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """The first of the trials that are at a round."""
-        making = [t for t in others if _MAKING in (t.system_attrs.get(CLAIM) or ())]
-        return next((t for t in making if t.number not in self._lost), None)
+        making = [t for t in others if _is_making(t) and t.number not in self._lost]
+        return making[0] if making else None
 
     def _make(self, n: int) -> None:
         begun = time.monotonic()
@@ -155,7 +158,7 @@ class Rounds:
             time.sleep(pause)
             pause = min(1.5 * pause, _LONGEST)
             now = study._storage.get_trial(maker._trial_id)
-            if not _is_running(now) or _MAKING not in (now.system_attrs.get(CLAIM) or ()):
+            if not (_is_running(now) and _is_making(now)):
                 return
         self._lost.add(maker.number)
 
@@ -181,9 +184,10 @@ class Rounds:
         progress = self.search.progress()
         compared = self._compared(progress)
         if compared != self._left:
-            self._turn += 1
             self._left = compared
-            out |= {"turn": self._turn, "progress": progress}
+            if len(json.dumps(progress)) <= _LARGEST:
+                self._turn += 1
+                out |= {"turn": self._turn, "progress": progress}
         if beside or more:
             out["beside"] = [list(one) for one in (*beside, *more)]
         self._own[trial.number] = out
@@ -202,6 +206,11 @@ class Rounds:
     def _claim_of(self, trial: FrozenTrial) -> Mapping[str, Any] | None:
         claim = claim_of(trial)
         return claim if claim is not None and claim.get("of") == self._identity else None
+
+
+def _is_making(trial: FrozenTrial) -> bool:
+    # A trial that is run again has the marks of the one that died.
+    return (trial.system_attrs.get(CLAIM) or {}).get(_MAKING) == trial.number
 
 
 def _is_running(trial: FrozenTrial) -> bool:

@@ -287,7 +287,7 @@ def test_a_round_whose_maker_died_is_made_by_another(monkeypatch: pytest.MonkeyP
     study = study_of(SearchSampler(SEARCHES["ncp"], SPACE, seed=0), storage)
     study.optimize(objective, n_trials=6)
     dead = study.ask()
-    storage.set_trial_system_attr(dead._trial_id, CLAIM, {"making": 3})
+    storage.set_trial_system_attr(dead._trial_id, CLAIM, {"making": dead.number})
     assert claim_of(storage.get_trial(dead._trial_id)) is None
     study.optimize(objective, n_trials=3)
     complete = [t for t in study.trials if t.state == TrialState.COMPLETE]

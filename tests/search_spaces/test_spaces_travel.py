@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,20 @@ import optuna
 import pytest
 import torch
 from joblib import Parallel, delayed
+from torch import nn
 
+from nni_aiop import evaluators
 from nni_aiop.cli._inputs import SEARCHES
-from nni_aiop.predictors import make_predictor
+from nni_aiop.engines.optuna_pruner import EarlyStoppingPruner
+from nni_aiop.engines.optuna_sampler import SearchSampler
+from nni_aiop.generators import ParetoGenerator, TrainingOptions
+from nni_aiop.graphs import from_module
+from nni_aiop.predictors import PREDICTORS, BudgetGrid, make_predictor
+from nni_aiop.predictors.graph import load_shipped, load_shipped_ranker
+from nni_aiop.search import FlopsReduction, RandomSearch
 from nni_aiop.search_spaces import SPACES, get_space
-from nni_aiop.spaces import CodeSpace
-from nni_aiop.strategies import NCPSampler
+from nni_aiop.spaces import CodeSpace, MutationSpace
+from nni_aiop.strategies import FlopsReductionSampler, NCPSampler, PNAGSampler
 
 NAMES = [*SPACES]
 
@@ -72,3 +82,61 @@ def test_a_predictor_travels() -> None:
     fit = make_predictor("gp", space).fit(codes, {"y": codes.sum(axis=1)})
     again = pickle.loads(pickle.dumps(fit))
     assert again.predict(codes).mean.tolist() == fit.predict(codes).mean.tolist()
+
+
+def small_mutations() -> MutationSpace:
+    layers = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 3))
+    return MutationSpace(from_module(layers, (1, 3, 9, 9)))
+
+
+def generator() -> ParetoGenerator:
+    space = get_space("nasbench201")
+    codes = space.encode(space.sample(40, np.random.default_rng(0)))
+    grid = BudgetGrid.spread({"flops": space.cost("flops", codes)}, 3)
+    few = TrainingOptions(steps=2, samples=4)
+    made = ParetoGenerator(space, grid, hidden=8, training=few, evaluator={"steps": 3})
+    return made.fit(codes, codes[:, 0])
+
+
+def reduction() -> FlopsReduction:
+    search = FlopsReduction(small_mutations(), budgets=[0.7])
+    search.ask(2)
+    return search
+
+
+TRAVELLERS: dict[str, Callable[[], Any]] = {
+    "ParetoGenerator": generator,
+    "ParetoEvaluator": lambda: generator().evaluator_,
+    "MutationSpace": small_mutations,
+    "FlopsReduction": reduction,
+    "FlopsReductionSampler": lambda: FlopsReductionSampler(small_mutations(), budgets=[0.7]),
+    "PNAGSampler": lambda: PNAGSampler(get_space("nasbench201"), cost="flops", seed=0),
+    "SearchSampler": lambda: SearchSampler(partial(RandomSearch), get_space("naap"), seed=0),
+    "EarlyStoppingPruner": lambda: EarlyStoppingPruner(get_space("naap")),
+    "GraphPredictor": load_shipped,
+    "CrossSpaceRanker": load_shipped_ranker,
+    **{
+        name: partial(make_predictor, name, get_space("naap"))
+        for name in sorted(PREDICTORS)
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAVELLERS)
+def test_everything_that_a_worker_sends_travels(name: str) -> None:
+    sent = TRAVELLERS[name]()
+    assert type(pickle.loads(pickle.dumps(sent))) is type(sent)
+
+
+def test_evaluators_travel() -> None:
+    pytest.importorskip("nni")
+    made: dict[str, tuple[Any, ...]] = {
+        "DigitsEvaluator": (),
+        "SampleEvaluator": ("math:sqrt",),
+        "TableEvaluator": ("table.csv",),
+        "PredictedEvaluator": ("predictor.safetensors",),
+        "GraphPredictorEvaluator": ("predictor.safetensors",),
+    }
+    for name, arguments in made.items():
+        sent = getattr(evaluators, name)(*arguments)
+        assert pickle.loads(pickle.dumps(sent)).trace_kwargs == sent.trace_kwargs
