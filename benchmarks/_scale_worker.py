@@ -84,7 +84,9 @@ def asked(search: Any, samples: list[Sample], values: np.ndarray) -> dict[str, f
     """The first proposal after results, and the next round's."""
     space = search.space
     codes = space.encode(samples)
-    CodeGP(space).fit(codes[:5], {"y": values[:5]}).predict(codes[:5])  # imports what it needs
+    # What is imported on the way is not counted: an optimiser imports torch's compiler.
+    CodeGP(space).fit(codes[:5], {"y": values[:5]}).predict(codes[:5])
+    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     for sample, value in zip(samples, values.tolist(), strict=True):
         search.tell(sample, {"default": value})
     before, found = rss(), []
