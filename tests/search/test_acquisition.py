@@ -1,6 +1,7 @@
 """What a round's candidates are worth, and that proposals differ by more than a predictor tells."""
 
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from scipy.stats import norm
 from nni_aiop.predictors import CodeGP
 from nni_aiop.search import LocalSearch, NCPSearch, PNAGSearch, PredictorTopK, RegularizedEvolution
 from nni_aiop.search._acquisition import (
+    Ranking,
+    beside,
     fine_dimensions,
     log_expected_improvement,
     log_feasible,
@@ -207,3 +210,62 @@ def test_where_evaluations_fail_is_learned():
         failed.append(fails and i >= 20)
     assert sum(failed) <= 8
     assert 0.2 < search.best()[0]["dropout"] <= 0.25
+
+
+@pytest.mark.parametrize("exploration", [None, 0.5, 0.0])
+def test_a_ranking_is_that_of_all_candidates_after_each_pick(exploration):
+    space = mixed()
+    rng = np.random.default_rng(1)
+    samples = space.sample(25, rng)
+    codes = space.encode(samples)
+    search = NCPSearch(space, exploration=exploration)
+    search.predictor_ = CodeGP(space).fit(codes, {"default": [merit(s) for s in samples]})
+    acquisition = search._acquisition(search.predictor_, samples, [{"default": 0.0}] * 25)
+    points = space.points(space.sample(300, rng))
+    looked = []
+    real = acquisition.values
+    acquisition.values = lambda codes: looked.append(len(codes)) or real(codes)
+    ranking = Ranking(space, points, acquisition)
+    assert acquisition.only_falls and looked == [300]
+    for _ in range(4):
+        everything = real(space.encode_points(points))
+        best_first = points[np.argsort(-everything, kind="stable")]
+        found = np.concatenate([*islice(ranking.chunks(16), 3)])
+        assert found.tolist() == best_first[: len(found)].tolist()
+        top, worth = ranking.first(2)
+        assert top.tolist() == best_first[:2].tolist()
+        assert worth == pytest.approx(np.sort(everything)[::-1][:2])
+        acquisition.believe(space.encode_points(top[:1]))
+        ranking.outdate()
+    assert sum(looked[1:]) < 300  # four picks, fewer than all looked at once more
+
+
+def test_with_constraints_all_candidates_are_looked_at_again():
+    space = mixed()
+    rng = np.random.default_rng(1)
+    samples = space.sample(25, rng)
+    codes = space.encode(samples)
+    search = NCPSearch(space)
+    search.predictor_ = CodeGP(space).fit(codes, {"default": [merit(s) for s in samples]})
+    metrics = [{"default": 0.0, "constraint:wide": s["width"] - 8.0} for s in samples]
+    acquisition = search._acquisition(search.predictor_, samples, metrics)
+    assert not acquisition.only_falls
+    points = space.points(space.sample(100, rng))
+    ranking = Ranking(space, points, acquisition)
+    acquisition.believe(space.encode_points(ranking.first(1)[0]))
+    ranking.outdate()
+    everything = acquisition.values(space.encode_points(points))
+    assert ranking.first(100)[0].tolist() == points[np.argsort(-everything, kind="stable")].tolist()
+
+
+def test_more_neighbours_than_wanted_are_drawn_from():
+    space = CodeSpace([Ordinal(f"o{i}", (1, 2, 3)) for i in range(40)])
+    rng = np.random.default_rng(0)
+    points = space.sample_points(3, rng)
+    everything = {
+        tuple(row) for p in points for block in space.neighbour_points(p) for row in block.tolist()
+    }
+    assert {tuple(row) for row in beside(space, points, 10_000, rng).tolist()} == everything
+    some = beside(space, points, 50, rng)
+    assert some.shape == (50, 40) and {tuple(row) for row in some.tolist()} <= everything
+    assert beside(space, points[:0], 5, rng).shape == (0, 40)
