@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from optuna.study import Study
@@ -21,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nni_aiop.errors import FileFormatError
 from nni_aiop.search import Search
 
-__all__ = ["CLAIM", "Rounds", "claim_of", "trials_of"]
+__all__ = ["CLAIM", "Rounds", "claim_of", "repeated", "trials_of"]
 
 #: System attribute of a trial that says what was proposed to it.
 CLAIM = "nni_aiop:claim"
@@ -47,6 +48,11 @@ def claim_of(trial: FrozenTrial) -> Mapping[str, Any] | None:
     """What a trial claims; None where it does not, or not yet."""
     claim = trial.system_attrs.get(CLAIM)
     return None if not claim or _MAKING in claim else claim
+
+
+def repeated(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of the trials that failed with their worker and that another trial repeats."""
+    return {n for t in trials for n in t.system_attrs.get("retry_history", ())}
 
 
 class Rounds:
@@ -75,6 +81,11 @@ class Rounds:
         progress = getattr(search, "progress", None)
         return cls(search, stale_after) if callable(progress) and progress() is not None else None
 
+    def knows(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether claims say what a search needs, as all do but those of earlier versions."""
+        claims = [claim for claim in map(claim_of, trials) if claim and claim.get("asked")]
+        return not claims or any("of" in claim for claim in claims)
+
     def beside(self, trial: FrozenTrial) -> list[tuple[Any, int | None]]:
         """Points that were asked for beside a proposal, and the trials whose results they have."""
         claim = self._claim_of(trial)
@@ -96,46 +107,81 @@ class Rounds:
         self._catch_up(trials)
 
     def _catch_up(self, trials: Sequence[FrozenTrial]) -> None:
-        latest: Mapping[str, Any] | None = None
+        later = []
         for trial in trials:
             claim = self._claim_of(trial) if trial.number >= self._since else None
-            if (
-                claim is not None
-                and claim.get("turn", 0) > self._turn
-                and (latest is None or claim["turn"] > latest["turn"])
-            ):
-                latest = claim
-        if latest is None:
+            if claim is not None and claim.get("turn", 0) > self._turn:
+                later.append((claim["turn"], claim))
+        if not later:
             return
-        try:
-            self.search.resume(latest["progress"])
-        except FileFormatError:  # of another version of this package
-            return
-        self._turn, self._left = latest["turn"], self._compared(self.search.progress())
+        later.sort(key=lambda one: -one[0])
+        for _, claim in later:
+            try:
+                self.search.resume(claim["progress"])
+            except FileFormatError:  # of another version of this package
+                continue
+            self._left = self._compared(self.search.progress())
+            break
+        self._turn = later[0][0]  # what is left next is the latest, also of what cannot be read
 
     def enter(
-        self, study: Study, trial: FrozenTrial, trials: list[FrozenTrial]
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        trials: list[FrozenTrial],
+        look: Callable[[list[FrozenTrial]], None],
     ) -> list[FrozenTrial]:
-        """All trials as they are when the search may be asked: its round is there, or made here."""
+        """All trials as they are when the search may be asked: its round is there, or made here.
+
+        Args:
+            study: The study.
+            trial: The trial that is to be proposed to.
+            trials: All trials.
+            look: Tells the search what they say.
+        """
         while True:
+            look(trials)
             self._catch_up(trials)
             others = [t for t in trials if t.number != trial.number and _is_running(t)]
             if self.search.ready() or not others:
                 return trials
             first = self._maker(others)
             if first is None:
+                first = self._maker(self._others(study, trial))
+            if first is None:
                 mark = {_MAKING: trial.number}
                 study._storage.set_trial_system_attr(trial._trial_id, CLAIM, mark)
-                trials = trials_of(study)
-                others = [t for t in trials if t.number != trial.number and _is_running(t)]
+                others = self._others(study, trial)
                 first = self._maker(others)
                 if first is None or first.number > trial.number:
-                    waiting = sum(not t.system_attrs.get(CLAIM) for t in others)
-                    self._make(1 + min(waiting, _MOST))
+                    try:
+                        self._make(1 + min(self._waiting(others), _MOST))
+                    except BaseException:
+                        study._storage.set_trial_system_attr(trial._trial_id, CLAIM, None)
+                        raise
                     return trials
                 study._storage.set_trial_system_attr(trial._trial_id, CLAIM, None)
             self._wait(study, first)
             trials = trials_of(study)
+
+    def _others(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+        return [t for t in trials_of(study) if t.number != trial.number and _is_running(t)]
+
+    def _waiting(self, others: Sequence[FrozenTrial]) -> int:
+        """How many trials seem to wait for a proposal; the dead may never have claimed one."""
+        latest = datetime.now() - timedelta(seconds=self._patience)
+        return sum(
+            not t.system_attrs.get(CLAIM) and (t.datetime_start or datetime.min) > latest
+            for t in others
+        )
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that a round is waited for."""
+        patience = max(_PATIENCE, 10 * self._slowest)
+        if self._stale_after is not None:  # who waits for too long seems to be dead itself
+            patience = min(patience, self._stale_after / 4)
+        return patience
 
     def _maker(self, others: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """The first of the trials that are at a round."""
@@ -149,10 +195,7 @@ class Rounds:
 
     def _wait(self, study: Study, maker: FrozenTrial) -> None:
         """Until another worker has made its round, or is thought to be dead."""
-        patience = max(_PATIENCE, 10 * self._slowest)
-        if self._stale_after is not None:  # who waits for too long seems to be dead itself
-            patience = min(patience, self._stale_after / 4)
-        end = time.monotonic() + patience
+        end = time.monotonic() + self._patience
         pause = _SHORTEST
         while time.monotonic() < end:
             time.sleep(pause)
@@ -183,11 +226,10 @@ class Rounds:
         out: dict[str, Any] = {"of": self._identity}
         progress = self.search.progress()
         compared = self._compared(progress)
-        if compared != self._left:
-            self._left = compared
-            if len(json.dumps(progress)) <= _LARGEST:
-                self._turn += 1
-                out |= {"turn": self._turn, "progress": progress}
+        changed = progress is not None and compared != self._left
+        if changed and len(json.dumps(progress)) <= _LARGEST:
+            self._turn, self._left = self._turn + 1, compared
+            out |= {"turn": self._turn, "progress": progress}
         if beside or more:
             out["beside"] = [list(one) for one in (*beside, *more)]
         self._own[trial.number] = out

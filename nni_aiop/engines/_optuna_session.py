@@ -20,7 +20,7 @@ from nni_aiop.engines._optuna_fitting import Fitting, Proposal, Taken
 from nni_aiop.engines._optuna_learner import SpaceLearner
 from nni_aiop.engines._optuna_outcomes import Outcomes, mark
 from nni_aiop.engines._optuna_parameters import parameters_of
-from nni_aiop.engines._optuna_rounds import CLAIM, Rounds, claim_of, trials_of
+from nni_aiop.engines._optuna_rounds import CLAIM, Rounds, claim_of, repeated, trials_of
 from nni_aiop.engines._optuna_stale import take_over
 from nni_aiop.engines._results import settled
 from nni_aiop.errors import InfeasibleError, SpaceError
@@ -79,7 +79,7 @@ class Session:
         self._repeating: set[int] = set()  # completed trials that had what an earlier one had
         self._passed: dict[str, Sample] = {}  # asked, but taken by another worker at that time
         self._beside: list[tuple[Any, int | None]] = []  # asked meanwhile, with whose result it has
-        self._expected: set[int] = set()  # trials whose samples the search takes to be evaluated
+        self._expected: dict[int, str] = {}  # by trial the key that the search expects of it
         self._rounds = Rounds.of(search, stale_after)
         self._stale_after = stale_after
 
@@ -99,7 +99,7 @@ class Session:
             trials: All trials.
             since: Number of the first trial since the space is the present one.
         """
-        if self._rounds is None:
+        if self._rounds is None or not self._rounds.knows(trials):
             return False
         again = repeated(trials)
         for trial in trials:
@@ -184,6 +184,10 @@ class Session:
             if trial.number >= self._since:
                 self._fitting.networks |= self._fitting.networks_of([sample])
         self._told.add(trial.number)
+        if self._rounds is not None:  # what it was thought to evaluate may be another sample
+            for key in (self._rounds.asked(trial), self._expected.pop(trial.number, None)):
+                if key is not None:
+                    self.search.dismiss(key)  # type: ignore[attr-defined]
 
     def _metrics_of(self, trial: FrozenTrial) -> dict[str, float] | None:
         """What the search learns from a trial; None for a failed or pruned one.
@@ -249,7 +253,7 @@ class Session:
             sample = self._sample_of(other)
             if sample is not None and self.space.violation(sample) is None:
                 self.search.expect(sample)  # type: ignore[attr-defined]
-                self._expected.add(other.number)
+                self._expected[other.number] = self.space.key(sample)
 
     def _outcome_of(self, trial: FrozenTrial) -> Taken | None:
         if trial.number in self._ended:
@@ -281,6 +285,7 @@ class Session:
         Raises:
             InfeasibleError: There never was anything to propose.
         """
+        self._beside.clear()
         if fixed is not None:
             known = {label: fixed[label] for label in fixed if label in self.parameters}
             self._outcomes.elsewhere = known
@@ -293,17 +298,16 @@ class Session:
             return self._proposal(facts, trial)
         if self._stale_after is not None and not facts:
             dead = take_over(study, trial, trials, self._stale_after)
-            if dead is not None:
-                proposal = self._proposal(self._claimed(dead), trial)
-                self._write_claim(study, trial, proposal)
-                return proposal
-        self._beside.clear()
+            if dead is not None:  # with its claim
+                return self._proposal(self._claimed(dead), trial)
         for attempt in itertools.count(1):
             if self._rounds is not None:
-                self._expect(trials, trial)
-                trials = self._rounds.enter(study, trial, list(trials))
-                self.tell(trials)
-                self._expect(trials, trial)
+
+                def look(trials: Sequence[FrozenTrial]) -> None:
+                    self.tell(trials)
+                    self._expect(trials, trial)
+
+                trials = self._rounds.enter(study, trial, list(trials), look)
             taken = self._taken(trials, trial)
             found = self._next(taken, facts, trial)
             if found is None:
@@ -469,8 +473,3 @@ class Session:
             }
             self._write_claim(study, trial, proposal)
         return param
-
-
-def repeated(trials: Sequence[FrozenTrial]) -> set[int]:
-    """Numbers of the trials that failed with their worker and that another trial repeats."""
-    return {n for t in trials for n in t.system_attrs.get("retry_history", ())}

@@ -10,7 +10,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from nni_aiop.engines._optuna_rounds import claim_of
+from nni_aiop.engines._optuna_rounds import CLAIM, claim_of, repeated
 
 __all__ = ["take_over"]
 
@@ -23,7 +23,8 @@ def take_over(
     """A trial that has been running for too long and claims something, failed for this one.
 
     Whoever fails it has it: a storage lets a trial end once. Those that claim nothing are failed on
-    the way. This trial is marked as the one that repeats it, as Optuna marks a retry.
+    the way. This trial has its claim then, and is marked as the one that repeats it, as Optuna
+    marks a retry.
 
     Args:
         study: The study.
@@ -32,23 +33,31 @@ def take_over(
         after: Seconds since its beginning after which a running trial is thought to be dead.
     """
     now = datetime.now()
-    storage = study._storage
+    storage, again = study._storage, repeated(trials)
     for other in trials:
         begun = other.datetime_start
         if other.state != TrialState.RUNNING or other.number == trial.number or begun is None:
             continue
         if (now - begun).total_seconds() <= after:
             continue
+        claim, before = claim_of(other), [*other.system_attrs.get("retry_history", ())]
+        # Of one that was taken over by a worker that died before it could fail it, that has all.
+        wanted = claim is not None and other.number not in again and len(before) < _RETRIES
+        mine = {
+            CLAIM: claim,
+            "failed_trial": (before or [other.number])[0],
+            "retry_history": [*before, other.number],
+        }
+        # Written first: a worker that is killed here leaves everything to the next.
+        for name, value in mine.items() if wanted else ():
+            storage.set_trial_system_attr(trial._trial_id, name, value)
         failed = False
         # Another worker was quicker, or the trial lives and has ended.
         with contextlib.suppress(UpdateFinishedTrialError):
             failed = storage.set_trial_state_values(other._trial_id, TrialState.FAIL)
-        before = [*other.system_attrs.get("retry_history", ())]
-        if not failed or not claim_of(other) or len(before) >= _RETRIES:
-            continue
-        storage.set_trial_system_attr(
-            trial._trial_id, "failed_trial", (before or [other.number])[0]
-        )
-        storage.set_trial_system_attr(trial._trial_id, "retry_history", [*before, other.number])
-        return other
+        if wanted and failed:
+            return other
+        for name, value in ((CLAIM, None), ("failed_trial", None), ("retry_history", [])):
+            if wanted:
+                storage.set_trial_system_attr(trial._trial_id, name, value)
     return None

@@ -46,21 +46,23 @@ def optimize_together(
     """
     number = -1
     own: Exception | None = None
+    surplus = False
 
     def alive(trial: FrozenTrial) -> bool:
         if trial.state != TrialState.RUNNING or stale_after is None or not trial.datetime_start:
             return True
         return (datetime.now() - trial.datetime_start).total_seconds() <= stale_after
 
-    def of_number() -> FrozenTrial:
-        return next(t for t in trials_of(study) if t.number == number)
+    def of_number() -> FrozenTrial | None:
+        return next((t for t in trials_of(study) if t.number == number), None)
 
     def needed(trial: Trial) -> float | Sequence[float]:
-        nonlocal number, own
-        number, own = trial.number, None
+        nonlocal number, own, surplus
+        number, own, surplus = trial.number, None, False
         trials = trials_of(study)
         ahead = sum(t.number < number and t.state in _COUNTED and alive(t) for t in trials)
         if ahead >= n_results:  # another worker began one at the same time
+            surplus = True
             raise optuna.TrialPruned
         try:
             return objective(trial)
@@ -75,16 +77,24 @@ def optimize_together(
         if complete >= n_results:
             return
         if complete + running < n_results:
+            number, own, surplus = -1, None, False
             try:
                 study.optimize(needed, n_trials=1)
-                latest = of_number()
             except (ValueError, UpdateFinishedTrialError) as err:
-                if err is own or of_number().state != TrialState.FAIL:
+                latest = of_number()
+                if err is own or latest is None or latest.state != TrialState.FAIL:
                     raise
                 continue  # others took this process for dead, and failed its trial
-            if latest.state != TrialState.PRUNED or latest.params:
+            latest = of_number()
+            assert latest is not None
+            if not surplus and (latest.state != TrialState.PRUNED or latest.params):
                 continue
-            if not running and not any(t.state == TrialState.WAITING for t in trials):
+            trials = trials_of(study)
+            under_way = any(
+                t.state == TrialState.WAITING or (t.state == TrialState.RUNNING and alive(t))
+                for t in trials
+            )
+            if not surplus and not under_way:
                 return  # nothing is under way, and the sampler has nothing new: exhausted
         time.sleep(poll)
         with warnings.catch_warnings():

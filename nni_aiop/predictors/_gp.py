@@ -264,6 +264,10 @@ class CodeGP(CodePredictor):
         return self._factors[j]
 
     def _standardised(self, codes: Tensor, *, with_std: bool) -> tuple[Tensor, Tensor | None]:
+        if with_std and codes.dtype != torch.float64:  # a small variance is a small difference
+            exact, std = self._standardised(codes.double(), with_std=True)
+            assert std is not None
+            return exact.to(codes.dtype), std.to(codes.dtype)
         inputs = self._inputs(codes) - codes.new_tensor(self._center)
         means, stds = [], []
         for j, theta in enumerate(self._theta):
@@ -278,9 +282,9 @@ class CodeGP(CodePredictor):
             signal, noise = float(np.exp(theta[0])), float(np.exp(theta[-1])) + JITTER
             if self._nearest_decide:
                 weights = np.exp(theta[-1]) * self._weights[j] + JITTER
-                _, _, latent = nearest(scaled, x, signal, torch.as_tensor(weights, dtype=x.dtype))
+                _, _, latent = nearest(scaled, x, signal, torch.as_tensor(weights))
             else:
-                factor = self._factor(j).to(codes.dtype)
+                factor = self._factor(j)
                 known = torch.linalg.solve_triangular(factor, signal * across.T, upper=False)
                 latent = (signal - known.square().sum(0)).clamp_min(0.0)
             stds.append(float(self._inflation[j]) * (latent + noise).sqrt())

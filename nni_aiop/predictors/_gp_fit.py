@@ -48,7 +48,8 @@ _OUTLIER = 3.0  # standard deviations beyond which a row's noise is taken to be 
 _Z80 = 1.2815515655446004  # half width of the central 80 % of a standard normal
 _COARSE = 500  # rows that choose before more rows do
 _NEAR = 32  # rows that decide about a variance where there are many
-_CHECKED = 300  # rows that are left out to see how far off predictions are, where there are many
+_NEARER = 16  # rows that tell whether one is an outlier there
+_CHECKED = 200  # rows that are left out to see how far off predictions are, where there are many
 _BLOCK = 512  # rows that are looked at together
 
 
@@ -263,7 +264,7 @@ def _left_out(theta: Array, x: Tensor, y: Tensor, weights: Tensor, exact: int) -
     out = torch.empty_like(y)
     for start in range(0, len(x), _BLOCK):
         rows = torch.arange(start, min(start + _BLOCK, len(x)))
-        near, gain, variance = nearest(scaled[rows], scaled, signal, noise, without=rows)
+        near, gain, variance = nearest(scaled[rows], scaled, signal, noise, without=rows, k=_NEARER)
         out[rows] = (y[rows] - (gain * y[near]).sum(1)) / (variance + ordinary).sqrt()
     return out
 
@@ -300,7 +301,13 @@ def _units(theta: Array, x: Tensor, weights: Tensor) -> tuple[Tensor, float, Ten
 
 
 def nearest(
-    a: Tensor, x: Tensor, signal: float, noise: Tensor, *, without: Tensor | None = None
+    a: Tensor,
+    x: Tensor,
+    signal: float,
+    noise: Tensor,
+    *,
+    without: Tensor | None = None,
+    k: int = _NEAR,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the nearest rows say of others, differentiable in `a`.
 
@@ -310,6 +317,7 @@ def nearest(
         signal: v.
         noise: (n,) variance of the noise of each row.
         without: (c,) the row that does not count for each input; None where all do.
+        k: How many rows.
 
     Returns:
         Indices (c, k) of the nearest rows, their gains k(a, N) K_N^-1 (c, k), and the variance
@@ -319,8 +327,8 @@ def nearest(
         distance = square_distance(a.detach(), x)
         if without is not None:
             distance[torch.arange(len(a)), without] = torch.inf
-        k = min(_NEAR, len(x) - (without is not None))
-        near = distance.topk(k, dim=1, largest=False).indices
+        most = len(x) - (without is not None)
+        near = distance.topk(min(k, most), dim=1, largest=False).indices
         rows = x[near]
         lengths = rows.square().sum(-1)
         among = lengths[:, :, None] + lengths[:, None] - 2 * rows @ rows.transpose(1, 2)

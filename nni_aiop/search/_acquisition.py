@@ -219,7 +219,9 @@ class Acquisition:
     def only_falls(self) -> bool:
         """Whether what is believed makes no candidate worth more.
 
-        A believed mean stays, its deviation falls, and the best result only rises.
+        A believed mean stays, its deviation falls, and the best result only rises. (Where the
+        nearest rows decide about deviations, a believed one may take a place among them from one
+        that says more: by a few per cent a deviation rises then.)
         """
         explores = self.exploration is None or self.exploration >= 0
         return self.weights is not None and explores and not self.constraints

@@ -205,6 +205,10 @@ class BaseSearch(Resumable):
             self._seen.add(self._network(full))
             self._pending[key] = full
 
+    def dismiss(self, key: str) -> None:
+        """Wait no more for a result of the sample with this key; it stays known as asked for."""
+        self._pending.pop(key, None)
+
     def _checked(self, metrics: Mapping[str, float] | float | None) -> dict[str, float] | None:
         """The finite numbers of `metrics`; None for a failed evaluation."""
         if metrics is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nni_aiop.search._acquisition import beside, perturbed
+from nni_aiop.search._distinct import distinct
 from nni_aiop.search._predictor_based import Array, PredictorSearch
 from nni_aiop.spaces import CodeSpace, Sample
 
@@ -88,12 +89,12 @@ class NCPSearch(PredictorSearch):
         from nni_aiop.search._propagation_loss import Task
 
         order = np.argsort([-self._merit(m) for m in metrics], kind="stable")
-        elite = [samples[i] for i in order[: self.starts // 4]]
-        fresh = self.space.sample(self.starts - len(elite), self._rng)
+        elite = self.space.points([samples[i] for i in order[: self.starts // 4]])
+        starts = np.concatenate([elite, self._drawn_points(self.starts - len(elite))])
         run = propagate(
             self.space,
             [Task(predictor, o.metric, o.direction, o.weight) for o in self.objectives],
-            [*elite, *fresh],
+            self.space.encode_points(self.space.canonical_points(starts)),
             cost=self.cost,
             lam=self.lam,
             steps=self.steps,
@@ -112,4 +113,5 @@ class NCPSearch(PredictorSearch):
         fine = perturbed(self.space, moved, _MOVES, (1.0, 0.2, 0.05, 0.01), self._rng)
         drawn = self._drawn_points(_FRESH)
         more = self.space.normalise(np.concatenate([more, fine, drawn]))
-        return np.unique(np.concatenate([points, more]), axis=0)
+        found = np.concatenate([points, more])
+        return np.asarray(found[distinct(found)[0]])

@@ -36,6 +36,7 @@ _ENOUGH = 25  # results from which on the last of them is tried, too
 _RESULTS = "results"  # what is learned first
 _FAILS = "fails"  # what is learned of failed evaluations, like a constraint
 _JUDGES = 200  # results, drawn at random, by which `log_regret` is tried
+_WARM = 32  # random samples that are drawn together
 _RIVALS = 1_000  # best results to improve upon
 _ROWS = 500  # results that choose hyperparameters
 _EXACT = 1_000  # results up to which every deviation is exact
@@ -207,7 +208,7 @@ class PredictorSearch(BaseSearch):
     def _next_round(self) -> list[Sample]:
         warm = self.warmup.of(self.budget) - len(self._seen)
         if warm > 0:
-            return self._random_new(warm)
+            return self._random_new(min(warm, max(self._wanted, _WARM)))
         samples, metrics = self._results()
         if len(samples) < _FEWEST:
             return self._random_new(1)
@@ -420,15 +421,13 @@ class PredictorSearch(BaseSearch):
     def _offered(self, ranking: Ranking, acquisition: Acquisition) -> Iterator[Array]:
         """The candidates, best first, some (c, d) at a time."""
         if self._refines and fine_dimensions(self.space) and not self.pareto:
-            top, worth_of_top = ranking.first(5)
+            top, _ = ranking.first(5)
             for scale in _REFINED:
                 moved = perturbed(self.space, top, 30, (scale, scale / 3), self._rng)
                 moved = moved[probable_excess(self._book, moved, self.limits) <= 1.0]
                 both = np.concatenate([top, moved])
-                worth_of_moved = acquisition.values(self.space.encode_points(moved))
-                worth = np.concatenate([worth_of_top, worth_of_moved])
-                best = np.argsort(-worth, kind="stable")[:5]
-                top, worth_of_top = both[best], worth[best]
+                worth = acquisition.values(self.space.encode_points(both))
+                top = both[np.argsort(-worth, kind="stable")[:5]]
             yield top
         yield from ranking.chunks(_AT_ONCE)
 

@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from nni_aiop.errors import InfeasibleError, SpaceError
+from nni_aiop.search._distinct import distinct
 from nni_aiop.search._propagation_loss import (
     Array,
     Cost,
@@ -125,7 +126,7 @@ class Propagation:
         ok = self.feasible.ravel()
         points = self.points.reshape(-1, self.points.shape[-1])[ok]
         merit = self.merit.ravel()[ok]
-        _, first = np.unique(points, axis=0, return_index=True)
+        first, _ = distinct(points)
         order = first[np.argsort(-merit[first], kind="stable")]
         return points[order], merit[order]
 
@@ -374,8 +375,8 @@ def _collect(
     """Predictions and costs of every architecture on the way."""
     shape = codes.shape[:2]
     points = space.normalise(space.decode_points(codes.reshape(-1, space.width)))
-    unique, inverse = np.unique(points, axis=0, return_inverse=True)
-    inverse = inverse.reshape(-1)
+    first, inverse = distinct(points)
+    unique = points[first]
     unique_codes = space.encode_points(unique)
     costs = {}
     for name, given in space.costs.items():

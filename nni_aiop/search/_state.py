@@ -33,6 +33,9 @@ _MOST = {
 }
 """The largest options that a state may bring to a search which was made with others."""
 
+_OPTIONS = (*(name for name in _MOST if name != "drawn"), "greedy", "warmup")
+"""What of a state is an option; a local search counts what it drew."""
+
 _BROKEN = (
     AttributeError,
     LookupError,
@@ -159,8 +162,8 @@ class Resumable(ABC):
 
         It does not grow with the results. None where nothing less than the whole state will do.
         """
-        if self._book.state():
-            return None
+        if any(self._book.is_learned(name) for name in self.space.costs):
+            return None  # what was evaluated of it may be a lot
         state = self._state()
         state.pop("options", None)
         return {"rng": self._rng.bit_generator.state, **state}
@@ -169,13 +172,14 @@ class Resumable(ABC):
     def identity(self) -> dict[str, Any]:
         """What two searches share that may go on with each other's `progress`."""
         state = self._state()
-        options = {name: state[name] for name in _MOST if name in state}
+        options = {name: state[name] for name in _OPTIONS if name in state}
         return {
+            "format": _FORMAT,
             "search": type(self).__name__,
             "space": self.space.fingerprint,
             "objectives": [[o.metric, o.direction, o.weight] for o in self.objectives],
             "limits": self.limits,
-            "options": state.get("options", options),
+            "options": {**options, **state.get("options", {})},
         }
 
     def resume(self, progress: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ from nni_aiop.search import (
     RegularizedEvolution,
 )
 from nni_aiop.search._predictor_based import PredictorSearch
-from nni_aiop.spaces import CodeSpace, Condition, Nominal, Ordinal, Sample
+from nni_aiop.spaces import CodeSpace, Condition, Nominal, Ordinal, Sample, SampleCost
 from nni_aiop.strategies import NCPSampler
 
 optuna.logging.set_verbosity(optuna.logging.CRITICAL)
@@ -417,3 +417,120 @@ def test_of_two_that_are_run_again_the_first_keeps_what_both_claimed() -> None:
     one, other = study.ask(), study.ask()
     found = [SPACE.key(suggest(trial, SPACE)) for trial in (other, one)]
     assert found[0] != found[1] == SPACE.key(sample)
+
+
+def test_a_worker_that_is_killed_while_it_takes_over_loses_nothing() -> None:
+    storage = InMemoryStorage()
+    study = study_of(SearchSampler(RandomSearch, SPACE, seed=0, stale_after=60), storage)
+    dead = study.ask()
+    sample = suggest(dead, SPACE)
+    long_ago(storage, dead)
+    taker = study.ask()
+    trials = storage.get_all_trials(study._study_id, deepcopy=False)
+    with pytest.MonkeyPatch.context() as patch:  # killed before it fails the dead one
+        patch.setattr(storage, "set_trial_state_values", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            take_over(study, taker._cached_frozen_trial, trials, 60)
+    long_ago(storage, taker)
+    study.optimize(objective, n_trials=2)
+    states = [t.state for t in study.trials]
+    assert states == [TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    found = keys(study)[2:]
+    assert found.count(SPACE.key(sample)) == 1 and len(set(found)) == 2
+
+
+def test_who_lost_a_dead_trial_to_another_asks_for_itself() -> None:
+    storage = InMemoryStorage()
+    study = study_of(SearchSampler(RandomSearch, SPACE, seed=0), storage)
+    dead, taker = study.ask(), study.ask()
+    suggest(dead, SPACE)
+    long_ago(storage, dead)
+    before = storage.get_all_trials(study._study_id, deepcopy=True)
+    study.tell(dead, 1.0)  # it lived
+    assert take_over(study, taker._cached_frozen_trial, before, 60) is None
+    attributes = study.trials[taker.number].system_attrs
+    assert not attributes[CLAIM] and not attributes["retry_history"]
+
+
+def test_with_a_learned_cost_asking_is_repeated() -> None:
+    """What was evaluated of a cost is no part of a claim."""
+    slow = {"ms": SampleCost(lambda sample: float(sample["depth"]))}
+    space = CodeSpace(SPACE.dimensions, conditions=SPACE.conditions, costs=slow)
+
+    def made() -> SearchSampler:
+        limited = partial(NCPSearch, limits={"ms": 6.0}, budget=12, rounds=4, **SMALL)
+        return SearchSampler(limited, space, seed=0)
+
+    assert NCPSearch(space, limits={"ms": 6.0}).progress() is None
+    whole = study_of(made())
+    whole.optimize(objective, n_trials=10)
+    storage = InMemoryStorage()
+    for part in (3, 7):
+        study = study_of(made(), storage)
+        study.optimize(objective, n_trials=part)
+    assert all("progress" not in (claim_of(t) or {}) for t in study.trials)
+    assert keys(study) == keys(whole)
+
+
+def test_a_progress_that_is_too_long_is_left_as_soon_as_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = study_of(SearchSampler(SEARCHES["ncp"], SPACE, seed=0))
+    monkeypatch.setattr(_optuna_rounds, "_LARGEST", 10)
+    study.optimize(objective, n_trials=3)
+    assert not any("progress" in (claim_of(t) or ()) for t in study.trials)
+    monkeypatch.setattr(_optuna_rounds, "_LARGEST", 60_000)
+    study.optimize(objective, n_trials=1)
+    assert "progress" in (claim_of(study.trials[3]) or ())
+
+
+def test_trials_that_never_claimed_make_no_round_larger(rounds_made: list[int]) -> None:
+    storage = InMemoryStorage()
+    study = study_of(SearchSampler(SEARCHES["ncp"], SPACE, seed=0), storage)
+    for _ in range(8):
+        long_ago(storage, study.ask())
+    study.optimize(objective, n_trials=12)
+    assert max(rounds_made[1:]) <= 3
+
+
+def test_one_progress_that_cannot_be_read_does_not_end_sharing(rounds_made: list[int]) -> None:
+    storage = InMemoryStorage()
+    workers = [study_of(SearchSampler(SEARCHES["ncp"], SPACE, seed=0), storage) for _ in range(2)]
+    workers[0].optimize(objective, n_trials=1)
+    claim = dict(claim_of(workers[0].trials[0]) or {})
+    broken = workers[0].ask()
+    storage.set_trial_system_attr(
+        broken._trial_id, CLAIM, {**claim, "trial": 1, "turn": 50, "progress": {"rng": "?"}}
+    )
+    rounds_made.clear()
+    for i in range(14):
+        workers[i % 2].optimize(objective, n_trials=1)
+    turns = [c["turn"] for t in workers[0].trials[2:] if "turn" in (c := claim_of(t) or {})]
+    assert turns == sorted(set(turns)) and turns[0] > 50
+    alone = len(rounds_made)
+    assert alone <= 8
+
+
+def test_a_coarser_objective_leaves_nothing_pending() -> None:
+    study = study_of(SearchSampler(SEARCHES["evolution"], SPACE, seed=0))
+    study.optimize(coarse, n_trials=8)
+    search = study.sampler.catch_up(study)  # type: ignore[attr-defined]
+    assert search.pending() == []
+
+
+def test_studies_of_earlier_versions_go_on_the_same() -> None:
+    """Their claims say nothing of progress: their asking is repeated."""
+    storage = InMemoryStorage()
+    study = study_of(SearchSampler(RandomSearch, SPACE, seed=0), storage)
+    study.optimize(objective, n_trials=5)
+    for trial in study.trials:
+        claim = {k: v for k, v in (claim_of(trial) or {}).items() if k in OLD}
+        storage._get_trial(trial._trial_id).system_attrs[CLAIM] = claim
+    again = study_of(SearchSampler(RandomSearch, SPACE, seed=0), storage)
+    again.optimize(objective, n_trials=5)
+    whole = study_of(SearchSampler(RandomSearch, SPACE, seed=0))
+    whole.optimize(objective, n_trials=10)
+    assert keys(again) == keys(whole)
+
+
+OLD = ("trial", "asked", "fixed", "params")

@@ -107,3 +107,27 @@ def test_a_process_that_was_taken_for_dead_goes_on(tmp_path: Path, again: bool) 
 
     optimize_together(study, halted, 3, poll=0.01)
     assert states(study) == {TrialState.COMPLETE: 3, TrialState.FAIL: 1}
+
+
+def test_whose_trial_is_one_too_many_waits_for_the_other() -> None:
+    """Another worker began between the look at the study and the trial: it may yet be killed."""
+    study = study_of()
+    begin, others = study.optimize, []
+
+    def late(*arguments: object, **options: object) -> None:
+        if not others:
+            others.append(study.ask())
+        begin(*arguments, **options)  # type: ignore[arg-type]
+
+    study.optimize = late  # type: ignore[method-assign]
+    worker = threading.Thread(
+        target=optimize_together, args=(study, objective, 1), kwargs={"poll": 0.02}
+    )
+    worker.start()
+    while states(study)[TrialState.PRUNED] < 1:
+        worker.join(0.01)
+    worker.join(0.3)
+    assert worker.is_alive()
+    study.tell(others[0], state=TrialState.FAIL)
+    worker.join(60)
+    assert not worker.is_alive() and states(study)[TrialState.COMPLETE] == 1

@@ -327,3 +327,13 @@ def test_a_factor_is_extended() -> None:
     k = torch.as_tensor(np.cov(np.random.default_rng(0).normal(size=(7, 30))))
     found = _gp_fit.extended(torch.linalg.cholesky(k[:4, :4]), k[:4, 4:], k[4:, 4:])
     torch.testing.assert_close(found, torch.linalg.cholesky(k))
+
+
+@pytest.mark.parametrize("exact", [1000, 200])
+def test_deviations_in_single_precision_are_those_in_double(exact: int) -> None:
+    codes = np.random.default_rng(0).random((400, 3))
+    fit = CodeGP(CUBE, rows=200, refined=200, exact=exact).fit(codes, {"y": smooth(codes)})
+    new = torch.rand(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mean, std = fit.forward_with_std(new.float())
+    assert mean.dtype == std.dtype == torch.float32
+    torch.testing.assert_close(std.double(), fit.forward_with_std(new)[1], rtol=0.02, atol=0)
