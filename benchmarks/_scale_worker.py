@@ -139,10 +139,10 @@ def neighbours(d: int, seed: int) -> dict[str, float]:
 def join(n: int, seed: int) -> dict[str, float]:
     """The first proposal of a worker that joins, and its next that takes a round of its own.
 
-    Of the study's trials the last 100 were proposed, those before were added.
+    Of the study's trials the last were proposed (100, or 20 in a long one), the others were added.
     """
     space = cells()
-    proposed = min(100, n)
+    proposed = min(n, 100) if n <= 1000 else 20
     samples, values = results(space, n, seed)
     storage = optuna.storages.InMemoryStorage()
     options = {"budget": 100, "seed": seed}

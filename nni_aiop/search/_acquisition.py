@@ -35,6 +35,7 @@ __all__ = [
     "log_expected_improvement",
     "log_feasible",
     "perturbed",
+    "predicted_means",
     "too_near",
 ]
 
@@ -212,7 +213,8 @@ class Acquisition:
         told = sum(len(part) for part in self._gains_of_known)
         if told < len(self.known):
             codes = self.known[told:]
-            self._gains_of_known.append(self.gains(codes, _means(self.predictor, codes))[0])
+            gains, _ = self.gains(codes, predicted_means(self.predictor, codes))
+            self._gains_of_known.append(gains)
         return np.concatenate(self._gains_of_known)
 
     @property
@@ -315,7 +317,7 @@ class Ranking:
         self._current[places] = True
 
 
-def _means(predictor: CodePredictor, codes: Array) -> Prediction:
+def predicted_means(predictor: CodePredictor, codes: Array) -> Prediction:
     """What is predicted, its deviations 0 where they cost more than its means."""
     only = getattr(predictor, "means", None)
     return predictor.predict(codes) if only is None else only(codes)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
-from nni_aiop.search._acquisition import beside
+from nni_aiop.search._acquisition import beside, predicted_means
 from nni_aiop.search._predictor_based import Array, PredictorSearch
 from nni_aiop.spaces import (
     CodeSpace,
@@ -148,6 +148,9 @@ class PNAGSearch(PredictorSearch):
         # Where all are minimised the first one is the quality.
         return tuple(minimised[len(minimised) == len(self.objectives) :])
 
+    def _costs_used(self) -> list[str]:
+        return [*super()._costs_used(), *self.budgeted]
+
     def _needed(self) -> list[str]:
         names = super()._needed()
         told = [name for name in self.budgeted if name not in self.space.costs]
@@ -211,6 +214,10 @@ class PNAGSearch(PredictorSearch):
         """One round's proposals: at each budget in turn the generated one of the highest merit."""
         known = self.space.points(samples)
         fresh = self._drawn_points(self.pool)
+        if len(known) > 2 * self.pool:  # the best, and some of the others
+            order = np.argsort([-self._merit(m) for m in metrics], kind="stable")
+            some = self._rng.choice(order[self.pool :], size=self.pool, replace=False)
+            known = known[np.sort(np.concatenate([order[: self.pool], some]))]
         points = np.unique(self.space.canonical_points(np.concatenate([known, fresh])), axis=0)
         codes = self.space.encode_points(points)
         known_costs = [name for name in self.budgeted if name in self.space.costs]
@@ -303,7 +310,8 @@ class PNAGSearch(PredictorSearch):
 
     def _merits(self, predictor: CodePredictor, codes: Array, exploration: float) -> Array:
         """(n,) predicted weighted sum of the objectives without budgets, in standard units."""
-        gains, spreads = self._gains(codes, predictor.predict(codes))
+        found = predictor.predict(codes) if exploration else predicted_means(predictor, codes)
+        gains, spreads = self._gains(codes, found)
         chosen = [i for i, o in enumerate(self.objectives) if o.metric not in self.budgeted]
         weights = np.array([self.objectives[i].weight for i in chosen])
         optimism = exploration * np.sqrt(spreads[:, chosen] ** 2 @ weights**2)

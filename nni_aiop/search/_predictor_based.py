@@ -180,6 +180,9 @@ class PredictorSearch(BaseSearch):
         names = super()._needed()
         return names if self.cost is None or self.cost in self.space.costs else [*names, self.cost]
 
+    def _costs_used(self) -> list[str]:
+        return [*super()._costs_used(), *([] if self.cost is None else [self.cost])]
+
     @property
     def _batch(self) -> int:
         """How many samples one round asks for."""

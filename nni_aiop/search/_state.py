@@ -75,6 +75,10 @@ class Resumable(ABC):
     def _networks(self, points: NDArray[np.float64]) -> list[str]:
         """The texts that samples at (n, d) points share which are not both asked for."""
 
+    def _costs_used(self) -> list[str]:
+        """The costs that proposals depend on."""
+        return list(self.limits)
+
     def _state(self) -> dict[str, Any]:
         """What a subclass adds to the state, as plain JSON."""
         return {}
@@ -162,8 +166,8 @@ class Resumable(ABC):
 
         It does not grow with the results. None where nothing less than the whole state will do.
         """
-        if any(self._book.is_learned(name) for name in self.space.costs):
-            return None  # what was evaluated of it may be a lot
+        if self._book.state() or any(map(self._book.is_learned, self._costs_used())):
+            return None  # what was evaluated of a cost may be a lot
         state = self._state()
         state.pop("options", None)
         return {"rng": self._rng.bit_generator.state, **state}

@@ -33,6 +33,7 @@ from nni_aiop.search import (
     RegularizedEvolution,
 )
 from nni_aiop.search._predictor_based import PredictorSearch
+from nni_aiop.search_spaces import get_space
 from nni_aiop.spaces import CodeSpace, Condition, Nominal, Ordinal, Sample, SampleCost
 from nni_aiop.strategies import NCPSampler
 
@@ -534,3 +535,11 @@ def test_studies_of_earlier_versions_go_on_the_same() -> None:
 
 
 OLD = ("trial", "asked", "fixed", "params")
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "digits", "mobilenetv3"])
+def test_searches_of_ready_spaces_leave_their_progress(name: str) -> None:
+    """Costs that nothing asks for are no hindrance, also where they are learned."""
+    space = get_space(name)
+    for search in (NCPSearch(space), PNAGSearch(space, cost="flops"), RandomSearch(space)):
+        assert search.progress() is not None
