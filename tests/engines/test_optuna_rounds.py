@@ -537,7 +537,7 @@ def test_studies_of_earlier_versions_go_on_the_same() -> None:
 OLD = ("trial", "asked", "fixed", "params")
 
 
-@pytest.mark.parametrize("name", ["nasbench201", "digits", "mobilenetv3"])
+@pytest.mark.parametrize("name", ["nasbench201", "digits", "multi_resolution"])
 def test_searches_of_ready_spaces_leave_their_progress(name: str) -> None:
     """Costs that nothing asks for are no hindrance, also where they are learned."""
     space = get_space(name)
