@@ -1,6 +1,7 @@
 """One part of one size, measured: a process of `scale.py`.
 
     python benchmarks/_scale_worker.py PART SIZE SEED
+    python benchmarks/_scale_worker.py worker URL TRIALS OWN
 
 Run with the package that is to be measured on the path, which may be an older one: it uses nothing
 that was not there at the commit that `scale.py` compares with, or asks first. What is printed is
@@ -218,36 +219,30 @@ def front_of_three(n: int, seed: int) -> dict[str, float]:
     return {"seconds": timed(lambda: pareto_front(points))}
 
 
-def worker(url: str, n: str) -> dict[str, float]:
-    """CPU seconds of the trials of one worker; how many it ran."""
+def worker(url: str, n: int, own: int) -> dict[str, float]:
+    """CPU seconds of a worker's own trials of the n of a study; how many it ran."""
     space = cells()
     storage = optuna.storages.get_storage(url)
-    sampler = NCPSampler(space, budget=int(n), seed=0)
+    sampler = NCPSampler(space, budget=n, seed=0)
     study = optuna.load_study(study_name="s", storage=storage, sampler=sampler)
     slopes = np.random.default_rng(0).normal(size=space.width)
     CodeGP(space).fit(np.eye(5, space.width), {"y": slopes[:5]})
-    count = 0
 
     def objective(trial: optuna.Trial) -> float:
-        nonlocal count
-        count += 1
         value = float(np.tanh(space.encode([suggest(trial, space)])[0] @ slopes))
         time.sleep(0.2)
-        if len(study.get_trials(deepcopy=False)) >= int(n):
-            study.stop()
         return value
 
-    begin = time.process_time()
-    study.optimize(objective)
-    return {"seconds": time.process_time() - begin, "trials": count}
+    seconds = timed(lambda: study.optimize(objective, n_trials=own))
+    return {"seconds": seconds, "trials": own}
 
 
-def main(part: str, size: str, seed: str) -> None:
+def main(part: str, size: str, seed: str, own: str = "") -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if part == "worker":
-        print(json.dumps(worker(size, seed)))
+        print(json.dumps(worker(size, int(seed), int(own))))
         return
     parts: dict[str, Callable[[int, int], dict[str, float]]] = {
         "fit": fit,

@@ -181,8 +181,13 @@ def workers(options: Namespace, figures: Figures, say: Any) -> None:
         script = str(ROOT / "benchmarks" / "_scale_worker.py")
         command = [sys.executable, script, "worker", url, str(trials)]
         running = [
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-            for _ in range(n)
+            subprocess.Popen(
+                [*command, str(len(range(i, trials, n)))],
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(n)
         ]
         said = [process.communicate()[0] for process in running]
         if any(process.returncode for process in running):

@@ -4,7 +4,7 @@ What a search lacks that was only told results (its random state, the proposals 
 its next fit starts from) is its `progress`. Whoever asks leaves that with the claim. A worker that
 joins, or that was overtaken, takes it from the latest claim: it repeats no asking, and the
 proposals of one round are used up by all. Where a round is due, whoever begins first makes it, with
-a proposal for each that waits; the others see that on its trial, and wait.
+a proposal for each worker; the others see that on its trial, and wait.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ CLAIM = "nni_aiop:claim"
 
 _MAKING = "making"  # the trial's number, in a claim's place while a round is made
 
-_MOST = 16  # proposals beside those of a round, for workers that wait
+_MOST = 16  # proposals of a round for other workers
 
 _LARGEST = 60_000  # characters of a progress; a text of MySQL has 65,535 bytes
 
 _REMEMBERED = 64  # claims that may be written again
 
-_SHORTEST, _LONGEST = 0.02, 0.5  # seconds between two looks at a round that another one makes
+_SHORTEST, _LONGEST = 0.1, 1.0  # seconds between two looks at a round that another one makes
 
 _PATIENCE = 10.0  # seconds after which, or ten times what a round took, its maker counts as dead
 
@@ -147,15 +147,13 @@ class Rounds:
                 return trials
             first = self._maker(others)
             if first is None:
-                first = self._maker(self._others(study, trial))
-            if first is None:
                 mark = {_MAKING: trial.number}
                 study._storage.set_trial_system_attr(trial._trial_id, CLAIM, mark)
                 others = self._others(study, trial)
                 first = self._maker(others)
                 if first is None or first.number > trial.number:
                     try:
-                        self._make(1 + min(self._waiting(others), _MOST))
+                        self._make(1 + min(self._wanting(trial, others), _MOST))
                     except BaseException:
                         study._storage.set_trial_system_attr(trial._trial_id, CLAIM, None)
                         raise
@@ -167,11 +165,15 @@ class Rounds:
     def _others(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
         return [t for t in trials_of(study) if t.number != trial.number and _is_running(t)]
 
-    def _waiting(self, others: Sequence[FrozenTrial]) -> int:
-        """How many trials seem to wait for a proposal; the dead may never have claimed one."""
+    def _wanting(self, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> int:
+        """How many other workers want a proposal, now or when their trials end.
+
+        The dead do not: trials that never claimed anything, and those far behind all others.
+        """
         latest = datetime.now() - timedelta(seconds=self._patience)
         return sum(
-            not t.system_attrs.get(CLAIM) and (t.datetime_start or datetime.min) > latest
+            trial.number - t.number <= 2 * _MOST
+            and bool(t.system_attrs.get(CLAIM) or (t.datetime_start or datetime.min) > latest)
             for t in others
         )
 
