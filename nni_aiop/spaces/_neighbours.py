@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nni_aiop.spaces._dimensions import Array, Continuous
-
-if TYPE_CHECKING:
-    from nni_aiop.spaces._code_space import CodeSpace
 
 __all__ = ["Moves", "moves_from"]
 
@@ -45,7 +42,7 @@ class Moves(NamedTuple):
             yield slice(start, min(start + _BLOCK, len(self.points)))
 
 
-def moves_from(space: CodeSpace, point: Array) -> Iterator[Moves]:
+def moves_from(space: Any, point: Array) -> Iterator[Moves]:
     """Blocks of up to 256 moves to valid architectures, each of them once, in order of dimensions.
 
     Args:
@@ -59,7 +56,7 @@ def moves_from(space: CodeSpace, point: Array) -> Iterator[Moves]:
     return blocks if space.activity is None else _distinct(space, point, blocks)
 
 
-def _blocks(space: CodeSpace, point: Array) -> Iterator[Moves]:
+def _blocks(space: Any, point: Array) -> Iterator[Moves]:
     """Moves of the active dimensions, those to equal points once.
 
     Where rules say what is active, parents stand before their children: a move (j, p) leaves j
@@ -91,7 +88,7 @@ def _moves(dimensions: list[int], points: list[float]) -> Moves:
     return Moves(np.array(dimensions, dtype=np.intp), np.array(points, dtype=np.float64))
 
 
-def _distinct(space: CodeSpace, point: Array, blocks: Iterator[Moves]) -> Iterator[Moves]:
+def _distinct(space: Any, point: Array, blocks: Iterator[Moves]) -> Iterator[Moves]:
     seen = set(map(_digest, space.keys(point[None])))
     for block in blocks:
         kept = []
@@ -107,7 +104,7 @@ def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
-def _valid(space: CodeSpace, point: Array, blocks: Iterator[Moves]) -> Iterator[Moves]:
+def _valid(space: Any, point: Array, blocks: Iterator[Moves]) -> Iterator[Moves]:
     (start,) = space.from_points(point[None])
     for block in blocks:
         kept = []
