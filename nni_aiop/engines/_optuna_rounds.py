@@ -88,18 +88,11 @@ class Rounds:
 
     def beside(self, trial: FrozenTrial) -> list[tuple[Any, int | None]]:
         """Points that were asked for beside a proposal, and the trials whose results they have."""
-        claim = self._claim_of(trial)
-        if claim is None or claim["trial"] != trial.number:  # a trial that is run again has it, too
-            return []
-        return [(point, number) for point, number in claim.get("beside", ())]
+        return [(point, number) for point, number in self._first_claim_of(trial).get("beside", ())]
 
     def asked(self, trial: FrozenTrial) -> str | None:
         """The key of what the search was asked for the trial; None where it was not."""
-        claim = self._claim_of(trial)
-        if claim is None or claim["trial"] != trial.number:
-            return None
-        asked: str | None = claim["asked"]
-        return asked
+        return self._first_claim_of(trial).get("asked")
 
     def begin(self, trials: Sequence[FrozenTrial], since: int) -> None:
         """Take the latest progress of a trial numbered `since` or above, now and from now on."""
@@ -246,6 +239,11 @@ class Rounds:
     def _compared(progress: Any) -> dict[str, Any]:
         """All but what only shrinks as proposals are used up."""
         return {k: v for k, v in (progress or {}).items() if k != "queue"}
+
+    def _first_claim_of(self, trial: FrozenTrial) -> Mapping[str, Any]:
+        """The claim of the trial itself; empty where it has that of one which it repeats."""
+        claim = self._claim_of(trial)
+        return {} if claim is None or claim["trial"] != trial.number else claim
 
     def _claim_of(self, trial: FrozenTrial) -> Mapping[str, Any] | None:
         claim = claim_of(trial)

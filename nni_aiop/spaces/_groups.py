@@ -141,6 +141,14 @@ def _index_of(d: Dimension) -> Callable[[Value], float]:
     return d._index if isinstance(d, (Ordinal, Nominal)) and _is_plain(d) else d.point
 
 
+def _indices(
+    points: Array, places: NDArray[np.intp], sizes: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """(n, k) the numbers of values at k places of (n, d) points; None where one has no value."""
+    index = points[:, places].astype(np.int64)
+    return None if ((index < 0) | (index >= sizes)).any() else index
+
+
 class _Even:
     """Ordinals whose codes are evenly spaced: point / (number of values - 1)."""
 
@@ -182,10 +190,8 @@ class _Grid:
 
     def put(self, points: Array, out: Array) -> bool:
         """Whether every point has a code, which then stands in `out`."""
-        if not len(self._places):
-            return True
-        index = points[:, self._places].astype(np.int64)
-        if ((index < 0) | (index >= self._sizes)).any():
+        index = _indices(points, self._places, self._sizes)
+        if index is None:
             return False
         out[:, self._columns] = self._table[index + self._offsets]
         return True
@@ -214,10 +220,8 @@ class _OneHot:
 
     def put(self, points: Array, out: Array) -> bool:
         """Whether every point has a code, which then stands in `out`."""
-        if not len(self._places):
-            return True
-        index = points[:, self._places].astype(np.int64)
-        if ((index < 0) | (index >= self._sizes)).any():
+        index = _indices(points, self._places, self._sizes)
+        if index is None:
             return False
         out[np.arange(len(out))[:, None], index + self._columns] = 1.0
         return True
