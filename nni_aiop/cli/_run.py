@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nni_aiop.cli._app import KeepGoing, NothingWorked, bad_input
+from nni_aiop.cli._tell import note
 from nni_aiop.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def run(
     name = _engine(experiment)
     idle = experiment.without_effect(name)
     if idle:
-        typer.echo(f"Without effect here: {', '.join(idle)}.")
+        note(f"Without effect here: {', '.join(idle)}.")
     space = load_space(experiment.space)
 
     def new_search() -> BaseSearch:
@@ -193,7 +194,7 @@ def _engine(experiment: Experiment) -> str:
     except MissingPackageError as err:
         if experiment.engine == "nni":
             raise
-        typer.echo(f"NNI cannot be imported ({err.__cause__}): the search runs on Optuna.")
+        note(f"NNI cannot be imported ({err.__cause__}): the search runs on Optuna.")
         return "optuna"
     return "nni"
 
