@@ -9,13 +9,17 @@ from typing import Annotated
 import typer
 
 from nni_aiop.cli._app import MOST, BadInput, bad_input, table
+from nni_aiop.cli._names import spaces
 from nni_aiop.cli._tell import answer, interrupted, note, shows_bars
 
 _MANY = 1000  # architectures, which take more than a moment
 
 
 def generate(
-    space: Annotated[str, typer.Option(help="A name from `spaces list`, or module:attribute.")],
+    space: Annotated[
+        str,
+        typer.Option(help="A name from `spaces list`, or module:attribute.", autocompletion=spaces),
+    ],
     budget: Annotated[
         list[str],
         typer.Option(

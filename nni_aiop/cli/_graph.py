@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
-from tqdm import tqdm
 
 from nni_aiop.cli._app import BadInput, sentence, table
 from nni_aiop.cli._outputs import Overwrite, check_folder
@@ -256,6 +255,8 @@ def read_graphs(
     """
     read: list[tuple[str, ComputeGraph]] = []
     failed: list[tuple[str, Exception]] = []
+    from tqdm import tqdm
+
     bar = tqdm(models, "Reading", leave=False, disable=None if shows_bars() else True)
     for model in bar:
         try:

@@ -20,6 +20,7 @@ from nni_aiop.cli._graph import (
     read_graphs,
     uncounted,
 )
+from nni_aiop.cli._names import tasks
 from nni_aiop.cli._outputs import Overwrite, check_table, write_table
 from nni_aiop.cli._tell import answer, answer_fields, note
 from nni_aiop.weights import shipped_tasks
@@ -44,7 +45,8 @@ def predict(
         list[str],
         typer.Option(
             help=f"What to predict: {', '.join(shipped_tasks())}; or one of --predictor. May be "
-            "given several times; all for every task."
+            "given several times; all for every task.",
+            autocompletion=tasks,
         ),
     ],
     predictor: Annotated[

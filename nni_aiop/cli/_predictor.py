@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nni_aiop.cli import _names as names
 from nni_aiop.cli._app import BadInput, bad_input, help_without_command, table
 from nni_aiop.cli._outputs import Overwrite, check_folder
 from nni_aiop.cli._tell import Commands, answer, note
@@ -44,12 +45,21 @@ Data = Annotated[
 @predictor.command()
 def train(
     data: Data,
-    space: Annotated[str, typer.Option(help="What was measured: a space from `spaces list`.")],
+    space: Annotated[
+        str,
+        typer.Option(
+            help="What was measured: a space from `spaces list`.", autocompletion=names.spaces
+        ),
+    ],
     metric: Annotated[
         list[str] | None, typer.Option(help="A column to learn; repeatable; all by default.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="gp (a Gaussian process), or ncp-mlp (the published MLP).")
+        str,
+        typer.Option(
+            help="gp (a Gaussian process), or ncp-mlp (the published MLP).",
+            autocompletion=names.names("gp", "ncp-mlp"),
+        ),
     ] = "gp",
     holdout: Annotated[
         float, typer.Option(help="Share of the rows that is kept out of the fit, to measure it.")
@@ -144,7 +154,12 @@ def _warn_of_rows(networks: Sequence[str], targets: Mapping[str, NDArray[np.floa
 def evaluate(
     predictor: Annotated[Path, typer.Argument(help="A file that `predictor train` wrote.")],
     data: Data,
-    space: Annotated[str, typer.Option(help="The space of the predictor, from `spaces list`.")],
+    space: Annotated[
+        str,
+        typer.Option(
+            help="The space of the predictor, from `spaces list`.", autocompletion=names.spaces
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/predictor-eval"),
     overwrite: Overwrite = False,
 ) -> None:
@@ -183,9 +198,16 @@ def adapt(
     ] = None,
     task: Annotated[str | None, typer.Option(help="Its column; the second one by default.")] = None,
     model: Annotated[
-        str, typer.Option(help="gp or ridge (few rows), or adapter (hundreds of rows).")
+        str,
+        typer.Option(
+            help="gp or ridge (few rows), or adapter (hundreds of rows).",
+            autocompletion=names.names("gp", "ridge", "adapter"),
+        ),
     ] = "gp",
-    space: Annotated[str | None, typer.Option(help="Of samples, from `spaces list`.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(help="Of samples, from `spaces list`.", autocompletion=names.spaces),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of an adapter.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of tasks, to which it is added.")] = Path(
         "out/tasks"

@@ -19,7 +19,6 @@ from nni_aiop.cli._graph import (
 )
 from nni_aiop.cli._outputs import Overwrite, check_table, write_table
 from nni_aiop.cli._tell import answer, answer_fields, note
-from nni_aiop.graphs import short
 
 _LITTLE = 0.3  # an agreement below which the order is all but that of multiply-adds
 
@@ -52,6 +51,7 @@ def rank(
       nni-aiop rank candidates/*.onnx
       nni-aiop rank candidates --out ranked.csv
     """
+    from nni_aiop.graphs import short
     from nni_aiop.predictors.graph import load_shipped_ranker
 
     if out is not None:

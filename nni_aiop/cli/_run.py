@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nni_aiop.cli._app import KeepGoing, NothingWorked, bad_input
+from nni_aiop.cli._names import names
 from nni_aiop.cli._tell import note
 from nni_aiop.errors import MissingPackageError
 
@@ -28,7 +29,11 @@ def run(
         Path, typer.Argument(help="The experiment file, in YAML; it is code, see above.")
     ],
     engine: Annotated[
-        str | None, typer.Option(help="auto, nni or optuna, instead of what the file says.")
+        str | None,
+        typer.Option(
+            help="auto, nni or optuna, instead of what the file says.",
+            autocompletion=names("auto", "nni", "optuna"),
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the file's.")] = None,
     out: Annotated[

@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nni_aiop.cli._app import MOST, BadInput, KeepGoing, NothingWorked, Restart
+from nni_aiop.cli._names import SEARCHES, names, spaces
 
 if TYPE_CHECKING:
     from nni_aiop.search import BaseSearch
 
 
 def search(
-    space: Annotated[str, typer.Argument(help="A name from `spaces list`, or module:attribute.")],
+    space: Annotated[
+        str,
+        typer.Argument(
+            help="A name from `spaces list`, or module:attribute.", autocompletion=spaces
+        ),
+    ],
     search: Annotated[
         str,
         typer.Option(
-            help="ncp, random, evolution, topk, pnag or local; reduction for edits of a network."
+            help="ncp, random, evolution, topk, pnag or local; reduction for edits of a network.",
+            autocompletion=names(*SEARCHES),
         ),
     ] = "ncp",
     evaluator: Annotated[
@@ -26,7 +33,8 @@ def search(
         typer.Option(
             help="digits (really trains), table, predictor, or module:function from a sample to "
             "a number or a dict of metrics; by default what --table or --predictor says, else the "
-            "space's own."
+            "space's own.",
+            autocompletion=names("digits", "table", "predictor"),
         ),
     ] = None,
     table: Annotated[

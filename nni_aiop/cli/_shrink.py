@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nni_aiop.cli._app import MOST, BadInput, NothingWorked, Restart, bad_input, table
+from nni_aiop.cli._names import names
 from nni_aiop.cli._tell import answer, note
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def shrink(
         str,
         typer.Option(
             help="The loss on calibration batches: cross_entropy, mse, l1, bce (of logits), or "
-            "module:function from outputs and targets."
+            "module:function from outputs and targets.",
+            autocompletion=names("cross_entropy", "mse", "l1", "bce"),
         ),
     ] = "cross_entropy",
     metric: Annotated[

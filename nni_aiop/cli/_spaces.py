@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nni_aiop.cli import _names as names
 from nni_aiop.cli._app import help_without_command, table
 from nni_aiop.cli._tell import Commands, answer, note
 from nni_aiop.errors import MissingPackageError
@@ -44,7 +45,12 @@ def list_spaces() -> None:
 
 @spaces.command("show")
 def show_space(
-    name: Annotated[str, typer.Argument(help="A name from `spaces list`, or module:attribute.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name from `spaces list`, or module:attribute.", autocompletion=names.spaces
+        ),
+    ],
     seed: Annotated[
         int, typer.Option(min=0, help="Which random architecture to show the costs of.")
     ] = 0,
