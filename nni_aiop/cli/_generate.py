@@ -26,8 +26,8 @@ def generate(
             "--limit",
             "--budget",
             help="An upper limit on an exact cost of the space, which each architecture keeps, "
-            "such as flops=2e6 or macs=2e6 (both are multiply-adds in the ready spaces); "
-            "repeatable.",
+            "such as flops=2e6 or macs=2e6 (multiply-adds; the flops of a published space are its "
+            "publisher's count); repeatable.",
         ),
     ],
     generator: Annotated[

@@ -66,7 +66,8 @@ def search(
         list[str] | None,
         typer.Option(
             help="An upper limit on an exact cost, which each architecture keeps, such as "
-            "flops=2e5 or macs=2e5 (both are multiply-adds in the ready spaces); repeatable."
+            "flops=2e5 or macs=2e5 (multiply-adds; the flops of a published space are its "
+            "publisher's count); repeatable."
         ),
     ] = None,
     cost: Annotated[str | None, typer.Option(help="A cost to hold down, weighed by --lam.")] = None,
