@@ -1,4 +1,9 @@
-"""A search in a loop of one's own: ask for a network, train it, tell what it reached.
+"""A search in a loop of one's own
+===============================
+
+Ask for a network, train it, tell what it reached.
+
+On the command line::
 
     python examples/ask_tell_digits.py --trials 40
 

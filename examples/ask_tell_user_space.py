@@ -1,6 +1,11 @@
-"""The same loop over a model space of one's own, written for NNI: no NNI experiment is started.
+"""A loop over a model space written for NNI
+=========================================
 
-python examples/ask_tell_user_space.py --trials 20
+No NNI experiment is started.
+
+On the command line::
+
+    python examples/ask_tell_user_space.py --trials 20
 """
 
 import argparse

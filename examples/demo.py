@@ -1,4 +1,9 @@
-"""The demonstration (`make demo`): NCP against random search, every network really trained.
+"""The demonstration: NCP against random search
+============================================
+
+`make demo` runs it; every network is really trained.
+
+On the command line::
 
     python examples/demo.py --out out/demo
 

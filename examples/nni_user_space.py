@@ -1,4 +1,9 @@
-"""NCP as a strategy of NNI, over a model space of one's own.
+"""A strategy of NNI over a model space of one's own
+=================================================
+
+NCP searches a `ModelSpace` of NNI, in an NNI experiment.
+
+On the command line::
 
     python examples/nni_user_space.py --trials 20
     python examples/nni_user_space.py --trials 20 --engine ts    (each network in its own process)

@@ -1,4 +1,9 @@
-"""An Optuna study with NCP as its sampler, which really trains small networks on digits.
+"""An Optuna study with NCP as its sampler
+=======================================
+
+Small networks are really trained on digits.
+
+On the command line::
 
     python examples/optuna_ncp_digits.py --trials 40
 

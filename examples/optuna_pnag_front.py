@@ -1,4 +1,9 @@
-"""An Optuna study of two objectives with PNAG: digits networks, accurate and small.
+"""An Optuna study of two objectives with PNAG
+===========================================
+
+Digits networks, accurate and small.
+
+On the command line::
 
     python examples/optuna_pnag_front.py --trials 40
 

@@ -1,6 +1,11 @@
-"""An Optuna study over a model space of one's own, written for NNI: no NNI experiment is started.
+"""An Optuna study over a model space written for NNI
+==================================================
 
-python examples/optuna_user_space.py --trials 20
+No NNI experiment is started.
+
+On the command line::
+
+    python examples/optuna_user_space.py --trials 20
 """
 
 import argparse

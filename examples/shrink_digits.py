@@ -1,4 +1,9 @@
-"""Shrink a trained network by a third: train, search, fine-tune, compare.
+"""Shrink a trained network by a third
+===================================
+
+Train, search, fine-tune, compare.
+
+On the command line::
 
     python examples/shrink_digits.py
 

@@ -1,4 +1,9 @@
-"""Shrink timm's resnet18, with random weights, to several budgets: what is cut where.
+"""Shrink a network of timm to several budgets
+===========================================
+
+What is cut where in resnet18, with random weights.
+
+On the command line::
 
     python examples/shrink_timm.py
 
