@@ -39,12 +39,19 @@ class Bar:
         search: What is told the results.
         save: Called now and then, and at the end, unless that is an error before the first result.
         out: The folder of the results.
+        page: Called after the last `save`.
     """
 
     def __init__(
-        self, total: int, search: BaseSearch, save: Callable[[], object], out: Path
+        self,
+        total: int,
+        search: BaseSearch,
+        save: Callable[[], object],
+        out: Path,
+        page: Callable[[], object] = lambda: None,
     ) -> None:
         self._save = save
+        self._page = page
         self._out = out
         self._pace = Pace(_SAVE_EVERY)
         self._bar = EvaluationBar(total, search)
@@ -55,7 +62,8 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         with self._bar:
             pass
-        if kind is None or self._pace.began:
+        began = kind is None or self._pace.began
+        if began:
             self._save()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             typer.echo(
@@ -63,6 +71,8 @@ class Bar:
                 f"{self._out}; the same command goes on.",
                 err=True,
             )
+        if began:
+            self._page()
 
     def step(self, done: int | None = None) -> None:
         """One more evaluation is done: so many in all, or all that the search was told."""
@@ -99,7 +109,7 @@ def evaluate_all(
     pending = deque(search.pending())
     done = len(search.history if rows is None else rows.looked_up(search.history))
     with (
-        Bar(budget, search, recorder.write, out) as bar,
+        Bar(budget, search, recorder.write, out, recorder.write_page) as bar,
         Keeper(search, out / STATE) as keeper,
     ):
 
