@@ -17,7 +17,7 @@ from nni_aiop.results.report._importance import Importance, importance_of
 
 __all__ = ["AXES", "BEST", "content_of", "importance_in", "shown", "spelled"]
 
-AXES = 12
+AXES = 10
 """Dimensions that parallel coordinates show at most."""
 
 BEST = 10

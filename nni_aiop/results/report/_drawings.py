@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nni_aiop.errors import SpaceError
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Drawing", "drawings_of"]
 
 _MOST = 5
-_SECONDS = 4.0  # after which no further one is begun: large graphs take seconds each
+_SECONDS = 5.0  # after which no further one is begun: making large graphs takes a while
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,11 @@ class Drawing:
 
     Attributes:
         number: Of the evaluation.
-        png: The picture.
+        svg: The picture.
     """
 
     number: int
-    png: bytes
+    svg: str
 
 
 def drawings_of(found: Evaluations, space: CodeSpace | None) -> tuple[list[Drawing], str]:
@@ -66,7 +64,8 @@ def drawings_of(found: Evaluations, space: CodeSpace | None) -> tuple[list[Drawi
                 f"The best {len(drawings)} are drawn: further ones would take too long."
             )
         try:
-            drawings.append(Drawing(number, _drawn(space, _sample(found, number, space))))
+            graph = space.graph(_sample(found, number, space))
+            drawings.append(Drawing(number, graph.to_svg()))
         except Exception as err:  # the space's own code may raise anything
             return drawings, f"Evaluation {number} cannot be drawn: {brief(err)}"
     return drawings, ""
@@ -85,11 +84,3 @@ def _sample(found: Evaluations, number: int, space: CodeSpace) -> Sample:
             point = dimension.point(int(value) if float(value).is_integer() else value)
         sample[dimension.label] = dimension.value(point)
     return space.canonical(sample)
-
-
-def _drawn(space: CodeSpace, sample: Sample) -> bytes:
-    assert space.graph is not None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.png"
-        space.graph(sample).draw(path)
-        return path.read_bytes()

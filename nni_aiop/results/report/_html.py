@@ -80,9 +80,9 @@ def document(title: str, body: str, data: Any) -> str:
     return text.translate(_NUL).encode("utf-8", "replace").decode()
 
 
-def data_uri(png: bytes) -> str:
+def data_uri(svg: str) -> str:
     """A picture as the address of itself."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def cells(

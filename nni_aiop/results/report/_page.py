@@ -282,7 +282,7 @@ def _best(found: Evaluations, drawings: Sequence[Drawing], undrawn: str) -> str:
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
     pictures = "".join(
-        f'<figure><img id="drawing-{d.number}" src="{data_uri(d.png)}" '
+        f'<figure><img id="drawing-{d.number}" src="{data_uri(d.svg)}" '
         f'alt="compute graph of evaluation {d.number}"><figcaption>evaluation {d.number}, '
         f"{escape(shown(found.metrics[metrics[0]][d.number]))}</figcaption></figure>"
         for d in drawings

@@ -320,7 +320,7 @@
     return Array.from({ length: count }, (_, i) => i).filter((i) => i % step === 0);
   };
   const coordinate = (d, which) => {
-    const label = plain(short(d.label, 18));
+    const label = plain(short(d.label, 14));
     if (d.texts) {
       const listed = ticks(d.texts.length);
       const more = d.inactive ? [-1] : [];
@@ -329,7 +329,7 @@
         values: which.map((i) => d.points[i] ?? -1),
         range: [d.inactive ? -1.15 : -0.15, Math.max(d.texts.length - 0.85, 0.15)],
         tickvals: [...more, ...listed],
-        ticktext: [...more.map(() => "inactive"), ...listed.map((i) => plain(short(d.texts[i], 14)))],
+        ticktext: [...more.map(() => "inactive"), ...listed.map((i) => plain(short(d.texts[i], 12)))],
       };
     }
     const scaled = (v) => (d.log ? Math.log10(v) : v);
@@ -368,7 +368,7 @@
       made.push(coordinate({ label: title(name), points: column, log,
         inactive: which.some((i) => column[i] === null) }, which));
     }
-    target.style.minWidth = `${Math.max(300, 92 * made.length)}px`;
+    target.style.minWidth = `${Math.max(300, 80 * made.length)}px`;
     const size = narrow ? 9 : 11;
     const trace = {
       type: "parcoords", dimensions: made,
