@@ -117,7 +117,9 @@ def _words(context: typer.Context, instead: Mapping[str, Any]) -> str:
             continue
         value = instead.get(name, context.params.get(name))
         long = [option for option in parameter.opts if option.startswith("--")]
-        option = (long or [option for option in parameter.opts if option.startswith("-")] or [""])[0]
+        option = (long or [option for option in parameter.opts if option.startswith("-")] or [""])[
+            0
+        ]
         if value is True or value is False:
             off = [o for o in parameter.secondary_opts if o.startswith("--")]
             words += [option] if value else off[:1]

@@ -181,7 +181,9 @@ def _bars(graph: GraphLike, columns: Sequence[_Column], top: float) -> list[str]
         wide = 0.6 * _WIDTH * _ACROSS
         look = f'fill="{_COLOURS["convolution"]}" stroke="#777" stroke-width="0.7"'
         parts.append(_rect(x - wide / 2, floor - tall, wide, tall, look))
-        parts.append(_text(x, floor - tall - 16, f"{short(stage.macs)} ({stage.macs / whole:.0%})", 9))
+        parts.append(
+            _text(x, floor - tall - 16, f"{short(stage.macs)} ({stage.macs / whole:.0%})", 9)
+        )
         parts.append(_text(x, floor - tall - 5, f"{short(stage.parameters)} params", 9))
         parts.append(_text(x, floor + 17, stage.name, 10))
     return parts

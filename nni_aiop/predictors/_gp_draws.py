@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explained_variance", "posterior_draws"]
 
-_COSINES = 512
+_COSINES = 1024
 _BLOCK = 4096  # codes that are looked at together
 
 
@@ -73,9 +73,7 @@ def posterior_draws(gp: CodeGP, codes: ArrayLike, n: int, *, seed: int = 0) -> A
         for part in torch.split(torch.as_tensor(gp._checked(codes)), _BLOCK):
             x = (gp._inputs(part) - center) / width
             across = theta[0].exp() * correlation(square_distance(x / scales, rows / scales))
-            found.append(
-                across @ alpha + float(gp._inflation[0]) * (prior(x) - across @ pulled)
-            )
+            found.append(across @ alpha + float(gp._inflation[0]) * (prior(x) - across @ pulled))
     drawn: Array = torch.cat(found).T.numpy() * gp.scale_[0] + gp.center_[0]
     return drawn
 

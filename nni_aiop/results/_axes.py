@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -152,7 +153,7 @@ class Axis:
         if not isinstance(self.values, range) and cell in self._places:
             return self._places[cell]
         if self.kind == "subset":
-            chosen = [self._places[cell_of(value)] for value in parse_json(cell, "a cell")]
+            chosen = [self._places[json.dumps(value)] for value in parse_json(cell, "a cell")]
             return float(sum(1 << place for place in chosen))
         if self.kind == "nominal":
             raise KeyError(cell)
@@ -163,7 +164,7 @@ class Axis:
         """What is shown of a point."""
         value = self.dimension.value(point)
         if self.kind == "subset":
-            return f"[{', '.join(value)}]"
+            return f"[{', '.join(map(str, self.value(point)))}]"
         return f"{value:.6g}" if isinstance(value, float) else str(value)
 
     def value(self, point: float) -> Any:
@@ -173,13 +174,6 @@ class Axis:
         if self.kind == "subset":
             return [v for i, v in enumerate(self.plain) if int(point) >> i & 1]
         return self.plain[int(point)]
-
-
-def cell_of(value: Any) -> str:
-    """What a list in a cell shows of a candidate."""
-    import json
-
-    return json.dumps(value)
 
 
 def axes_of(space: CodeSpace) -> list[Axis]:

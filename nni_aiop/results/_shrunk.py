@@ -157,7 +157,9 @@ class ShrinkReport:
         best = [(one.sample, one.metrics[metric]) for one in self.found]
         return {
             **{
-                name: list(zip(self._shares([s for s, _ in rows]), [y for _, y in rows], strict=True))
+                name: list(
+                    zip(self._shares([s for s, _ in rows]), [y for _, y in rows], strict=True)
+                )
                 for name, rows in (("tuned", told), ("best", best))
             },
             "baseline": None if self.baseline is None else self.baseline[metric],

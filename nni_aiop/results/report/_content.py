@@ -77,9 +77,7 @@ def content_of(found: Evaluations, importance: Importance | str) -> dict[str, An
         "limits": found.limits,
         "names": {name: spelled(name) for name in found.costs},
         "cost": found.drawn_cost,
-        "dimensions": [
-            _dimension(axis, found.points[:, i]) for i, axis in enumerate(found.axes)
-        ],
+        "dimensions": [_dimension(axis, found.points[:, i]) for i, axis in enumerate(found.axes)],
         "axes": order[:AXES],
         "metrics": _once(found),
         "costs": found.costs,

@@ -62,7 +62,9 @@ class Evaluations:
     def failed(self) -> NDArray[np.bool_]:
         """(n,) True where no metric was reported."""
         columns = list(self.metrics.values())
-        return np.isnan(columns).all(axis=0) if columns else np.ones(len(self), dtype=bool)
+        if not columns:
+            return np.ones(len(self), dtype=np.bool_)
+        return np.asarray(np.isnan(columns).all(axis=0))
 
     @cached_property
     def feasible(self) -> NDArray[np.bool_]:

@@ -106,5 +106,7 @@ def cells(
 
 def tiles(shown: Sequence[tuple[str, str]]) -> str:
     """Key figures: (number, what it is) of each, as texts."""
-    made = [f"<li><b>{escape(number)}</b><span>{escape(what)}</span></li>" for number, what in shown]
+    made = [
+        f"<li><b>{escape(number)}</b><span>{escape(what)}</span></li>" for number, what in shown
+    ]
     return f'<ul class="tiles">{"".join(made)}</ul>'

@@ -101,8 +101,8 @@ def _indices(
     metric: str,
     rng: np.random.Generator,
 ) -> Importance | str:
-    from nni_aiop.predictors._gp_draws import explained_variance, posterior_draws
     from nni_aiop.predictors import search_predictor
+    from nni_aiop.predictors._gp_draws import explained_variance, posterior_draws
 
     predictor = search_predictor(space)
     predictor.fit(space.encode_points(points), {metric: values})
@@ -124,8 +124,9 @@ def _indices(
         return f"The predictor holds {metric} to be the same everywhere."
     total = np.square(a[:, None] - changed).mean(axis=2) / 2 / variance
     alone = 1 - np.square(b[:, None] - changed).mean(axis=2) / 2 / variance
-    # Nothing explains less than nothing; that is the error of N points.
-    found = [_interval(np.clip(x, 0.0, 1.0)) for x in (total, alone)]
+    # Nothing explains less than nothing, or more than all it does; that is the error of N points.
+    total = np.clip(total, 0.0, 1.0)
+    found = [_interval(total), _interval(np.clip(alone, 0.0, total))]
     order = np.argsort(-found[0][:, 1], kind="stable")
     return Importance(
         metric,
@@ -150,7 +151,11 @@ def _spread(
     from scipy.stats import qmc
 
     d = len(dimensions)
-    even = qmc.Sobol(2 * d, seed=rng).random(n) if 2 * d <= qmc.Sobol.MAXDIM else rng.random((n, 2 * d))
+    even = (
+        qmc.Sobol(2 * d, seed=rng).random(n)
+        if 2 * d <= qmc.Sobol.MAXDIM
+        else rng.random((n, 2 * d))
+    )
     found = np.empty((n, 2 * d))
     for j in range(2 * d):
         dimension, column = dimensions[j % d], even[:, j]

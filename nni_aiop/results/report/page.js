@@ -168,6 +168,8 @@
 
   const config = {
     displaylogo: false,
+    showSendToCloud: false, // plotly.js 4 would offer to upload the figure
+    plotlyServerURL: "",
     responsive: true,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     displayModeBar: narrow ? false : "hover",
@@ -463,6 +465,16 @@
 
   // --- begin ---
 
+  // What takes long is drawn when it comes into sight.
+  const inSight = (target, draw) => {
+    if (!target) return;
+    const watch = new IntersectionObserver((entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      watch.disconnect();
+      draw();
+    }, { rootMargin: "300px" });
+    watch.observe(target);
+  };
   const options = (id, chosen, names) => {
     const made = at(id);
     for (const name of names) {
@@ -496,7 +508,7 @@
       const wideEnough = matchMedia("(min-width: 1100px)").matches;
       if (wideEnough) pick(data.best);
     }
-    await drawParallel();
+    inSight(at("parallel"), drawParallel);
     document.documentElement.dataset.ready = "yes";
   };
   begin();
