@@ -31,8 +31,9 @@ class ResultsRecorder:
 
     `add` appends a row, and computes the exact costs of that sample alone. `write` leaves what
     `SearchResults.save` would but for the page, and may be called now and then, at the end, and of
-    an interrupted search; `write_page`, which takes longer, is for the end. A row outlives a kill of the program; half a row, and whatever else the file has, gives
-    way when the next recorder of the folder first writes.
+    an interrupted search; `write_page`, which takes longer, is for the end. A row outlives a kill
+    of the program; half a row, and whatever else the file has, gives way when the next recorder of
+    the folder first writes.
 
     A metric that comes up for the first time, or a sample that is told again, changes rows that are
     written: the file is then written anew, whole or not at all, once it has grown by a tenth since

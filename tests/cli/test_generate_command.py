@@ -1,5 +1,6 @@
 """`nni-aiop generate`: train once, generate for any budget, refuse in one sentence."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,12 @@ def costs_in(shown: str, n_costs: int) -> list[tuple[float, ...]]:
     """The costs of each architecture in a printed table."""
     rows = [line.split() for line in shown.splitlines() if "=" in line]
     return [tuple(map(float, row[1 : 1 + n_costs])) for row in rows]
+
+
+@pytest.fixture(autouse=True)
+def results_lie_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    """The folder of results is found from where the command is given."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 @pytest.fixture
@@ -136,3 +143,35 @@ def test_a_phones_latency_is_a_budget_like_any_other(
 def test_bad_input_is_one_sentence(tmp_path: Path, arguments, message: str) -> None:
     given = (*arguments, "--generator", str(tmp_path / "none.safetensors"))
     assert message in run(*given, code=2)
+
+
+def test_what_was_generated_lies_in_a_folder_with_a_page(
+    tmp_path: Path, quick_evaluator: None
+) -> None:
+    from nni_aiop.history import read_history
+
+    given = ("--generator", str(tmp_path / "g.safetensors"))
+    table = str(labelled(tmp_path / "cells.csv"))
+    shown = run(*given, "--table", table, "--budget", "flops=6e7", "--steps", "3", "-n", "4")
+    folder = Path("out/generate/nasbench201-flops-6e7")
+    assert str(folder / "report.html") in shown
+    summary = json.loads((folder / "results.json").read_text())
+    space = get_space("nasbench201")
+    samples, columns = read_history(folder / "history.csv", space)
+    assert len(samples) == 4 and max(columns["flops"]) <= 6e7
+    assert all(f"op_01={sample['op_01']}" in shown for sample in samples)
+    assert columns["score"].tolist() == sorted(columns["score"], reverse=True)
+    assert summary["best"]["number"] == 0 and summary["limits"] == {"flops": 6e7}
+    page = (folder / "report.html").read_text()
+    assert "nasbench201: 4 architectures generated" in page and "drawing-3" in page
+    assert "-n 10" in summary["settings"]["command_line"]["more"]
+
+    more = run(*given, "--budget", "flops=6e7", "-n", "6")  # another number is no other budget
+    assert len(costs_in(more, 1)) == 6 and "6 architectures generated" in (
+        folder / "report.html"
+    ).read_text()  # fmt: skip
+    here = ("--out", str(folder), "--budget", "flops=9e7")
+    refused = run(*given, *here, code=2)
+    assert "holds results.json of something else" in refused and "--overwrite" in refused
+    run(*given, *here, "--overwrite")
+    assert json.loads((folder / "results.json").read_text())["limits"] == {"flops": 9e7}

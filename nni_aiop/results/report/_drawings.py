@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nni_aiop.errors import SpaceError
+from nni_aiop.errors import GraphError, SpaceError
 from nni_aiop.files import brief
 from nni_aiop.spaces import Continuous
 
@@ -64,11 +64,23 @@ def drawings_of(found: Evaluations, space: CodeSpace | None) -> tuple[list[Drawi
                 f"The best {len(drawings)} are drawn: further ones would take too long."
             )
         try:
-            graph = space.graph(_sample(found, number, space))
-            drawings.append(Drawing(number, graph.to_svg()))
-        except Exception as err:  # the space's own code may raise anything
+            drawings.append(Drawing(number, _drawn(space, _sample(found, number, space))))
+        except GraphError as err:
             return drawings, f"Evaluation {number} cannot be drawn: {brief(err)}"
     return drawings, ""
+
+
+def _drawn(space: CodeSpace, sample: Sample) -> str:
+    """The picture of a sample's network.
+
+    Raises:
+        GraphError: It cannot be drawn.
+    """
+    assert space.graph is not None
+    try:
+        return space.graph(sample).to_svg()
+    except Exception as err:  # a space's own code may raise anything
+        raise GraphError(str(err) or type(err).__name__) from err
 
 
 def _sample(found: Evaluations, number: int, space: CodeSpace) -> Sample:

@@ -146,10 +146,7 @@ def read_evaluations(folder: Path, space: CodeSpace | None = None) -> Evaluation
     summary = read_summary(folder)
     path = folder / HISTORY
     heading, rows = _rows(path)
-    if heading[:1] == ["number"]:
-        first = 0 if _described(summary, "number") else 1
-    else:
-        first = 0
+    first = int(heading[:1] == ["number"] and not _described(summary, "number"))
     cells = {name: [row[i] for row in rows] for i, name in enumerate(heading) if i >= first}
     try:
         if "dimensions" in summary:

@@ -3,12 +3,12 @@
 Notation: f is a function of independent dimensions, each uniform over its choices; V its variance;
 A and B are two independent samples of (N, d) points, A_i is A with column i of B. Of each dimension
 
-    total_i = E(f(A) - f(A_i))^2 / 2 / V         the part of V that goes where all others are known
+    total_i = E(f(A) - f(A_i))^2 / 2 / V         what is left of V where all others are known
     alone_i = 1 - E(f(B) - f(A_i))^2 / 2 / V     the part that knowing it alone explains
 
-are estimated as Jansen (1999) does (Saltelli et al. 2010, table 2, rows f and c). f is not known: it
-is drawn from the posterior of a Gaussian process again and again, and each draw has indices of its
-own. What is shown is their median and the middle 80 % of them.
+are estimated as Jansen (1999) does (Saltelli et al. 2010, table 2, rows f and c). f is not known:
+it is drawn from the posterior of a Gaussian process again and again, and each draw has indices of
+its own. What is shown is their median and the middle 80 % of them.
 """
 
 from __future__ import annotations
