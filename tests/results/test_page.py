@@ -134,7 +134,7 @@ def test_nnis_default_has_the_name_of_what_it_repeats(tmp_path: Path) -> None:
     page = written(tmp_path, toy(), history, objectives=[Objective("default")])
     data = data_of(page)
     assert data["objectives"][0]["title"] == "accuracy" and list(data["metrics"]) == ["default"]
-    assert "Improved was accuracy" in Shown(page).text
+    assert "The aim: accuracy" in Shown(page).text
 
 
 def test_the_best_are_drawn_where_their_space_draws(tmp_path: Path) -> None:

@@ -173,6 +173,8 @@ def read_evaluations(folder: Path, space: CodeSpace | None = None) -> Evaluation
     unknown = np.full(len(rows), math.nan)
     # A cost that was measured, too, has its column once.
     shown = {name: numbers[name] for name in dict.fromkeys(costs) if name in numbers}
+    if {"flops", "macs"} <= shown.keys() and np.array_equal(shown["flops"], shown["macs"]):
+        del shown["macs"]  # the same by another name
     return Evaluations(
         summary,
         axes,

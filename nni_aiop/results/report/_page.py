@@ -110,7 +110,7 @@ def _head(found: Evaluations | None, shrunk: dict[str, Any] | None) -> tuple[str
         score = found.title(found.objectives[0][0])
         text = [f"Generated{within}, by {score}: nothing was trained or measured."]
     else:
-        text = [f"Improved was {_objectives(found)}{within}."]
+        text = [f"The aim: {_objectives(found)}{within}."]
     if lost:
         text.append(f"{lost} of {n} evaluations failed.")
     broken = int((~found.feasible & ~found.failed).sum())

@@ -264,7 +264,8 @@
         });
       }
     }
-    const scale = (name, column) => ({ type: name !== number && wide(column) ? "log" : "linear" });
+    const scale = (name, column) => (
+      name !== number && wide(column) ? { type: "log", dtick: "D2" } : { type: "linear" });
     const frame = layout({
       xaxis: axis(title(nameX), scale(nameX, x)), yaxis: axis(title(nameY), scale(nameY, y)),
       shapes: [...limitLine(nameX, "x"), ...limitLine(nameY, "y")],
@@ -322,7 +323,7 @@
     return Array.from({ length: count }, (_, i) => i).filter((i) => i % step === 0);
   };
   const coordinate = (d, which) => {
-    const label = plain(short(d.label, 14));
+    const label = plain(short(d.label, 22));
     if (d.texts) {
       const listed = ticks(d.texts.length);
       const more = d.inactive ? [-1] : [];
@@ -379,10 +380,10 @@
         showscale: true, colorbar: { title: { text: plain(short(objective.title, 18)) }, thickness: 12 },
       },
       labelfont: { size: size + 1 }, tickfont: { size, color: colour("ink") },
-      rangefont: { size: 1, color: "rgba(0,0,0,0)" }, labelside: "top",
+      rangefont: { size: 1, color: "rgba(0,0,0,0)" }, labelside: "top", labelangle: made.length > 6 ? -18 : 0,
       unselected: { line: { color: colour("grey"), opacity: 0.08 } },
     };
-    return Plotly.newPlot(target, [trace], layout({ margin: { l: 100, r: 20, t: 56, b: 24 } }), config);
+    return Plotly.newPlot(target, [trace], layout({ margin: { l: 100, r: 20, t: 84, b: 24 } }), config);
   };
 
   const drawImportance = () => {
