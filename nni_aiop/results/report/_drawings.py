@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Drawing", "drawings_of"]
 
 _MOST = 5
-_SECONDS = 5.0  # after which no further one is begun: making large graphs takes a while
+_SECONDS = 20.0  # after which no further one is begun: making large graphs takes a while
 
 
 @dataclass(frozen=True)
