@@ -1,4 +1,9 @@
-"""An Optuna study of two objectives with PNAG: digits networks, accurate and small.
+"""An Optuna study of two objectives with PNAG
+===========================================
+
+Digits networks, accurate and small.
+
+On the command line::
 
     python examples/optuna_pnag_front.py --trials 40
 
@@ -17,7 +22,9 @@ from nni_aiop.strategies import PNAGSampler
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=40, help="networks to train")
     parser.add_argument("--epochs", type=int, default=digits.EPOCHS, help="of each training")
     parser.add_argument("--seed", type=int, default=0, help="of the search and of the trainings")
