@@ -17,6 +17,9 @@ from nni_aiop.results.report._shrink import shrink_data, shrink_sections, shrink
 
 __all__ = ["page"]
 
+LINES = 2000
+"""Lines of parallel coordinates at most, as `page.js` has it."""
+
 _SURE = 0.5  # of the variance, below which importance is a guess
 
 
@@ -216,6 +219,9 @@ def _parallel(found: Evaluations) -> str:
     )
     if count > AXES:
         text += f" Of {count} dimensions the {AXES} that matter most, or else the first, are shown."
+    known = int((~found.failed).sum())
+    if known > LINES:
+        text += f" Of {known} evaluations {LINES} are drawn: the best, and others evenly."
     return _section(
         "Parallel coordinates",
         _note(text, "parallel-note"),

@@ -17,6 +17,8 @@
     if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
     return String(Number(value.toPrecision(6)));
   };
+  const LINES = 2000; // of parallel coordinates, at most
+  const MANY = 8000; // points from which on WebGL is quicker, also on a computer without a GPU
   const webgl = (() => {
     try {
       return Boolean(document.createElement("canvas").getContext("webgl"));
@@ -77,7 +79,7 @@
 
   // --- the picked evaluation ---
 
-  const rings = []; // of each figure: where an evaluation is in it
+  const boxes = []; // of each figure: what puts a box around an evaluation
   const panel = at("panel");
   const cell = (row, tag, text) => {
     const made = document.createElement(tag);
@@ -146,7 +148,7 @@
       image.alt = drawing.alt;
       body.append(image);
     }
-    for (const ring of rings) ring(i);
+    for (const box of boxes) box(i);
   };
   if (panel) at("unpick").addEventListener("click", () => panel.classList.remove("picked"));
   for (const button of document.querySelectorAll("[data-pick]")) {
@@ -189,33 +191,36 @@
     legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", font: { size: 12 } },
     ...more,
   });
-  const kind = webgl && data.n > 1500 ? "scattergl" : "scatter";
+  const kind = webgl && data.n > MANY ? "scattergl" : "scatter";
   const dots = (name, which, x, y, marker) => ({
     type: kind, mode: "markers", name,
     x: which.map((i) => x[i]), y: which.map((i) => y[i]),
     customdata: which, text: which.map((i) => texts[i]),
     hovertemplate: "%{text}<extra></extra>", marker,
   });
-  const ringTrace = () => ({
-    type: "scatter", mode: "markers", x: [], y: [], hoverinfo: "skip", showlegend: false,
-    marker: { size: 17, color: "rgba(0,0,0,0)", line: { width: 3, color: colour("ink") } },
-  });
+  // A box around a point, which is moved without drawing all points again. An annotation stands on a
+  // logarithmic axis by its exponent.
+  const boxAt = ([x, y], { xaxis, yaxis }) => {
+    if (x === null || y === null) return [];
+    const on = (value, { type }) => (type === "log" ? Math.log10(value) : value);
+    return [{
+      x: on(x, xaxis), y: on(y, yaxis), text: "\u00a0", showarrow: false, width: 14, height: 14,
+      borderpad: 3, borderwidth: 2.5, bordercolor: colour("ink"), captureevents: false,
+    }];
+  };
   const draw = async (id, traces, frame, place) => {
     const target = at(id);
-    await Plotly.react(target, [...traces, ringTrace()], frame, config);
-    target.place = place;
-    target.ring = traces.length;
+    const boxed = (i) => (i === undefined ? [] : boxAt(place(Number(i)), frame));
+    const annotations = boxed(panel.dataset.number);
+    await Plotly.react(target, traces, { ...frame, annotations }, config);
+    target.box = (i) => Plotly.relayout(target, { annotations: boxed(i) });
     if (target.drawn) return;
     target.drawn = true;
     target.on("plotly_click", (event) => {
       const i = event.points[0].customdata;
       if (Number.isInteger(i)) pick(i);
     });
-    rings.push((i) => {
-      const [x, y] = target.place(i);
-      const known = x !== null && y !== null;
-      Plotly.restyle(target, { x: [known ? [x] : []], y: [known ? [y] : []] }, [target.ring]);
-    });
+    boxes.push((i) => target.box(i));
   };
   const finite = (column) => column.filter((v) => v !== null);
   const wide = (column) => {
@@ -360,9 +365,15 @@
     }
     const objective = data.objectives[0];
     const y = data.metrics[objective.metric];
-    const which = everything.filter((i) => y[i] !== null && !failed.has(i));
+    let which = everything.filter((i) => y[i] !== null && !failed.has(i));
     // The best lines are drawn last, over the others.
     which.sort((a, b) => objective.sign * (y[a] - y[b]));
+    if (which.length > LINES) { // the best tenth of them, and others evenly
+      const rest = which.slice(0, -LINES / 10);
+      const step = rest.length / (0.9 * LINES);
+      which = [...rest.filter((_, i) => Math.floor(i / step) !== Math.floor((i - 1) / step)),
+        ...which.slice(-LINES / 10)];
+    }
     const made = data.axes.map((place) => coordinate(data.dimensions[place], which));
     const more = [...(data.cost ? [data.cost] : []), ...data.objectives.map((o) => o.metric)];
     for (const name of new Set(more)) {
