@@ -123,6 +123,7 @@ def test_a_phones_latency_is_a_budget_like_any_other(
     monkeypatch.chdir(Path(__file__).parents[2] / "examples")
     monkeypatch.setenv("LATENCY_TABLE", str(data_dir / "ofa_mbv3" / "lut_note10_w1.2.csv.gz"))
     given = ["--space", "phone_space:space", "--generator", str(tmp_path / "g.safetensors")]
+    given += ["--out", str(tmp_path / "o")]
     table = str(data_dir / "ofa_mbv3" / "surrogate_16k.csv.gz")
     training = ["--table", table, "--metric", "autobuild_top1", "--steps", "2"]
     shown = run_generate([*given, *training, "--budget", "latency_ms=40"])

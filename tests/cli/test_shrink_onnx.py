@@ -88,7 +88,8 @@ def test_two_budgets_with_their_files(folder: Path) -> None:
     assert WARNING in said.splitlines()
     out = folder / "o"
     assert sorted(p.name for p in out.iterdir()) == [
-        "layers.png", "report.md", "small-0.5.onnx", "small-0.88.onnx",
+        "layers.png", "report.html", "report.json", "report.md", "small-0.5.onnx",
+        "small-0.88.onnx",
     ]  # fmt: skip
     for part in (0.88, 0.5):
         path = out / f"small-{part}.onnx"
