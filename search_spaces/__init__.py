@@ -6,9 +6,12 @@ is an NNI ModelSpace with the same labels in the same order (there when NNI is i
 
 from __future__ import annotations
 
-from nni_aiop.engines.nni_space import as_code_space
+from typing import TYPE_CHECKING
+
 from nni_aiop.errors import SpaceError
-from nni_aiop.spaces import CodeSpace
+
+if TYPE_CHECKING:
+    from nni_aiop.spaces import CodeSpace
 
 __all__ = ["SPACES", "get_space"]
 
@@ -41,6 +44,9 @@ def get_space(name: str) -> CodeSpace:
         >>> get_space("nasbench201").labels
         ('op_01', 'op_02', 'op_12', 'op_03', 'op_13', 'op_23')
     """
+    # Here, so that the names alone, which a shell completes, take no time.
+    from nni_aiop.engines.nni_space import as_code_space
+
     if name in SPACES:
         module = SPACES[name].partition(":")[0]
         return as_code_space(f"{module}:code_space")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nni_aiop.cli._app import MOST, BadInput, bad_input, table
+from nni_aiop.cli._names import spaces
+from nni_aiop.cli._tell import answer, interrupted, note, shows_bars
 
 if TYPE_CHECKING:
     from nni_aiop.generators import ParetoGenerator
@@ -23,12 +25,18 @@ _MANY = 1000  # architectures, which take more than a moment
 
 def generate(
     context: typer.Context,
-    space: Annotated[str, typer.Option(help="A name from `spaces list`, or module:attribute.")],
+    space: Annotated[
+        str,
+        typer.Option(help="A name from `spaces list`, or module:attribute.", autocompletion=spaces),
+    ],
     budget: Annotated[
         list[str],
         typer.Option(
-            help="An upper bound on an exact cost of the space, such as flops=2e6 or "
-            "latency_ms=40; repeatable: all are kept."
+            "--limit",
+            "--budget",
+            help="An upper limit on an exact cost of the space, which each architecture keeps, "
+            "such as flops=2e6 or macs=2e6 (multiply-adds; the flops of a published space are its "
+            "publisher's count); repeatable.",
         ),
     ],
     generator: Annotated[
@@ -50,17 +58,17 @@ def generate(
         str | None, typer.Option(help="The metric of --table to maximise; its first by default.")
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=MOST, help="How many architectures.")] = 1,
-    levels: Annotated[int, typer.Option(min=2, help="Number of budgets to train at.")] = 10,
+    levels: Annotated[int, typer.Option(min=2, help="How many limits to train at.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Updates of the generator.")] = 800,
     extrapolate: Annotated[
-        bool, typer.Option(help="Allow a budget outside the range of training.")
+        bool, typer.Option(help="Allow a limit outside the range of training.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of training and of draws.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Folder of the results; by default a folder of out/generate that has the names "
-            "of the space and the budget."
+            "of the space and the limits."
         ),
     ] = None,
     overwrite: Annotated[
@@ -68,22 +76,22 @@ def generate(
         typer.Option(
             "--overwrite",
             help="Let --table replace a generator that is there, and replace results of another "
-            "generator or budget in --out.",
+            "generator or limit in --out.",
         ),
     ] = False,
 ) -> None:
-    """Generate architectures that keep a budget exactly, the best first, in milliseconds.
+    """Generate architectures that keep a limit exactly, the best first, in milliseconds.
 
-    Train once with --table; the file then serves every budget. The costs to budget are those that
-    --budget names, and the file serves those only. What is generated is printed, and lies as
+    Train once with --table; the file then serves every limit. The costs to limit are those that
+    --limit names, and the file serves those only. What is generated is printed, and lies as
     results.json, history.csv, search.png and report.html in the folder of the results.
 
     \b
     Examples
       nni-aiop generate --space nasbench201 --table nb201.csv.gz --metric c100_val \\
-          --budget flops=5e7
-      nni-aiop generate --space nasbench201 --budget flops=8e7 -n 5
-      nni-aiop generate --space phone_space:space --budget latency_ms=40
+          --limit flops=5e7
+      nni-aiop generate --space nasbench201 --limit flops=8e7 -n 5
+      nni-aiop generate --space phone_space:space --limit latency_ms=40
 
     The last one is a module of your own, as examples/phone_space.py: a space with a further cost.
     """
@@ -120,14 +128,14 @@ def generate(
         trained = load_generator(file, code_space)
         if set(trained.grid.names) != set(limits):
             raise BadInput(
-                f"a budget must name {', '.join(trained.grid.names)}, which {file} was trained "
+                f"--limit must name {', '.join(trained.grid.names)}, which {file} was trained "
                 f"for, but got {', '.join(limits)}: --table trains another one."
             )
     else:
         codes, columns = load_table(train, code_space, [metric] if metric else [])
         name = metric or next(iter(columns))
         known = complete_rows({name: columns[name]}, f"rows of {train}")
-        typer.echo(f"Training on {known.sum()} of {len(known)} rows of {train}, {name}")
+        note(f"Training on {known.sum()} of {len(known)} rows of {train}, {name}")
         codes, accuracy = codes[known], np.asarray(columns[name])[known]
         codes = code_space.encode_points(
             code_space.canonical_points(code_space.decode_points(codes))
@@ -157,30 +165,40 @@ def generate(
     if train is not None:
         try:
             with bad_input():
-                trained.fit(codes, accuracy, progress=True, checkpoint=checkpoint)
+                trained.fit(codes, accuracy, progress=shows_bars(), checkpoint=checkpoint)
         except KeyboardInterrupt:
             if checkpoint.exists():
-                typer.echo(f"Interrupted: the same command goes on from {checkpoint}.", err=True)
+                interrupted(f"Interrupted: the same command goes on from {checkpoint}.")
             raise
         trained.save(file)
         checkpoint.unlink()
-        typer.echo(f"Generator: {file}\n")
+        note(f"Generator: {file}\n")
     settings["digest"] = _digest(file)
     again = the_same(context, n=min(MOST, max(10, 2 * n)))
     if n > _MANY:
-        typer.echo(f"Generating {n} architectures, which takes a while", err=True)
+        note(f"Generating {n} architectures, which takes a while", err=True)
     with bad_input(), Spinner(f"Generating {n}"):
         found = trained.generate(limits, n, extrapolate=extrapolate, seed=seed)
     codes = code_space.encode([code_space.complete(code_space.canonical(s)) for s in found])
     costs = {name: code_space.cost(name, codes) for name in limits}
-    rows = []
+    rows: list[list[object]] = []
+    told: list[dict[str, object]] = []
     for i, sample in enumerate(found):
-        chosen = ", ".join(f"{k}={v}" for k, v in code_space.canonical(sample).items())
-        rows.append([i, *(float(costs[name][i]) for name in limits), chosen])
-    typer.echo(table(["", *limits, "architecture"], rows))
+        chosen = code_space.canonical(sample)
+        own = {name: float(costs[name][i]) for name in limits}
+        rows.append([i, *own.values(), ", ".join(f"{k}={v}" for k, v in chosen.items())])
+        told.append({"sample": chosen, "point": code_space.to_json(sample), "costs": own})
+    answer(
+        table(["", *limits, "architecture"], rows),
+        space=code_space.name,
+        limits=limits,
+        generator=file,
+        architectures=told,
+    )
     results = _results(trained, found, limits, settings | {"n": n, "command_line": again})
     results.save(folder)
-    typer.echo(f"\nResults: {', '.join(str(folder / name) for name in results.FILES)}")
+    files = [folder / name for name in results.FILES]
+    answer(f"\nResults: {', '.join(map(str, files))}", files=files)
 
 
 def _named(space: CodeSpace, limits: Mapping[str, float]) -> str:
@@ -214,7 +232,7 @@ def _check_kept(folder: Path, settings: Mapping[str, Any]) -> None:
         same = False
     if not same:
         raise BadInput(
-            f"{folder} must be empty or hold what the same generator made for the same budget, but "
+            f"{folder} must be empty or hold what the same generator made for the same limits, but "
             f"holds {held[0]} of something else: take another --out, or --overwrite to replace it."
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,14 @@ import typer
 
 from nni_aiop.cli._app import BadInput
 
-__all__ = ["Overwrite", "check_files", "check_folder", "the_same"]
+__all__ = [
+    "Overwrite",
+    "check_files",
+    "check_folder",
+    "check_table",
+    "the_same",
+    "write_table",
+]
 
 Overwrite: TypeAlias = Annotated[
     bool, typer.Option("--overwrite", help="Replace results that are there already.")
@@ -104,7 +113,12 @@ def the_same(context: typer.Context, **larger: int) -> dict[str, Any]:
     return found
 
 
-_ONCE = {"restart", "overwrite"}  # parameters of a command that are not for its repetition
+_ONCE = {
+    "restart",
+    "overwrite",
+    "as_json",
+    "quiet",
+}  # parameters of a command that are not for its repetition
 
 
 def _words(context: typer.Context, instead: Mapping[str, Any]) -> str:
@@ -128,6 +142,28 @@ def _words(context: typer.Context, instead: Mapping[str, Any]) -> str:
         for one in values:
             words += [*([option] if option else []), str(one)]
     return shlex.join(words)
+
+
+def check_table(file: Path, *, overwrite: bool) -> None:
+    """Refuse a CSV that a command cannot write, or that it would destroy.
+
+    Raises:
+        BadInput: As `check_files`, or the name does not end in .csv.
+    """
+    if file.suffix.lower() != ".csv":
+        raise BadInput(f"--out must name a file .csv, but got {file}.")
+    check_files([file], option="--out", overwrite=overwrite)
+
+
+def write_table(file: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+    """The path of a CSV with these columns and rows."""
+    from nni_aiop.files import write_atomically
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return write_atomically(file, text.getvalue())
 
 
 def _same(file: Path, other: Path) -> bool:

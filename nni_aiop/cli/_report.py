@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from nni_aiop.cli._app import BadInput
+from nni_aiop.cli._names import spaces
+from nni_aiop.cli._tell import answer
 
 
 def report(
@@ -18,7 +20,8 @@ def report(
         str | None,
         typer.Option(
             help="The space that was searched, as module:attribute, where it is none of `spaces "
-            "list`: with it the best networks are drawn. It is imported: it is code."
+            "list`: with it the best networks are drawn. It is imported: it is code.",
+            autocompletion=spaces,
         ),
     ] = None,
 ) -> None:
@@ -56,6 +59,7 @@ def report(
             if ready is not None and ready.fingerprint == summary.get("fingerprint"):
                 searched = ready
     try:
-        typer.echo(f"Report: {write_report(folder, space=searched)}")
+        page = write_report(folder, space=searched)
     except FileFormatError as err:
         raise BadInput(str(err)) from err
+    answer(f"Report: {page}", page=page)

@@ -56,10 +56,10 @@ def test_it_trains_once_and_generates_for_any_budget(tmp_path: Path, quick_evalu
     file = tmp_path / "generator.safetensors"
     given = ("--generator", str(file), "-n", "3")
     table = str(labelled(tmp_path / "cells.csv"))
-    first = run(*given, "--table", table, "--budget", "flops=6e7", "--steps", "3")
+    first = run(*given, "--table", table, "--limit", "flops=6e7", "--steps", "3")
     assert file.exists() and not file.with_name(file.name + ".training").exists()
     assert first.count("op_01=") == 3
-    again = run(*given, "--budget", "flops=9e7")
+    again = run(*given, "--limit", "flops=9e7")
     costs = [float(line.split()[1]) for line in again.splitlines() if "op_01=" in line]
     assert len(costs) == 3 and max(costs) <= 9e7
     assert "but the cheapest, " in run(*given, "--budget", "flops=1", code=2)
@@ -70,14 +70,14 @@ def test_several_budgets_are_all_kept_and_one_outside_the_range_is_extrapolated(
 ) -> None:
     given = ("--generator", str(tmp_path / "generator.training"), "-n", "3")
     table = str(labelled(tmp_path / "cells.csv"))
-    both = ("--budget", "flops=9e7", "--budget", "params=8e5")
+    both = ("--limit", "flops=9e7", "--budget", "params=8e5")
     rows = costs_in(run(*given, "--table", table, *both, "--steps", "3"), 2)
     assert len(rows) == 3 and max(f for f, _ in rows) <= 9e7 and max(p for _, p in rows) <= 8e5
     wide = ("--budget", "flops=1e9", "--budget", "params=8e5")
     assert "trained range" in run(*given, *wide, code=2)
     assert len(costs_in(run(*given, *wide, "--extrapolate"), 2)) == 3
-    assert "must name flops, params, which" in run(*given, "--budget", "flops=9e7", code=2)
-    twice = ("--budget", "flops=9e7", "--budget", "flops=5e7")
+    assert "must name flops, params, which" in run(*given, "--limit", "flops=9e7", code=2)
+    twice = ("--limit", "flops=9e7", "--budget", "flops=5e7")
     assert "must be limited once" in run(*given, *twice, code=2)
 
 
@@ -86,7 +86,7 @@ def test_an_interrupted_training_goes_on(tmp_path: Path, quick_evaluator: None) 
 
     file = tmp_path / "g.safetensors"
     table = str(labelled(tmp_path / "cells.csv"))
-    given = ("--generator", str(file), "--table", table, "--budget", "flops=6e7", "--steps", "3")
+    given = ("--generator", str(file), "--table", table, "--limit", "flops=6e7", "--steps", "3")
     whole = run(*given)
     file.unlink()
 
@@ -108,7 +108,7 @@ def test_architectures_whose_training_failed_are_left_out(
     lines = table.read_text().splitlines()
     lines[3] = lines[3].rpartition(",")[0] + ","
     table.write_text("\n".join(lines))
-    given = ("--generator", str(tmp_path / "g.safetensors"), "--budget", "flops=6e7")
+    given = ("--generator", str(tmp_path / "g.safetensors"), "--limit", "flops=6e7")
     assert "op_01=" in run(*given, "--table", str(table), "--steps", "3")
     given = (*given, "--overwrite")
     table.write_text("\n".join([lines[0], lines[3], lines[4]]))
@@ -153,7 +153,7 @@ def test_what_was_generated_lies_in_a_folder_with_a_page(
 
     given = ("--generator", str(tmp_path / "g.safetensors"))
     table = str(labelled(tmp_path / "cells.csv"))
-    shown = run(*given, "--table", table, "--budget", "flops=6e7", "--steps", "3", "-n", "4")
+    shown = run(*given, "--table", table, "--limit", "flops=6e7", "--steps", "3", "-n", "4")
     folder = Path("out/generate/nasbench201-flops-6e7")
     assert str(folder / "report.html") in shown
     summary = json.loads((folder / "results.json").read_text())
@@ -167,11 +167,11 @@ def test_what_was_generated_lies_in_a_folder_with_a_page(
     assert "nasbench201: 4 architectures generated" in page and "drawing-3" in page
     assert "-n 10" in summary["settings"]["command_line"]["more"]
 
-    more = run(*given, "--budget", "flops=6e7", "-n", "6")  # another number is no other budget
+    more = run(*given, "--limit", "flops=6e7", "-n", "6")  # another number is no other budget
     assert len(costs_in(more, 1)) == 6 and "6 architectures generated" in (
         folder / "report.html"
     ).read_text()  # fmt: skip
-    here = ("--out", str(folder), "--budget", "flops=9e7")
+    here = ("--out", str(folder), "--limit", "flops=9e7")
     refused = run(*given, *here, code=2)
     assert "holds results.json of something else" in refused and "--overwrite" in refused
     run(*given, *here, "--overwrite")
