@@ -113,12 +113,8 @@ def the_same(context: typer.Context, **larger: int) -> dict[str, Any]:
     return found
 
 
-_ONCE = {
-    "restart",
-    "overwrite",
-    "as_json",
-    "quiet",
-}  # parameters of a command that are not for its repetition
+# Parameters of a command that are not for its repetition.
+_ONCE = {"restart", "overwrite", "as_json", "quiet"}
 
 
 def _words(context: typer.Context, instead: Mapping[str, Any]) -> str:
@@ -131,9 +127,8 @@ def _words(context: typer.Context, instead: Mapping[str, Any]) -> str:
             continue
         value = instead.get(name, context.params.get(name))
         long = [option for option in parameter.opts if option.startswith("--")]
-        option = (long or [option for option in parameter.opts if option.startswith("-")] or [""])[
-            0
-        ]
+        brief = [option for option in parameter.opts if option.startswith("-")]
+        option = (long or brief or [""])[0]
         if value is True or value is False:
             off = [o for o in parameter.secondary_opts if o.startswith("--")]
             words += [option] if value else off[:1]

@@ -59,7 +59,7 @@ def test_a_search_has_a_page_that_says_how_to_go_on(own: Path) -> None:
     assert "o/report.html" in said
     page = (own / "o/report.html").read_text()
     same = (
-        "nni-aiop search own:space --search random --evaluator own:measure --budget {} "
+        "nni-aiop search own:space --search random --evaluator own:measure --evaluations {} "
         "--limit flops=12 --out o"
     )
     assert same.format(9) in page and same.format(18) in page
