@@ -68,6 +68,10 @@ def graph(
     answer(report(found), model=model, **_record(found), results=written)
     for said in notes(model, found):
         note(said)
+    note(
+        "\nMACs are multiply-adds, which spaces call flops or macs; FLOPs count two for each of "
+        "them, and all other functions."
+    )
     found.save(written[0])
     found.draw(written[1], title=Path(model).name)
     note(f"\nResults: {', '.join(map(str, written))}")

@@ -149,7 +149,7 @@ def test_latency_is_kept(folder: Path) -> None:
         (["--loss", "cross_entropy"], "so that --loss must not be given"),
         (["--calibrate", "own:data"], "so that --calibrate must not be given"),
         (["--metric", "acc"], "so that --metric must not be given"),
-        (["--budget", "3"], "so that --budget must not be given"),
+        (["--budget", "3"], "so that --fine-tunes must not be given"),
         (["--input", "1x3x16x16,1x3"], "a shape for each input of net.onnx (x), but gives 2"),
         (["--input", "1x4x16x16"], "must fit (b, 3, 16, 16), but got (1, 4, 16, 16)"),
         (["--keep", "nowhere"], "'nowhere'"),
