@@ -198,7 +198,7 @@ def generate(
     results = _results(trained, found, limits, settings | {"n": n, "command_line": again})
     results.save(folder)
     files = [folder / name for name in results.FILES]
-    answer(f"\nResults: {', '.join(map(str, files))}", files=files)
+    answer(f"\nResults: {', '.join(map(str, files))}", out=folder, results=files)
 
 
 def _named(space: CodeSpace, limits: Mapping[str, float]) -> str:
