@@ -26,7 +26,7 @@ from torch import nn
 from nni_aiop.engines._nni import importing_nni
 from nni_aiop.engines._references import made
 from nni_aiop.engines.nni_space import _model_of, code_space_from_nni
-from nni_aiop.errors import AiopError, SpaceError
+from nni_aiop.errors import SpaceError
 from nni_aiop.spaces import Sample
 from nni_aiop.supernet import Supernet
 

@@ -223,7 +223,7 @@ def _train(network: nn.Module, data: SupernetData, how: Labelling) -> None:
     """A few updates on batches of the training data, of all parameters."""
     device = next(network.parameters()).device
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay
+        network.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay, foreach=True
     )
     network.train()
     done = 0
