@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nni_aiop.cli._app import MOST, BadInput, bad_input, table
+from nni_aiop.cli._supernet import DataReference
 
 _MANY = 1000  # architectures, which take more than a moment
 
@@ -37,6 +38,23 @@ def generate(
             "was interrupted goes on.",
         ),
     ] = None,
+    label: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=MOST,
+            help="Train on so many random architectures, labelled by a supernet, which is trained "
+            "first; the labels are written beside the generator as a table for --table.",
+        ),
+    ] = None,
+    supernet: Annotated[
+        Path | None,
+        typer.Option(
+            help="The supernet of --label, out/supernets/SPACE.safetensors by default; where the "
+            "file is there, nothing is trained."
+        ),
+    ] = None,
+    data: DataReference = None,
     metric: Annotated[
         str | None, typer.Option(help="The metric of --table to maximise; its first by default.")
     ] = None,
@@ -53,14 +71,15 @@ def generate(
 ) -> None:
     """Generate architectures that keep a budget exactly, the best first, in milliseconds.
 
-    Train once with --table; the file then serves every budget. The costs to budget are those that
-    --budget names, and the file serves those only.
+    Train once with --table or --label; the file then serves every budget. The costs to budget are
+    those that --budget names, and the file serves those only.
 
     \b
     Examples
       nni-aiop generate --space nasbench201 --table nb201.csv.gz --metric c100_val \\
           --budget flops=5e7
       nni-aiop generate --space nasbench201 --budget flops=8e7 -n 5
+      nni-aiop generate --space digits --label 200 --budget flops=1e5
       nni-aiop generate --space phone_space:space --budget latency_ms=40
 
     The last one is a module of your own, as examples/phone_space.py: a space with a further cost.
@@ -71,6 +90,10 @@ def generate(
     from nni_aiop.cli._outputs import check_files
     from nni_aiop.cli._progress import Spinner
 
+    if label is not None and train is not None:
+        raise BadInput("a generator must be trained with --table or --label, but got both.")
+    if label is None and (supernet is not None or data is not None):
+        raise BadInput("--supernet and --data must stand beside --label, but there is none.")
     limits = parse_limits(budget)
     code_space = load_space(space)
     from nni_aiop.benchmarks import load_table
@@ -83,6 +106,9 @@ def generate(
     checkpoint = file.with_name(f"{file.name}.training")
     if os.path.isdir(file):
         raise BadInput(f"--generator must be a file, but {file} is a folder.")
+    if label is not None:
+        check_files([file], option="--generator", overwrite=overwrite)
+        train = _labelled(space, label, file, supernet, data, seed=seed)
     if train is not None:
         inputs = {"--table": train}
         check_files([file], option="--generator", inputs=inputs, overwrite=overwrite)
@@ -142,3 +168,30 @@ def generate(
         chosen = ", ".join(f"{k}={v}" for k, v in code_space.canonical(sample).items())
         rows.append([i, *(float(costs[name][i]) for name in limits), chosen])
     typer.echo(table(["", *limits, "architecture"], rows))
+
+
+def _labelled(
+    space: str, n: int, generator: Path, supernet: Path | None, data: str | None, *, seed: int
+) -> Path:
+    """The table of labelled architectures, which is kept beside the generator for a second try."""
+    from nni_aiop.cli._outputs import check_files
+    from nni_aiop.cli._supernet import FILES, data_for, train_file, untrained, write_labels
+    from nni_aiop.measures import SupernetMeasure
+
+    labels = generator.with_name(f"{generator.stem}.labels-{n}-{seed}.csv")
+    if labels.exists():
+        typer.echo(f"Labels: {labels}, which is there already")
+        return labels
+    check_files([labels], option="--generator")
+    path = supernet or FILES / f"{space.replace(':', '.')}.safetensors"
+    if path.exists():
+        net = untrained(space, seed=0)
+    else:
+        net = train_file(
+            space, path, data, options={}, seed=seed, overwrite=False, option="--supernet"
+        )
+    with bad_input():
+        measure = SupernetMeasure(net, data_for(net, data), path=path)
+        found = write_labels(measure, n, labels, seed=seed, note=lambda best: None)
+    typer.echo(f"Labels of {found} architectures: {labels}")
+    return labels
