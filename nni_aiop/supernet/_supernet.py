@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -53,8 +54,9 @@ class Supernet(nn.Module):
         place: From the name of a parameter, the sample and its network to the name of the shared
             tensor. Two operations that stand in one place but are of different kinds need different
             names. By default the parameter's own name.
-        reach: Samples whose networks together have every shared tensor at its largest; by default
-            they are found from both ends of the space's dimensions.
+        reach: Samples whose networks together have the shared tensors at their largest; by default
+            they are found from both ends of the space's dimensions. A tensor that none of them has
+            is drawn when a network first needs it.
         apart: Labels each of whose values has weights of its own.
         head: Name of the linear layer that gives the networks' class scores: each architecture that
             is labelled may have one of its own (`Labelling.refit`).
@@ -232,7 +234,7 @@ class Supernet(nn.Module):
         return {name: value.detach().cpu().numpy() for name, value in self.weights.items()}
 
     def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what `arrays` gave.
+        """Take over what `arrays` gave, also tensors that no network has needed here so far.
 
         Raises:
             ValueError: A tensor is missing, or has another shape or type.
@@ -240,9 +242,12 @@ class Supernet(nn.Module):
         own = self.arrays()
         for name, value in own.items():
             checked_tensors(arrays, {name: value.shape}, str(value.dtype))
+        for name, value in arrays.items():
+            if name not in own:
+                self._add(name, torch.as_tensor(value))
         with torch.no_grad():
-            for name, parameter in self.weights.items():
-                parameter.copy_(torch.as_tensor(arrays[name]))
+            for name in own:
+                self.weights[name].copy_(torch.as_tensor(arrays[name]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the shared tensors; `load` reads them into a supernet that was made alike."""
@@ -313,6 +318,7 @@ class Supernet(nn.Module):
                 (self._shared(part.name, sample, network), part)
                 for part, _ in parameters_of(network)
             ]
+            self._add_missing(parts, sample)
             for name, part in parts:
                 self._check(name, part, sample)
             self._known[key] = network, parts
@@ -327,9 +333,21 @@ class Supernet(nn.Module):
         apart = "".join(f"{label}={sample[label]}|" for label in self.apart)
         return f"{apart}{placed}".replace(".", "/")
 
+    def _add_missing(self, parts: Sequence[tuple[str, Part]], sample: Sample) -> None:
+        """Draw the shared tensors that no network had before, the same whenever that is."""
+        missing = {part.name: name for name, part in parts if name not in self.weights}
+        if missing:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(zlib.crc32(" ".join(missing.values()).encode()))
+                network = self._build(sample)
+            for part, parameter in parameters_of(network):
+                if part.name in missing:
+                    self._add(missing[part.name], parameter.detach())
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self.weights[name] = nn.Parameter(value.clone().to(self.device))
+
     def _check(self, name: str, part: Part, sample: Sample) -> None:
-        if name not in self.weights:
-            raise SpaceError(f"`reach` must reach every weight, but not {name} of {sample}.")
         shape = tuple(self.weights[name].shape)
         if len(shape) != len(part.shape) or any(map(int.__lt__, shape, part.shape)):
             raise SpaceError(

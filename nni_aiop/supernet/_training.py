@@ -161,11 +161,17 @@ class _Run:
                     teacher = _probabilities(outputs)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
+        self._adopt()
         if self.options.clip is not None:
             nn.utils.clip_grad_norm_(self.supernet.parameters(), self.options.clip)
         self._optimizer.step()
         self._schedule.step()
         return total / len(samples)
+
+    def _adopt(self) -> None:
+        """Let the optimiser know the tensors that networks have needed since it was made."""
+        known = self._optimizer.param_groups[0]["params"]
+        known += list(self.supernet.weights.values())[len(known) :]
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -198,6 +204,7 @@ class _Run:
             "groups": [{k: v for k, v in g.items() if k != "params"} for g in self._groups],
             "schedule": self._schedule.state_dict(),
             "sampling": self.sampling.state(),
+            "names": names,  # in the order of the optimiser
         }
         write_described(path, "supernet", content, tensors)
 
@@ -221,14 +228,11 @@ class _Run:
                     f"({content.get(name)!r:.200}, not {value!r:.200}): delete it to train anew."
                 )
         with whole(path, "a checkpoint", tensors):
-            self.supernet.load_arrays(
-                {
-                    name.removeprefix("weights."): value
-                    for name, value in tensors.items()
-                    if name.startswith("weights.")
-                }
-            )
-            names = list(self.supernet.weights)
+            names = list(content["names"])
+            self.supernet.load_arrays({name: tensors[f"weights.{name}"] for name in names})
+            self._adopt()
+            if list(self.supernet.weights) != names:
+                raise ValueError("its tensors are in another order")
             moments: dict[int, dict[str, Tensor]] = {}
             for name, value in tensors.items():
                 if name.startswith("adam."):
