@@ -334,15 +334,23 @@ class Supernet(nn.Module):
         return f"{apart}{placed}".replace(".", "/")
 
     def _add_missing(self, parts: Sequence[tuple[str, Part]], sample: Sample) -> None:
-        """Draw the shared tensors that no network had before, the same whenever that is."""
-        missing = {part.name: name for name, part in parts if name not in self.weights}
-        if missing:
+        """Draw the shared tensors that no network had before, as its widest relative has them."""
+        missing = {name for name, _ in parts if name not in self.weights}
+        if not missing:
+            return
+        widest = {**sample}
+        for d in self.space.dimensions:
+            if isinstance(d, Ordinal) and d.label not in self.apart:
+                widest[d.label] = d.values[-1]
+        valid = self.space.violation(widest) is None
+        for relative in [self.space.settled(widest), sample] if valid else [sample]:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(zlib.crc32(" ".join(missing.values()).encode()))
-                network = self._build(sample)
+                torch.manual_seed(zlib.crc32(" ".join(sorted(missing)).encode()))
+                network = self._build(relative)
             for part, parameter in parameters_of(network):
-                if part.name in missing:
-                    self._add(missing[part.name], parameter.detach())
+                name = self._shared(part.name, relative, network)
+                if name in missing and name not in self.weights:
+                    self._add(name, parameter.detach())
 
     def _add(self, name: str, value: Tensor) -> None:
         self.weights[name] = nn.Parameter(value.clone().to(self.device))

@@ -96,7 +96,7 @@ def test_a_teacher_is_not_taught_by_its_pupils() -> None:
     supernet = toy.supernet()
     data = replace(toy.data(), train=[next(iter(toy.data().validation))])
     recipe = SupernetTraining(epochs=1, count=1, distill=True, learning_rate=1e-9, weight_decay=0.0)
-    x, y = data.train[0]
+    y = data.train[0][1]
     supernet.train()
     seen: list[torch.Tensor] = []
     forward = type(supernet).forward
