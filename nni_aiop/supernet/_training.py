@@ -115,11 +115,12 @@ class _Run:
             weight_decay=options.weight_decay,
             foreach=True,
         )
+        total = max(options.epochs * steps, 4)  # a cycle has a rise and a fall
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer,
             options.learning_rate,
-            total_steps=options.epochs * steps,
-            pct_start=0.25,
+            total_steps=total,
+            pct_start=max(0.25, 2 / total),
         )
 
     @property

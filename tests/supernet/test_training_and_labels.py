@@ -143,6 +143,13 @@ def test_a_broken_run_goes_on_to_the_same_weights(sampling: str, tmp_path: Path)
         train_supernet(toy.supernet(), training=recipe, checkpoint=path)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_the_shortest_training_has_a_schedule(steps: int) -> None:
+    data = replace(toy.data(), train=list(toy.data().validation)[:1] * steps)
+    losses = train_supernet(toy.supernet(), data, SupernetTraining(epochs=1))
+    assert len(losses) == 1 and np.isfinite(losses).all()
+
+
 def test_tensors_that_come_late_are_trained_and_kept(tmp_path: Path) -> None:
     recipe = SupernetTraining(epochs=6, sampling="uniform", count=1, seed=1)
     reach = [{"depth": 1, "width": 4}]
