@@ -146,7 +146,7 @@ def is_better(metrics: dict[str, float], best: dict[str, float], name: str) -> b
 def main() -> None:
     given = parse_arguments(parser(__doc__.splitlines()[0], name="supernet", seeds=3))
     torch.set_num_threads(1)
-    n, evaluations = (12, 6) if given.quick else (ARCHITECTURES, EVALUATIONS)
+    n, evaluations = (8, 4) if given.quick else (ARCHITECTURES, EVALUATIONS)
     seeds = range(1, 2 if given.quick else given.seeds + 1)
     log = progress()
     space = digits.code_space()

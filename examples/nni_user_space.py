@@ -1,4 +1,9 @@
-"""NCP as a strategy of NNI, over a model space of one's own.
+"""A strategy of NNI over a model space of one's own
+=================================================
+
+NCP searches a `ModelSpace` of NNI, in an NNI experiment.
+
+On the command line::
 
     python examples/nni_user_space.py --trials 20
     python examples/nni_user_space.py --trials 20 --engine ts    (each network in its own process)
@@ -18,7 +23,9 @@ from nni_aiop.strategies import NCP
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=20, help="networks to train")
     parser.add_argument("--seed", type=int, default=0, help="of the search")
     parser.add_argument("--engine", choices=["sequential", "ts"], default="sequential")

@@ -1,6 +1,11 @@
-"""An Optuna study over a model space of one's own, written for NNI: no NNI experiment is started.
+"""An Optuna study over a model space written for NNI
+==================================================
 
-python examples/optuna_user_space.py --trials 20
+No NNI experiment is started.
+
+On the command line::
+
+    python examples/optuna_user_space.py --trials 20
 """
 
 import argparse
@@ -15,7 +20,9 @@ from nni_aiop.strategies import NCPSampler
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=20, help="networks to train")
     parser.add_argument("--seed", type=int, default=0, help="of the search")
     parser.add_argument("--out", type=Path, default=Path("out/optuna_user_space"))

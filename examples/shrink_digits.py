@@ -1,4 +1,9 @@
-"""Shrink a trained network by a third: train, search, fine-tune, compare.
+"""Shrink a trained network by a third
+===================================
+
+Train, search, fine-tune, compare.
+
+On the command line::
 
     python examples/shrink_digits.py
 
@@ -88,7 +93,9 @@ def accuracy(network: nn.Module, data: Data, part: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--part", type=float, default=0.667, help="of the multiply-adds to keep")
     parser.add_argument("--trials", type=int, default=8, help="networks to fine-tune")
     parser.add_argument("--epochs", type=int, default=6, help="of the first training")

@@ -1,4 +1,9 @@
-"""Shrink timm's resnet18, with random weights, to several budgets: what is cut where.
+"""Shrink a network of timm to several budgets
+===========================================
+
+What is cut where in resnet18, with random weights.
+
+On the command line::
 
     python examples/shrink_timm.py
 
@@ -15,7 +20,9 @@ from nni_aiop.spaces import MutationSpace
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", default="resnet18", help="a name of timm's")
     parser.add_argument("--size", type=int, default=224, help="of the images")
     parser.add_argument("--flops", type=float, nargs="+", default=[0.865, 0.5], help="budgets")

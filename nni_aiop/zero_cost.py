@@ -1,7 +1,7 @@
 """Zero-cost proxies: figures of an untrained network, from one mini-batch, that rank architectures.
 
 Notation: L the loss of the batch, w the weights of the network's convolutions and linear layers
-(those that prune whole connections are left out: biases and normalisation).
+(those that prune whole connections are left out: biases and normalisation)::
 
     grad_norm  sum over layers of |dL/dw|_2
     snip       sum over w of |dL/dw w|                          (Lee et al. 2019)
@@ -63,7 +63,7 @@ def grad_norm(
 
 
 def snip(module: nn.Module, inputs: Tensor, targets: Any, loss: Loss, *, seed: int = 0) -> float:
-    """Sum of |gradient x weight|: how much the loss would feel each weight's removal.
+    """Sum of absolute gradient x weight: how much the loss would feel each weight's removal.
 
     Source: Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity".
     Arguments and errors as `grad_norm`.
@@ -81,7 +81,7 @@ def synflow(
     *,
     seed: int = 0,
 ) -> float:
-    """Sum of |gradient x weight| of the summed outputs of the network of absolute weights.
+    """Sum of absolute gradient x weight, for the summed outputs of absolute weights.
 
     Normalisation passes its input on, and one input of ones stands for the data: only the shape of
     `inputs` is read. Worked out in float64, in which products over many layers seldom overflow.
@@ -166,7 +166,7 @@ ZERO_COST: dict[str, Callable[..., float]] = {
     "grad_norm": grad_norm,
     "snip": snip,
 }
-"""Every proxy by its name: (module, inputs, targets, loss, *, seed) -> float."""
+"""Every proxy by its name: `(module, inputs, targets, loss, *, seed) -> float`."""
 
 
 @contextmanager

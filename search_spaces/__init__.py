@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nni_aiop.engines._references import load_object
-from nni_aiop.engines.nni_space import as_code_space
 from nni_aiop.errors import SpaceError
-from nni_aiop.spaces import CodeSpace
 
 if TYPE_CHECKING:
+    from nni_aiop.spaces import CodeSpace
     from nni_aiop.supernet import Supernet
 
 __all__ = ["SPACES", "SUPERNETS", "get_space", "get_supernet"]
@@ -55,6 +53,9 @@ def get_space(name: str) -> CodeSpace:
         >>> get_space("nasbench201").labels
         ('op_01', 'op_02', 'op_12', 'op_03', 'op_13', 'op_23')
     """
+    # Here, so that the names alone, which a shell completes, take no time.
+    from nni_aiop.engines.nni_space import as_code_space
+
     if name in SPACES:
         module = SPACES[name].partition(":")[0]
         return as_code_space(f"{module}:code_space")
@@ -84,6 +85,8 @@ def get_supernet(name: str, *, seed: int | None = None) -> Supernet:
         >>> get_supernet("naap", seed=0).largest["width_4"]
         40
     """
+    from nni_aiop.engines._references import load_object
+
     if name in SUPERNETS:
         found: Supernet = load_object(SUPERNETS[name])(seed=seed)
         return found

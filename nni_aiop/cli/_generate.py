@@ -9,18 +9,26 @@ from typing import Annotated
 import typer
 
 from nni_aiop.cli._app import MOST, BadInput, bad_input, table
+from nni_aiop.cli._names import spaces
 from nni_aiop.cli._supernet import DataReference
+from nni_aiop.cli._tell import answer, interrupted, note, shows_bars
 
 _MANY = 1000  # architectures, which take more than a moment
 
 
 def generate(
-    space: Annotated[str, typer.Option(help="A name from `spaces list`, or module:attribute.")],
+    space: Annotated[
+        str,
+        typer.Option(help="A name from `spaces list`, or module:attribute.", autocompletion=spaces),
+    ],
     budget: Annotated[
         list[str],
         typer.Option(
-            help="An upper bound on an exact cost of the space, such as flops=2e6 or "
-            "latency_ms=40; repeatable: all are kept."
+            "--limit",
+            "--budget",
+            help="An upper limit on an exact cost of the space, which each architecture keeps, "
+            "such as flops=2e6 or macs=2e6 (multiply-adds; the flops of a published space are its "
+            "publisher's count); repeatable.",
         ),
     ],
     generator: Annotated[
@@ -59,28 +67,28 @@ def generate(
         str | None, typer.Option(help="The metric of --table to maximise; its first by default.")
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=MOST, help="How many architectures.")] = 1,
-    levels: Annotated[int, typer.Option(min=2, help="Number of budgets to train at.")] = 10,
+    levels: Annotated[int, typer.Option(min=2, help="How many limits to train at.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Updates of the generator.")] = 800,
     extrapolate: Annotated[
-        bool, typer.Option(help="Allow a budget outside the range of training.")
+        bool, typer.Option(help="Allow a limit outside the range of training.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of training and of draws.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Let --table replace a generator that is there.")
     ] = False,
 ) -> None:
-    """Generate architectures that keep a budget exactly, the best first, in milliseconds.
+    """Generate architectures that keep a limit exactly, the best first, in milliseconds.
 
-    Train once with --table or --label; the file then serves every budget. The costs to budget are
-    those that --budget names, and the file serves those only.
+    Train once with --table or --label; the file then serves every limit. The costs to limit are
+    those that --limit names, and the file serves those only.
 
     \b
     Examples
       nni-aiop generate --space nasbench201 --table nb201.csv.gz --metric c100_val \\
-          --budget flops=5e7
-      nni-aiop generate --space nasbench201 --budget flops=8e7 -n 5
-      nni-aiop generate --space digits --label 200 --budget flops=1e5
-      nni-aiop generate --space phone_space:space --budget latency_ms=40
+          --limit flops=5e7
+      nni-aiop generate --space nasbench201 --limit flops=8e7 -n 5
+      nni-aiop generate --space digits --label 200 --limit flops=1e5
+      nni-aiop generate --space phone_space:space --limit latency_ms=40
 
     The last one is a module of your own, as examples/phone_space.py: a space with a further cost.
     """
@@ -121,14 +129,14 @@ def generate(
         trained = load_generator(file, code_space)
         if set(trained.grid.names) != set(limits):
             raise BadInput(
-                f"a budget must name {', '.join(trained.grid.names)}, which {file} was trained "
+                f"--limit must name {', '.join(trained.grid.names)}, which {file} was trained "
                 f"for, but got {', '.join(limits)}: --table trains another one."
             )
     else:
         codes, columns = load_table(train, code_space, [metric] if metric else [])
         name = metric or next(iter(columns))
         known = complete_rows({name: columns[name]}, f"rows of {train}")
-        typer.echo(f"Training on {known.sum()} of {len(known)} rows of {train}, {name}")
+        note(f"Training on {known.sum()} of {len(known)} rows of {train}, {name}")
         codes, accuracy = codes[known], np.asarray(columns[name])[known]
         codes = code_space.encode_points(
             code_space.canonical_points(code_space.decode_points(codes))
@@ -149,25 +157,34 @@ def generate(
     if train is not None:
         try:
             with bad_input():
-                trained.fit(codes, accuracy, progress=True, checkpoint=checkpoint)
+                trained.fit(codes, accuracy, progress=shows_bars(), checkpoint=checkpoint)
         except KeyboardInterrupt:
             if checkpoint.exists():
-                typer.echo(f"Interrupted: the same command goes on from {checkpoint}.", err=True)
+                interrupted(f"Interrupted: the same command goes on from {checkpoint}.")
             raise
         trained.save(file)
         checkpoint.unlink()
-        typer.echo(f"Generator: {file}\n")
+        note(f"Generator: {file}\n")
     if n > _MANY:
-        typer.echo(f"Generating {n} architectures, which takes a while", err=True)
+        note(f"Generating {n} architectures, which takes a while", err=True)
     with bad_input(), Spinner(f"Generating {n}"):
         found = trained.generate(limits, n, extrapolate=extrapolate, seed=seed)
     codes = code_space.encode([code_space.complete(code_space.canonical(s)) for s in found])
     costs = {name: code_space.cost(name, codes) for name in limits}
-    rows = []
+    rows: list[list[object]] = []
+    told: list[dict[str, object]] = []
     for i, sample in enumerate(found):
-        chosen = ", ".join(f"{k}={v}" for k, v in code_space.canonical(sample).items())
-        rows.append([i, *(float(costs[name][i]) for name in limits), chosen])
-    typer.echo(table(["", *limits, "architecture"], rows))
+        chosen = code_space.canonical(sample)
+        own = {name: float(costs[name][i]) for name in limits}
+        rows.append([i, *own.values(), ", ".join(f"{k}={v}" for k, v in chosen.items())])
+        told.append({"sample": chosen, "point": code_space.to_json(sample), "costs": own})
+    answer(
+        table(["", *limits, "architecture"], rows),
+        space=code_space.name,
+        limits=limits,
+        generator=file,
+        architectures=told,
+    )
 
 
 def _labelled(
@@ -180,7 +197,7 @@ def _labelled(
 
     labels = generator.with_name(f"{generator.stem}.labels-{n}-{seed}.csv")
     if labels.exists():
-        typer.echo(f"Labels: {labels}, which is there already")
+        note(f"Labels: {labels}, which is there already")
         return labels
     check_files([labels], option="--generator")
     path = supernet or FILES / f"{space.replace(':', '.')}.safetensors"
@@ -192,6 +209,6 @@ def _labelled(
         )
     with bad_input():
         measure = SupernetMeasure(net, data_for(net, data), path=path)
-        found = write_labels(measure, n, labels, seed=seed, note=lambda best: None)
-    typer.echo(f"Labels of {found} architectures: {labels}")
+        found = write_labels(measure, n, labels, seed=seed, best=lambda table, sample, label: None)
+    note(f"Labels of {found} architectures: {labels}")
     return labels

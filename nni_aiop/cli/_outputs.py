@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +14,7 @@ import typer
 
 from nni_aiop.cli._app import BadInput
 
-__all__ = ["Overwrite", "check_files", "check_folder"]
+__all__ = ["Overwrite", "check_files", "check_folder", "check_table", "write_table"]
 
 Overwrite: TypeAlias = Annotated[
     bool, typer.Option("--overwrite", help="Replace results that are there already.")
@@ -83,6 +85,28 @@ def check_files(
                     f"{file} must not be overwritten unasked, but is there already: take another "
                     f"{option}, or --overwrite to replace it."
                 )
+
+
+def check_table(file: Path, *, overwrite: bool) -> None:
+    """Refuse a CSV that a command cannot write, or that it would destroy.
+
+    Raises:
+        BadInput: As `check_files`, or the name does not end in .csv.
+    """
+    if file.suffix.lower() != ".csv":
+        raise BadInput(f"--out must name a file .csv, but got {file}.")
+    check_files([file], option="--out", overwrite=overwrite)
+
+
+def write_table(file: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+    """The path of a CSV with these columns and rows."""
+    from nni_aiop.files import write_atomically
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return write_atomically(file, text.getvalue())
 
 
 def _same(file: Path, other: Path) -> bool:

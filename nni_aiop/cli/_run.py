@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nni_aiop.cli._app import KeepGoing, NothingWorked, bad_input
+from nni_aiop.cli._names import names
+from nni_aiop.cli._tell import note
 from nni_aiop.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -27,7 +29,11 @@ def run(
         Path, typer.Argument(help="The experiment file, in YAML; it is code, see above.")
     ],
     engine: Annotated[
-        str | None, typer.Option(help="auto, nni or optuna, instead of what the file says.")
+        str | None,
+        typer.Option(
+            help="auto, nni or optuna, instead of what the file says.",
+            autocompletion=names("auto", "nni", "optuna"),
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the file's.")] = None,
     out: Annotated[
@@ -95,7 +101,7 @@ def run(
     name = _engine(experiment)
     idle = experiment.without_effect(name)
     if idle:
-        typer.echo(f"Without effect here: {', '.join(idle)}.")
+        note(f"Without effect here: {', '.join(idle)}.")
     space = load_space(experiment.space)
 
     def new_search() -> BaseSearch:
@@ -194,7 +200,7 @@ def _engine(experiment: Experiment) -> str:
     except MissingPackageError as err:
         if experiment.engine == "nni":
             raise
-        typer.echo(f"NNI cannot be imported ({err.__cause__}): the search runs on Optuna.")
+        note(f"NNI cannot be imported ({err.__cause__}): the search runs on Optuna.")
         return "optuna"
     return "nni"
 

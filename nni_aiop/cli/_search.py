@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nni_aiop.cli._app import MOST, BadInput, KeepGoing, NothingWorked, Restart
+from nni_aiop.cli._names import SEARCHES, names, spaces
 from nni_aiop.cli._supernet import DataReference
 
 if TYPE_CHECKING:
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
 
 
 def search(
-    space: Annotated[str, typer.Argument(help="A name from `spaces list`, or module:attribute.")],
+    space: Annotated[
+        str,
+        typer.Argument(
+            help="A name from `spaces list`, or module:attribute.", autocompletion=spaces
+        ),
+    ],
     search: Annotated[
         str,
         typer.Option(
-            help="ncp, random, evolution, topk, pnag or local; reduction for edits of a network."
+            help="ncp, random, evolution, topk, pnag or local; reduction for edits of a network.",
+            autocompletion=names(*SEARCHES),
         ),
     ] = "ncp",
     evaluator: Annotated[
@@ -27,7 +34,8 @@ def search(
         typer.Option(
             help="digits (really trains), table, predictor, supernet, or module:function from a "
             "sample to a number or a dict of metrics; by default what --table, --predictor or "
-            "--supernet says, else the space's own."
+            "--supernet says, else the space's own.",
+            autocompletion=names("digits", "table", "predictor", "supernet"),
         ),
     ] = None,
     table: Annotated[
@@ -54,13 +62,17 @@ def search(
         ),
     ] = None,
     budget: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Number of architectures to evaluate.")
+        int,
+        typer.Option(
+            "--evaluations", "--budget", min=1, max=MOST, help="How many architectures to evaluate."
+        ),
     ] = 40,
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            help="A hard upper limit on an exact cost, such as flops=2e5 (multiply-adds, in the "
-            "ready spaces); repeatable."
+            help="An upper limit on an exact cost, which each architecture keeps, such as "
+            "flops=2e5 or macs=2e5 (multiply-adds; the flops of a published space are its "
+            "publisher's count); repeatable."
         ),
     ] = None,
     cost: Annotated[str | None, typer.Option(help="A cost to hold down, weighed by --lam.")] = None,
@@ -73,21 +85,21 @@ def search(
     """Search a space and write results.json, history.csv and search.png.
 
     A search that was interrupted, by Ctrl-C too, leaves the results so far and goes on when the
-    same command is given again, with a larger --budget too. A folder that holds anything else is
+    same command is given again, with more --evaluations too. A folder that holds anything else is
     refused. An evaluation that fails is counted and left behind; where the first five fail, the
     search ends with the reason and exit code 1. What is named module:attribute is imported and
     called: it is code.
 
     \b
     Examples
-      nni-aiop search digits --budget 40 --out out/digits
+      nni-aiop search digits --evaluations 40 --out out/digits
       nni-aiop search digits --search random --limit flops=2e5
       nni-aiop search nasbench201 --table trainval.pkl --cost flops --lam 0.3
-      nni-aiop search digits --supernet out/supernets/digits.safetensors --budget 200
+      nni-aiop search digits --supernet out/supernets/digits.safetensors --evaluations 200
       nni-aiop search my_module:MySpace --evaluator my_module:train --metric acc \\
           --metric ms:minimize
       nni-aiop search multi_resolution --predictor out/predictor/predictor.safetensors \\
-          --limit flops=3e9 --budget 200
+          --limit flops=3e9 --evaluations 200
     """
     from nni_aiop.cli._claims import EXPERIMENT, STATE, STATES, claimed
     from nni_aiop.cli._evaluators import Watched, make_measure, told

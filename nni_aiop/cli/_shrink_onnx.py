@@ -22,7 +22,7 @@ __all__ = ["TRAINED", "UNMEASURED", "given_options", "shrink_onnx"]
 
 TRAINED = {
     "train": "--train",
-    "budget": "--budget",
+    "budget": "--fine-tunes",
     "calibrate": "--calibrate",
     "loss": "--loss",
     "metric": "--metric",

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from nni_aiop.cli._app import MOST, BadInput, bad_input, help_without_command, table
+from nni_aiop.cli._names import names
 from nni_aiop.cli._outputs import Overwrite, check_files
+from nni_aiop.cli._tell import Commands, answer, answer_fields, interrupted, note, shows_bars
 
 if TYPE_CHECKING:
     from nni_aiop.measures import SupernetMeasure
     from nni_aiop.spaces import CodeSpace
     from nni_aiop.supernet import Supernet, SupernetData
 
-supernet = typer.Typer(
+supernet = Commands(
     name="supernet",
     rich_markup_mode=None,
     help="Train the shared weights of a space, and label architectures with them.",
@@ -29,8 +31,9 @@ FILES = Path("out/supernets")
 Space = Annotated[
     str,
     typer.Argument(
+        autocompletion=names("digits", "mobilenetv3", "naap", "nasbench201"),
         help="digits, mobilenetv3, naap, nasbench201, or module:attribute: an NNI ModelSpace or a "
-        "Supernet of your own."
+        "Supernet of your own.",
     ),
 ]
 
@@ -133,21 +136,27 @@ def train_file(
         recipe = replace(net.recipe, seed=seed, **given)
     try:
         with bad_input():
-            losses = train_supernet(net, data, recipe, progress=True, checkpoint=checkpoint)
+            losses = train_supernet(net, data, recipe, progress=shows_bars(), checkpoint=checkpoint)
     except KeyboardInterrupt:
         if checkpoint.exists():
-            typer.echo(f"Interrupted: the same command goes on from {checkpoint}.", err=True)
+            interrupted(f"Interrupted: the same command goes on from {checkpoint}.")
         raise
     except FloatingPointError as err:
         raise BadInput(str(err)) from err
     net.save(file)
     checkpoint.unlink(missing_ok=True)
-    typer.echo(f"Supernet: {file} ({len(losses)} epochs, loss {losses[-1]:.4g})")
+    note(f"Supernet: {file} ({len(losses)} epochs, loss {losses[-1]:.4g})")
+    answer_fields(supernet=file, losses=losses)
     return net
 
 
 def write_labels(
-    measure: SupernetMeasure, n: int, file: Path, *, seed: int, note: Callable[[str], None]
+    measure: SupernetMeasure,
+    n: int,
+    file: Path,
+    *,
+    seed: int,
+    best: Callable[[str, dict[str, Any], float], None],
 ) -> int:
     """Labels random architectures, all different, into a CSV; how many there are.
 
@@ -156,7 +165,7 @@ def write_labels(
         n: How many; fewer where the space has no more.
         file: Where to.
         seed: Of the architectures.
-        note: Is told of the best.
+        best: Is told of the best: a table, its sample, its label.
     """
     import numpy as np
     from tqdm import tqdm
@@ -175,15 +184,13 @@ def write_labels(
             break
     name = measure.metrics[0]
     samples = list(chosen.values())
-    labels = [measure(sample)[name] for sample in tqdm(samples, unit="network", disable=None)]
+    bar = tqdm(samples, unit="network", disable=None if shows_bars() else True)
+    labels = [measure(sample)[name] for sample in bar]
     write_history(file, space, samples, {name: np.array(labels)})
-    best = int(np.argmax(labels))
-    note(
-        table(
-            ["dimension", "value"],
-            [*space.canonical(samples[best]).items(), (name, float(labels[best]))],
-        )
-    )
+    first = int(np.argmax(labels))
+    chosen_sample = space.canonical(samples[first])
+    rows = [*chosen_sample.items(), (name, float(labels[first]))]
+    best(table(["dimension", "value"], rows), chosen_sample, float(labels[first]))
     return len(samples)
 
 
@@ -197,7 +204,11 @@ def train(
     data: DataReference = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
     sampling: Annotated[
-        str | None, typer.Option(help="sandwich, fair or uniform: the networks of a step.")
+        str | None,
+        typer.Option(
+            help="sandwich, fair or uniform: the networks of a step.",
+            autocompletion=names("sandwich", "fair", "uniform"),
+        ),
     ] = None,
     count: Annotated[
         int | None, typer.Option(min=1, help="How many networks are drawn for a step.")
@@ -269,5 +280,12 @@ def label(
     how = None if steps is None else replace(net.labelling, steps=steps)
     with bad_input():
         measure = SupernetMeasure(net, data_for(net, data), labelling=how, path=path)
-        found = write_labels(measure, n, out, seed=seed, note=lambda best: typer.echo(best + "\n"))
-    typer.echo(f"Labels of {found} architectures: {out}")
+        found = write_labels(
+            measure,
+            n,
+            out,
+            seed=seed,
+            best=lambda shown, sample, value: answer(shown + "\n", best=sample, label=value),
+        )
+    note(f"Labels of {found} architectures: {out}")
+    answer_fields(labels=out, architectures=found)

@@ -86,7 +86,7 @@ def code_space_from_nni(
         example: Input of the networks, a shape such as (1, 3, 32, 32) for one; see
             `graphs.from_module`. The CodeSpace then has the exact costs of each sample's network:
             `flops` (multiply-adds), `params`, `peak_memory` (`CodeSpace.graph`).
-        costs: Further costs by name: functions of a sample, or `SampleCost`s.
+        costs: Further costs by name: functions of a sample, or each a `SampleCost`.
 
     Raises:
         SpaceError: The space has a mutable of an unknown kind, or none at all; or it draws graphs

@@ -70,7 +70,7 @@ class SearchStrategy(Strategy):  # type: ignore[misc]
         example: Input of the networks, such as the shape (1, 3, 32, 32): `limits` may then name
             their exact `flops` (multiply-adds), `params` and `peak_memory`, see
             `code_space_from_nni`.
-        costs: Further costs by name: functions of a sample, or `SampleCost`s.
+        costs: Further costs by name: functions of a sample, or each a `SampleCost`.
         on_result: Called after each evaluation with the sample (every label) and its metrics, None
             where it failed.
 

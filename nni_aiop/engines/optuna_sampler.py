@@ -81,7 +81,7 @@ class SearchSampler(BaseSampler):
             its network: the space has then the exact costs `flops` (multiply-adds), `params` and
             `peak_memory`, which `limits` and `cost` of a made search may name. While the space is
             not known, before a trial has completed, nothing keeps a limit.
-        costs: Further costs by name: functions of a sample, or `SampleCost`s.
+        costs: Further costs by name: functions of a sample, or each a `SampleCost`.
         stale_after: Seconds after which a running trial of another worker is thought to be dead: it
             is failed, and what it claimed is proposed again. It must be longer than the longest
             proposal and evaluation together, and the clocks of machines must agree. It is for

@@ -50,7 +50,7 @@ def multi_objective_reward(
 
 
 def absolute_reward(accuracy: Accuracy, *, weight: float = -0.07) -> Reward:
-    """accuracy + weight * |cost / budget - 1|, of several costs the sum.
+    """`accuracy + weight * |cost / budget - 1|`, of several costs the sum.
 
     Source: Bender et al., "Can Weight Sharing Outperform Random Architecture Search? An
     Investigation With TuNAS", CVPR 2020, Eq. 4.

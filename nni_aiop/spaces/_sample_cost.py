@@ -258,7 +258,7 @@ class GraphCost(SampleCost):
 def sample_costs(
     costs: Mapping[str, SampleCost | Callable[[Sample], Any]],
 ) -> dict[str, SampleCost]:
-    """Costs by name, in which plain functions of a sample have become `SampleCost`s."""
+    """Costs by name, in which plain functions of a sample have become a `SampleCost` each."""
     return {k: c if isinstance(c, SampleCost) else SampleCost(c) for k, c in costs.items()}
 
 

@@ -252,7 +252,7 @@ class FewShotHead(ABC):
 
 
 class RidgeHead(FewShotHead):
-    """Linear regression with a penalty lambda |w|^2 on weights of standardised embeddings.
+    """Linear regression with a penalty `lambda |w|^2` on weights of standardised embeddings.
 
     Of a grid, that lambda is chosen whose mean squared leave-one-out error is least, with a weak
     prior that decides where labels are few.
