@@ -11,6 +11,7 @@ from nni_aiop.cli._run import run
 from nni_aiop.cli._search import search
 from nni_aiop.cli._shrink import shrink
 from nni_aiop.cli._spaces import spaces
+from nni_aiop.cli._supernet import supernet
 
 __all__ = ["app", "main"]
 
@@ -24,3 +25,4 @@ app.command()(predict)
 app.command()(rank)
 app.add_typer(predictor)
 app.add_typer(spaces)
+app.add_typer(supernet)

@@ -13,6 +13,7 @@ import typer
 
 from nni_aiop.cli._app import MOST, BadInput, bad_input, table
 from nni_aiop.cli._names import spaces
+from nni_aiop.cli._supernet import DataReference
 from nni_aiop.cli._tell import answer, interrupted, note, shows_bars
 
 if TYPE_CHECKING:
@@ -54,6 +55,23 @@ def generate(
             "was interrupted goes on.",
         ),
     ] = None,
+    label: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=MOST,
+            help="Train on so many random architectures, labelled by a supernet, which is trained "
+            "first; the labels are written beside the generator as a table for --table.",
+        ),
+    ] = None,
+    supernet: Annotated[
+        Path | None,
+        typer.Option(
+            help="The supernet of --label, out/supernets/SPACE.safetensors by default; where the "
+            "file is there, nothing is trained."
+        ),
+    ] = None,
+    data: DataReference = None,
     metric: Annotated[
         str | None, typer.Option(help="The metric of --table to maximise; its first by default.")
     ] = None,
@@ -82,15 +100,16 @@ def generate(
 ) -> None:
     """Generate architectures that keep a limit exactly, the best first, in milliseconds.
 
-    Train once with --table; the file then serves every limit. The costs to limit are those that
-    --limit names, and the file serves those only. What is generated is printed, and lies as
-    results.json, history.csv, search.png and report.html in the folder of the results.
+    Train once with --table or --label; the file then serves every limit. The costs to limit are
+    those that --limit names, and the file serves those only. What is generated is printed, and
+    lies as results.json, history.csv, search.png and report.html in the folder of the results.
 
     \b
     Examples
       nni-aiop generate --space nasbench201 --table nb201.csv.gz --metric c100_val \\
           --limit flops=5e7
       nni-aiop generate --space nasbench201 --limit flops=8e7 -n 5
+      nni-aiop generate --space digits --label 200 --limit flops=1e5
       nni-aiop generate --space phone_space:space --limit latency_ms=40
 
     The last one is a module of your own, as examples/phone_space.py: a space with a further cost.
@@ -101,6 +120,10 @@ def generate(
     from nni_aiop.cli._outputs import check_files, check_folder, the_same
     from nni_aiop.cli._progress import Spinner
 
+    if label is not None and train is not None:
+        raise BadInput("a generator must be trained with --table or --label, but got both.")
+    if label is None and (supernet is not None or data is not None):
+        raise BadInput("--supernet and --data must stand beside --label, but there is none.")
     limits = parse_limits(budget)
     code_space = load_space(space)
     from nni_aiop.benchmarks import load_table
@@ -116,6 +139,19 @@ def generate(
     check_folder(folder, SearchResults.FILES, inputs={"--table": train, "--generator": file})
     if os.path.isdir(file):
         raise BadInput(f"--generator must be a file, but {file} is a folder.")
+    settings: dict[str, Any] = {
+        "command": "generate",
+        "generator": str(file),
+        "budget": dict(limits),
+        "extrapolate": extrapolate,
+        "seed": seed,
+    }
+    anew = train is not None or label is not None  # then it is none of before
+    if not overwrite and (anew or file.exists()):
+        _check_kept(folder, settings | ({} if anew else {"digest": _digest(file)}))
+    if label is not None:
+        check_files([file], option="--generator", overwrite=overwrite)
+        train = _labelled(space, label, file, supernet, data, seed=seed)
     if train is not None:
         inputs = {"--table": train}
         check_files([file], option="--generator", inputs=inputs, overwrite=overwrite)
@@ -124,7 +160,9 @@ def generate(
         if metric is not None:
             raise BadInput("--metric must stand beside a --table to train on, but there is none.")
         if not os.path.exists(file):
-            raise BadInput(f"a generator must be trained first, with --table: {file} is not there.")
+            raise BadInput(
+                f"a generator must be trained first, with --table or --label: {file} is not there."
+            )
         trained = load_generator(file, code_space)
         if set(trained.grid.names) != set(limits):
             raise BadInput(
@@ -148,15 +186,6 @@ def generate(
                 training=TrainingOptions(steps=steps),
                 seed=seed,
             )
-    settings: dict[str, Any] = {
-        "command": "generate",
-        "generator": str(file),
-        "budget": dict(limits),
-        "extrapolate": extrapolate,
-        "seed": seed,
-    }
-    if not overwrite:  # one that is trained anew is none of before
-        _check_kept(folder, settings | ({} if train else {"digest": _digest(file)}))
     if not extrapolate:
         try:
             trained.check_budget(limits)
@@ -259,3 +288,30 @@ def _results(
     return SearchResults(
         space, history, [objective], limits=limits, settings=settings, cost=next(iter(limits))
     )
+
+
+def _labelled(
+    space: str, n: int, generator: Path, supernet: Path | None, data: str | None, *, seed: int
+) -> Path:
+    """The table of labelled architectures, which is kept beside the generator for a second try."""
+    from nni_aiop.cli._outputs import check_files
+    from nni_aiop.cli._supernet import FILES, data_for, train_file, untrained, write_labels
+    from nni_aiop.measures import SupernetMeasure
+
+    labels = generator.with_name(f"{generator.stem}.labels-{n}-{seed}.csv")
+    if labels.exists():
+        note(f"Labels: {labels}, which is there already")
+        return labels
+    check_files([labels], option="--generator")
+    path = supernet or FILES / f"{space.replace(':', '.')}.safetensors"
+    if path.exists():
+        net = untrained(space, seed=0)
+    else:
+        net = train_file(
+            space, path, data, options={}, seed=seed, overwrite=False, option="--supernet"
+        )
+    with bad_input():
+        measure = SupernetMeasure(net, data_for(net, data), path=path)
+        found = write_labels(measure, n, labels, seed=seed, best=lambda table, sample, label: None)
+    note(f"Labels of {found} architectures: {labels}")
+    return labels

@@ -77,7 +77,8 @@ def run(
       trialConcurrency: 1
       executionEngine: {name: sequential}    # or ts: NNI's local training service
       space: digits                          # or module:Class, a model space of your own
-      evaluator: {name: digits, epochs: 8}   # table, predictor (with path), module:function
+      evaluator: {name: digits, epochs: 8}   # table, predictor or supernet (with path), or
+                                             # module:function
       strategy: {name: ncp, rounds: 6}       # pnag (targets: {flops: 2.0e5}), random, evolution,
                                              # topk, local, reduction; objectives: [acc]
       engine: auto                           # nni, optuna

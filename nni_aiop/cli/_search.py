@@ -9,6 +9,7 @@ import typer
 
 from nni_aiop.cli._app import MOST, BadInput, KeepGoing, NothingWorked, Restart
 from nni_aiop.cli._names import SEARCHES, names, spaces
+from nni_aiop.cli._supernet import DataReference
 
 if TYPE_CHECKING:
     from nni_aiop.search import BaseSearch
@@ -32,10 +33,10 @@ def search(
     evaluator: Annotated[
         str | None,
         typer.Option(
-            help="digits (really trains), table, predictor, or module:function from a sample to "
-            "a number or a dict of metrics; by default what --table or --predictor says, else the "
-            "space's own.",
-            autocompletion=names("digits", "table", "predictor"),
+            help="digits (really trains), table, predictor, supernet, or module:function from a "
+            "sample to a number or a dict of metrics; by default what --table, --predictor or "
+            "--supernet says, else the space's own.",
+            autocompletion=names("digits", "table", "predictor", "supernet"),
         ),
     ] = None,
     table: Annotated[
@@ -48,6 +49,10 @@ def search(
     predictor: Annotated[
         Path | None, typer.Option(help="A file that `predictor train` wrote.")
     ] = None,
+    supernet: Annotated[
+        Path | None, typer.Option(help="A file that `supernet train` wrote.")
+    ] = None,
+    data: DataReference = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,6 +96,7 @@ def search(
       nni-aiop search digits --evaluations 40 --out out/digits
       nni-aiop search digits --search random --limit flops=2e5
       nni-aiop search nasbench201 --table trainval.pkl --cost flops --lam 0.3
+      nni-aiop search digits --supernet out/supernets/digits.safetensors --evaluations 200
       nni-aiop search my_module:MySpace --evaluator my_module:train --metric acc \\
           --metric ms:minimize
       nni-aiop search multi_resolution --predictor out/predictor/predictor.safetensors \\
@@ -106,11 +112,20 @@ def search(
     from nni_aiop.results import ResultsRecorder, SearchResults
     from nni_aiop.search import Objective
 
-    if table is not None and predictor is not None:
-        raise BadInput("a search must be given --table or --predictor, but got both.")
-    if evaluator is None:
-        evaluator = "table" if table else "predictor" if predictor else None
-    path = table or predictor
+    files = {"table": table, "predictor": predictor, "supernet": supernet}
+    named = [name for name, file in files.items() if file is not None]
+    if len(named) > 1:
+        raise BadInput(
+            f"a search must be given one file to measure by, but got --{' and --'.join(named)}."
+        )
+    if evaluator is None and named:
+        (evaluator,) = named
+    path = files[named[0]] if named else None
+    arguments: dict[str, object] = {} if path is None else {"path": path}
+    if data is not None:
+        arguments["data"] = data
+    if evaluator == "supernet" and ":" in space:
+        arguments["supernet"] = space
     code_space = load_space(space)
     objectives = parse_objectives(metric or []) or [Objective("default")]
     limits = parse_limits(limit or [])
@@ -129,14 +144,14 @@ def search(
     measure = make_measure(
         evaluator,
         code_space,
-        {} if path is None else {"path": path},
+        arguments,
         *told(searcher),
     )
     watch = Watched(measure, searcher, keep_going=keep_going)
     check_folder(
         out,
         (*SearchResults.FILES, EXPERIMENT, *STATES),
-        inputs={"--table": table, "--predictor": predictor},
+        inputs={f"--{name}": file for name, file in files.items()},
     )
     if limits:  # what nothing meets is told before the folder is touched
         new_search().ask(1)
@@ -148,6 +163,7 @@ def search(
         "cost": cost,
         "lam": lam,
         "seed": seed,
+        **({} if data is None else {"data": data}),
     }
 
     again = the_same(context, budget=min(MOST, 2 * budget))
