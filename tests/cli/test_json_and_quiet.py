@@ -92,6 +92,14 @@ EXAMPLES: dict[str, tuple[tuple[str, ...], set[str]]] = {
         {"level", "predictions", "failed", "out"},
     ),
     "rank": (("nets", "--out", "k.csv"), {"ranking", "agreement", "failed", "out"}),
+    "supernet train": (
+        ("digits", "--epochs", "1", "--out", "n.safetensors"),
+        {"supernet", "losses"},
+    ),
+    "supernet label": (
+        ("digits", "--supernet", "net.safetensors", "-n", "2", "--out", "l.csv"),
+        {"best", "label", "labels", "architectures"},
+    ),
     "predictor train": (
         (*TABLE, "--out", "t"),
         {"rows", "level", "metrics", "results", "predictor", "fitted", "held_out"},
@@ -141,6 +149,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         sys.modules.pop("own", None)
         assert invoke(*SEARCH, "--evaluations", 20, "--out", "data").exit_code == 0
         done = invoke("predictor", "train", *TABLE, "--holdout", 0, "--out", "fit")
+        assert done.exit_code == 0, done.output
+        done = invoke("supernet", "train", "digits", "--epochs", 1, "--out", "net.safetensors")
         assert done.exit_code == 0, done.output
         yield folder
     sys.modules.pop("own", None)
