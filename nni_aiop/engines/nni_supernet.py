@@ -1,8 +1,8 @@
 """The supernet of an NNI ModelSpace.
 
 NNI 3.0 has weight sharing of its own (`nni.nas.strategy.RandomOneShot` and others, which need a
-Lightning evaluator). With PyTorch 2.13 and Lightning 2.6, RandomOneShot trains MutableConv2d and its
-kin, LayerChoice and Repeat, and of NNI's hub NasBench201, DARTS, MobileNetV3Space, ProxylessNAS,
+Lightning evaluator). With PyTorch 2.13 and Lightning 2.6, RandomOneShot trains MutableConv2d and
+its kin, LayerChoice and Repeat, and of NNI's hub NasBench201, DARTS, MobileNetV3Space, ProxylessNAS,
 ShuffleNetSpace and AutoFormer; DARTS and Proxyless train, too. It refuses NasBench101, finds no
 weights in DigitsSpace, and ENAS needs tianshou. But it labels nothing: it measures no architecture
 by itself, and `freeze` of its supernet, which should give the network of a sample with its share of
