@@ -6,6 +6,7 @@ from nni_aiop.cli._graph import graph
 from nni_aiop.cli._predict import predict
 from nni_aiop.cli._predictor import predictor
 from nni_aiop.cli._rank import rank
+from nni_aiop.cli._report import report
 from nni_aiop.cli._run import run
 from nni_aiop.cli._search import search
 from nni_aiop.cli._shrink import shrink
@@ -18,6 +19,7 @@ app.command()(search)
 app.command()(run)
 app.command()(shrink)
 app.command()(generate)
+app.command()(report)
 app.command()(graph)
 app.command()(predict)
 app.command()(rank)

@@ -180,7 +180,7 @@ app = Commands(
     help=(
         "Predictor-based neural architecture search.\n\n"
         "A search proposes architectures of a space, an evaluator measures them, and the results "
-        "land in a folder: results.json, history.csv and search.png.\n\n"
+        "land in a folder: report.html to look at, results.json, history.csv and search.png.\n\n"
         "--json and --quiet may stand before a command or behind it.\n\n"
         "\b\n"
         "Begin with\n"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,10 +16,16 @@ from nni_aiop.cli._names import spaces
 from nni_aiop.cli._supernet import DataReference
 from nni_aiop.cli._tell import answer, interrupted, note, shows_bars
 
+if TYPE_CHECKING:
+    from nni_aiop.generators import ParetoGenerator
+    from nni_aiop.results import SearchResults
+    from nni_aiop.spaces import CodeSpace, Sample
+
 _MANY = 1000  # architectures, which take more than a moment
 
 
 def generate(
+    context: typer.Context,
     space: Annotated[
         str,
         typer.Option(help="A name from `spaces list`, or module:attribute.", autocompletion=spaces),
@@ -73,14 +82,27 @@ def generate(
         bool, typer.Option(help="Allow a limit outside the range of training.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of training and of draws.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the results; by default a folder of out/generate that has the names "
+            "of the space and the limits."
+        ),
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Let --table replace a generator that is there.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Let --table replace a generator that is there, and replace results of another "
+            "generator or limit in --out.",
+        ),
     ] = False,
 ) -> None:
     """Generate architectures that keep a limit exactly, the best first, in milliseconds.
 
     Train once with --table or --label; the file then serves every limit. The costs to limit are
-    those that --limit names, and the file serves those only.
+    those that --limit names, and the file serves those only. What is generated is printed, and
+    lies as results.json, history.csv, search.png and report.html in the folder of the results.
 
     \b
     Examples
@@ -95,7 +117,7 @@ def generate(
     import numpy as np
 
     from nni_aiop.cli._inputs import complete_rows, load_space, parse_limits
-    from nni_aiop.cli._outputs import check_files
+    from nni_aiop.cli._outputs import check_files, check_folder, the_same
     from nni_aiop.cli._progress import Spinner
 
     if label is not None and train is not None:
@@ -107,13 +129,26 @@ def generate(
     from nni_aiop.benchmarks import load_table
     from nni_aiop.errors import SpaceError
     from nni_aiop.generators import BudgetGrid, ParetoGenerator, TrainingOptions, load_generator
+    from nni_aiop.results import SearchResults
     from nni_aiop.spaces import check_limits
 
     check_limits(code_space, limits)
     file = generator or Path("out/generators") / f"{code_space.name}.safetensors"
     checkpoint = file.with_name(f"{file.name}.training")
+    folder = out or Path("out/generate") / _named(code_space, limits)
+    check_folder(folder, SearchResults.FILES, inputs={"--table": train, "--generator": file})
     if os.path.isdir(file):
         raise BadInput(f"--generator must be a file, but {file} is a folder.")
+    settings: dict[str, Any] = {
+        "command": "generate",
+        "generator": str(file),
+        "budget": dict(limits),
+        "extrapolate": extrapolate,
+        "seed": seed,
+    }
+    anew = train is not None or label is not None  # then it is none of before
+    if not overwrite and (anew or file.exists()):
+        _check_kept(folder, settings | ({} if anew else {"digest": _digest(file)}))
     if label is not None:
         check_files([file], option="--generator", overwrite=overwrite)
         train = _labelled(space, label, file, supernet, data, seed=seed)
@@ -125,7 +160,9 @@ def generate(
         if metric is not None:
             raise BadInput("--metric must stand beside a --table to train on, but there is none.")
         if not os.path.exists(file):
-            raise BadInput(f"a generator must be trained first, with --table: {file} is not there.")
+            raise BadInput(
+                f"a generator must be trained first, with --table or --label: {file} is not there."
+            )
         trained = load_generator(file, code_space)
         if set(trained.grid.names) != set(limits):
             raise BadInput(
@@ -165,6 +202,8 @@ def generate(
         trained.save(file)
         checkpoint.unlink()
         note(f"Generator: {file}\n")
+    settings["digest"] = _digest(file)
+    again = the_same(context, n=min(MOST, max(10, 2 * n)))
     if n > _MANY:
         note(f"Generating {n} architectures, which takes a while", err=True)
     with bad_input(), Spinner(f"Generating {n}"):
@@ -184,6 +223,70 @@ def generate(
         limits=limits,
         generator=file,
         architectures=told,
+    )
+    results = _results(trained, found, limits, settings | {"n": n, "command_line": again})
+    results.save(folder)
+    files = [folder / name for name in results.FILES]
+    answer(f"\nResults: {', '.join(map(str, files))}", out=folder, results=files)
+
+
+def _named(space: CodeSpace, limits: Mapping[str, float]) -> str:
+    """The name of the folder of a budget."""
+    budget = [f"{name}-{limit:g}" for name, limit in sorted(limits.items())]
+    name = "-".join([space.name, *budget])
+    return re.sub(r"[^\w.-]", "_", re.sub(r"e\+0*", "e", name))
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _check_kept(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder with results of something else than the same command with another -n.
+
+    Raises:
+        BadInput: It has them.
+    """
+    from nni_aiop.files import parse_json
+    from nni_aiop.results import SearchResults
+
+    held = [name for name in SearchResults.FILES if (folder / name).exists()]
+    if not held:
+        return
+    try:
+        path = folder / "results.json"
+        kept = parse_json(path.read_text(encoding="utf-8"), str(path))["settings"]
+        same = all(kept.get(name) == value for name, value in settings.items())
+    except (AttributeError, LookupError, OSError, TypeError, ValueError):
+        same = False
+    if not same:
+        raise BadInput(
+            f"{folder} must be empty or hold what the same generator made for the same limits, but "
+            f"holds {held[0]} of something else: take another --out, or --overwrite to replace it."
+        )
+
+
+def _results(
+    trained: ParetoGenerator,
+    found: Sequence[Sample],
+    limits: Mapping[str, float],
+    settings: Mapping[str, Any],
+) -> SearchResults:
+    """What was generated, with the evaluator's score as its metric, or else its place."""
+    from nni_aiop.results import SearchResults
+    from nni_aiop.search import Objective
+
+    space = trained.space
+    if trained.evaluator_ is None:
+        objective = Objective("place", "minimize")
+        values = [float(place) for place in range(len(found))]
+    else:
+        objective = Objective("score")
+        codes = space.encode_points(space.settled_points(found))
+        values = trained.evaluator_.score(codes, trained.grid.vector(limits)).tolist()
+    history = [(s, {objective.metric: v}) for s, v in zip(found, values, strict=True)]
+    return SearchResults(
+        space, history, [objective], limits=limits, settings=settings, cost=next(iter(limits))
     )
 
 

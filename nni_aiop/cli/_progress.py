@@ -39,12 +39,19 @@ class Bar:
         search: What is told the results.
         save: Called now and then, and at the end, unless that is an error before the first result.
         out: The folder of the results.
+        page: Called after the last `save`.
     """
 
     def __init__(
-        self, total: int, search: BaseSearch, save: Callable[[], object], out: Path
+        self,
+        total: int,
+        search: BaseSearch,
+        save: Callable[[], object],
+        out: Path,
+        page: Callable[[], object] = lambda: None,
     ) -> None:
         self._save = save
+        self._page = page
         self._out = out
         self._pace = Pace(_SAVE_EVERY)
         self._search = search
@@ -56,10 +63,13 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         with self._bar:
             pass
-        if kind is None or self._pace.began:
+        began = kind is None or self._pace.began
+        if began:
             self._save()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             interrupted(self._how_far())
+        if began:
+            self._page()
 
     def _how_far(self) -> str:
         """What was done when Ctrl-C came, and how to go on."""
@@ -110,7 +120,7 @@ def evaluate_all(
     done = len(search.history if rows is None else rows.looked_up(search.history))
     tell_done(done, budget, "--evaluations")
     with (
-        Bar(budget, search, recorder.write, out) as bar,
+        Bar(budget, search, recorder.write, out, recorder.write_page) as bar,
         Keeper(search, out / STATE) as keeper,
     ):
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def run(
+    context: typer.Context,
     file: Annotated[
         Path, typer.Argument(help="The experiment file, in YAML; it is code, see above.")
     ],
@@ -49,7 +50,7 @@ def run(
     ] = False,
     keep_going: KeepGoing = False,
 ) -> None:
-    """Run an experiment file and write results.json, history.csv and search.png.
+    """Run an experiment file and write results.json, history.csv, search.png and report.html.
 
     It runs on NNI, or on Optuna where NNI is not installed, with the same proposals for the same
     seed. A run that was interrupted goes on when it is started again. Where the first five
@@ -91,7 +92,7 @@ def run(
     from nni_aiop.cli._claims import EXPERIMENT, JOURNAL, STATE, STATES, claimed
     from nni_aiop.cli._experiment import read_experiment
     from nni_aiop.cli._inputs import import_from, load_space, make_search
-    from nni_aiop.cli._outputs import check_folder
+    from nni_aiop.cli._outputs import check_folder, the_same
     from nni_aiop.cli._progress import Bar, finish, report
     from nni_aiop.results import ResultsRecorder, SearchResults
 
@@ -127,6 +128,10 @@ def run(
         inputs={"the command": file, **{k: Path(v) for k, v in read.items() if _names_file(v)}},
     )
     progress = _Progress(search)
+    again = the_same(context) | {
+        "then": f"A larger maxTrialNumber in {file.name} makes the run longer; then again:"
+    }
+    again["more"] = again["same"]
 
     def results() -> SearchResults:
         return SearchResults(
@@ -134,7 +139,7 @@ def run(
             progress.history(),
             search.objectives,
             limits={**search.bounds, **search.limits},
-            settings={**experiment.record, "engine": name},
+            settings={**experiment.record, "engine": name, "command_line": again},
         )
 
     settings = {**experiment.identity, "engine": name}
@@ -143,7 +148,9 @@ def run(
         if restart and name == "optuna" and experiment.storage is not None:
             _delete_study(experiment)
         recorder = ResultsRecorder(folder, results)
-        with Bar(experiment.maxTrialNumber, search, recorder.write, folder) as bar:
+        with Bar(
+            experiment.maxTrialNumber, search, recorder.write, folder, recorder.write_page
+        ) as bar:
 
             def on_result(sample: Sample, metrics: dict[str, float] | None) -> None:
                 progress.add(sample, metrics)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def search(
+    context: typer.Context,
     space: Annotated[
         str,
         typer.Argument(
@@ -82,7 +83,7 @@ def search(
     restart: Restart = False,
     keep_going: KeepGoing = False,
 ) -> None:
-    """Search a space and write results.json, history.csv and search.png.
+    """Search a space and write results.json, history.csv, search.png and report.html.
 
     A search that was interrupted, by Ctrl-C too, leaves the results so far and goes on when the
     same command is given again, with more --evaluations too. A folder that holds anything else is
@@ -105,7 +106,7 @@ def search(
     from nni_aiop.cli._evaluators import Watched, make_measure, told
     from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
     from nni_aiop.cli._keeping import take_up
-    from nni_aiop.cli._outputs import check_folder
+    from nni_aiop.cli._outputs import check_folder, the_same
     from nni_aiop.cli._progress import evaluate_all, finish, report
     from nni_aiop.cli._rows import Rows, rows_of
     from nni_aiop.results import ResultsRecorder, SearchResults
@@ -165,6 +166,7 @@ def search(
         **({} if data is None else {"data": data}),
     }
 
+    again = the_same(context, budget=min(MOST, 2 * budget))
     rows: Rows | None = None
 
     def results() -> SearchResults:
@@ -174,7 +176,7 @@ def search(
             history if rows is None else rows.looked_up(history),
             objectives,
             limits=limits,
-            settings=settings,
+            settings=settings | {"command_line": again},
             cost=cost if cost in code_space.costs else None,
         )
 

@@ -121,8 +121,8 @@ def shrink(
     Uniform pruning is tried first, then what a descent by measured loss finds, then mutations of
     what was best; each proposal keeps its budget exactly, and is fine-tuned by the function of
     --train, whose result decides. For each budget the best network is written as .safetensors (for
-    `Network.load`), .pt2 (for torch.export.load) and .onnx, beside report.md, front.png, layers.png
-    and the results of the search.
+    `Network.load`), .pt2 (for torch.export.load) and .onnx, beside report.html, report.md,
+    front.png, layers.png and the results of the search.
 
     A search that was interrupted goes on when the same command is given again, with more
     --fine-tunes too; a fine-tune that was under way is run again. A fine-tune that fails is counted
@@ -141,7 +141,7 @@ def shrink(
       nni-aiop shrink net.onnx --flops 0.865 --out out/small
     """
     from nni_aiop.cli._claims import EXPERIMENT, STATES, claimed
-    from nni_aiop.cli._outputs import check_folder
+    from nni_aiop.cli._outputs import check_folder, the_same
     from nni_aiop.cli._progress import Spinner
     from nni_aiop.cli._shrink_inputs import (
         load_batches,
@@ -153,7 +153,7 @@ def shrink(
     )
     from nni_aiop.cli._shrinking import LATENCY, NETWORKS, ORIGINAL, Shrinking, milliseconds
     from nni_aiop.networks import Network
-    from nni_aiop.results import SearchResults, ShrinkReport
+    from nni_aiop.results import SearchResults, ShrinkReport, write_report
     from nni_aiop.search import FlopsReduction
 
     budgets = parse_parts(flops, "--flops")
@@ -238,6 +238,7 @@ def shrink(
             original, space, calibration, search, fine_tune, out, seed, latency=latency
         )
         work.load()
+        again = the_same(context, budget=min(MOST, 2 * budget))
 
         def results() -> SearchResults:
             return SearchResults(
@@ -245,14 +246,14 @@ def shrink(
                 search.history,
                 [objective],
                 limits=search.limits | ({} if latency is None else {LATENCY: latency}),
-                settings=same | {"budget": budget},
+                settings=same | {"budget": budget, "command_line": again},
                 cost="flops",
             )
 
         try:
             if baseline:
                 work.measure_baseline()
-            work.run(budget, lambda: results().save(out))
+            work.run(budget, lambda: results().save(out, page=False))
         except Exception:
             if not search.history:
                 work.leave()
@@ -265,6 +266,7 @@ def shrink(
             )
         report = _report(work, results(), budgets)
         report.save(out)
+        write_report(out, space=space)
     _show(report, out)
 
 
@@ -401,7 +403,12 @@ def _show(report: ShrinkReport, out: Path) -> None:
         note(said)
     files = [str(path) for shrunk in report.found for path in shrunk.files]
     answer(f"Networks: {', '.join(files)}", networks=[_record(report, one) for one in report.found])
-    answer(f"Report: {out / 'report.md'}", report=out / "report.md", baseline=report.baseline)
+    answer(
+        f"Report: {out / 'report.html'}, {out / 'report.md'}",
+        report=out / "report.md",
+        page=out / "report.html",
+        baseline=report.baseline,
+    )
 
 
 def _record(report: ShrinkReport, shrunk: Shrunk) -> dict[str, object]:

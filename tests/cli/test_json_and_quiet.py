@@ -72,15 +72,16 @@ EXAMPLES: dict[str, tuple[tuple[str, ...], set[str]]] = {
     ),
     "shrink": (
         ("net.onnx", "--flops", "0.6", "--out", "small"),
-        {"networks", "report", "baseline"},
+        {"networks", "report", "page", "baseline"},
     ),
     "generate": (
         (
             *("--space", "own:space", "--table", "data/history.csv", "--limit", "flops=9"),
             *("--steps", "4", "--levels", "3", "--generator", "g.safetensors", "-n", "2"),
         ),
-        {"space", "limits", "generator", "architectures"},
+        {"space", "limits", "generator", "architectures", "out", "results"},
     ),
+    "report": (("data",), {"page"}),
     "graph": (
         ("nets/0.json", "--out", "g"),
         {"model", "nodes", "macs", "flops", "parameters", "activation_memory", "peak_memory"}
@@ -188,7 +189,7 @@ def test_every_command_has_an_example() -> None:
 def test_every_command_tells_one_object_and_obeys_quiet(folder: Path, command: str) -> None:
     arguments, keys = EXAMPLES[command]
     again = {"search": ["--restart"], "run": ["--restart"], "shrink": ["--restart"]}
-    again |= {"spaces list": [], "spaces show": []}
+    again |= {"spaces list": [], "spaces show": [], "report": []}
     told = invoke(*command.split(), *arguments, "--json")
     assert told.exit_code == 0, told.output
     found = the_object(told.stdout)
@@ -209,9 +210,8 @@ def test_the_numbers_are_those_of_the_files(folder: Path) -> None:
     found = the_object(invoke("--json", *SEARCH, "--evaluations", 5, "--out", "n").stdout)
     best = json.loads((folder / "n/results.json").read_text())["best"]
     assert found["best"] == best and found["evaluations"] == 5 and found["failed"] == 0
-    assert found["results"] == [f"n/{name}" for name in ("results.json", "history.csv")] + [
-        "n/search.png"
-    ]
+    written = ("results.json", "history.csv", "search.png", "report.html")
+    assert found["results"] == [f"n/{name}" for name in written]
     again = the_object(invoke(*SEARCH, "--evaluations", 5, "--out", "n", "--json").stdout)
     assert again["best"] == best
     going, done, where = again["notes"]

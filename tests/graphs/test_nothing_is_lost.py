@@ -20,7 +20,7 @@ NO_OPERATIONS = {"float", "half", "bfloat16", "double", "cuda", "cpu", "view_as_
 """Names in the table that ATen does not have on every machine."""
 
 NOT_ON_CPU = {"cudnn_batch_norm"}
-NOT_IN_ALL_VERSIONS = {"_fused_rms_norm"}
+NOT_IN_ALL_VERSIONS = {"_fused_rms_norm", "_grouped_mm"}
 DRAWS = 4
 
 Network = Callable[..., Any]
