@@ -2,13 +2,14 @@
 
 NNI 3.0 has weight sharing of its own (`nni.nas.strategy.RandomOneShot` and others, which need a
 Lightning evaluator). With PyTorch 2.13 and Lightning 2.6, RandomOneShot trains MutableConv2d and
-its kin, LayerChoice and Repeat, and of NNI's hub NasBench201, DARTS, MobileNetV3Space, ProxylessNAS,
-ShuffleNetSpace and AutoFormer; DARTS and Proxyless train, too. It refuses NasBench101, finds no
-weights in DigitsSpace, and ENAS needs tianshou. But it labels nothing: it measures no architecture
-by itself, and `freeze` of its supernet, which should give the network of a sample with its share of
-the weights, raises where a convolution without bias is chosen (MobileNetV3Space, ProxylessNAS,
-ShuffleNetSpace; `findings/nni-one-shot-freeze-without-bias.sh`), and in the cell spaces (DARTS,
-NASNet, ENAS, AmoebaNet, PNAS) gives one whose outputs differ from the supernet's.
+its kin, LayerChoice and Repeat, and of NNI's hub NasBench201, DARTS, MobileNetV3Space,
+ProxylessNAS, ShuffleNetSpace and AutoFormer; DARTS and Proxyless train, too. It refuses
+NasBench101, finds no weights in DigitsSpace, and ENAS needs tianshou. But it labels nothing: it
+measures no architecture by itself, and `freeze` of its supernet, which should give the network of a
+sample with its share of the weights, raises where a convolution without bias is chosen
+(MobileNetV3Space, ProxylessNAS, ShuffleNetSpace; `findings/nni-one-shot-freeze-without-bias.sh`),
+and in the cell spaces (DARTS, NASNet, ENAS, AmoebaNet, PNAS) gives one whose outputs differ from
+the supernet's.
 
 So the weights are shared here as in `nni_aiop.supernet`: the network of a sample is the one that
 NNI freezes, whose parameters are parts of shared tensors. This needs nothing of a space but that it
