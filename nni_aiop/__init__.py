@@ -63,6 +63,7 @@ _ROOMS = (
     "search_spaces",
     "spaces",
     "strategies",
+    "supernet",
     "zero_cost",
 )
 

@@ -1,16 +1,19 @@
 """The supernet of an NNI ModelSpace.
 
-NNI 3.0 has weight sharing of its own (`nni.nas.strategy.RandomOneShot`, which needs a Lightning
-evaluator). With PyTorch 2.13 and Lightning 2.6 it does train the spaces that it accepts, but it
-offers no labels: there is no measuring of one architecture, and its `freeze`, which should give the
-network of a sample with its share of the weights, raises where a convolution has no bias
-(MobileNetV3Space, ProxylessNAS, ShuffleNetSpace), and in the cell spaces (DARTS, NASNet, ENAS,
-AmoebaNet, PNAS) gives a network that computes other numbers than the supernet does. It refuses
-NasBench101, and every space that is built from its sample (as the ready spaces of this package).
+NNI 3.0 has weight sharing of its own (`nni.nas.strategy.RandomOneShot` and others, which need a
+Lightning evaluator). With PyTorch 2.13 and Lightning 2.6, RandomOneShot trains MutableConv2d and
+its kin, LayerChoice and Repeat, and of NNI's hub NasBench201, DARTS, MobileNetV3Space,
+ProxylessNAS, ShuffleNetSpace and AutoFormer; DARTS and Proxyless train, too. It refuses
+NasBench101, finds no weights in DigitsSpace, and ENAS needs tianshou. But it labels nothing: it
+measures no architecture by itself, and `freeze` of its supernet, which should give the network of a
+sample with its share of the weights, raises where a convolution without bias is chosen
+(MobileNetV3Space, ProxylessNAS, ShuffleNetSpace; `findings/nni-one-shot-freeze-without-bias.sh`),
+and in the cell spaces (DARTS, NASNet, ENAS, AmoebaNet, PNAS) gives one whose outputs differ from
+the supernet's.
 
 So the weights are shared here as in `nni_aiop.supernet`: the network of a sample is the one that
 NNI freezes, whose parameters are parts of shared tensors. This needs nothing of a space but that it
-can be frozen.
+can be frozen, which takes NNI a tenth of a second to a second for each new network of its hub.
 """
 
 from __future__ import annotations

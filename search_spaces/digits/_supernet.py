@@ -15,8 +15,8 @@ from nni_aiop.supernet import Batches, Labelling, Supernet, SupernetData, Supern
 
 __all__ = ["supernet", "supernet_data"]
 
-# Chosen on 80 architectures of another seed than those of benchmarks/supernet.py, so that labels of
-# 100 architectures cost less than a tenth of their trainings.
+# Chosen on 80 architectures of another seed than those of benchmarks/supernet.py, so that training
+# and labels of 100 architectures cost about a tenth of their trainings.
 _RECIPE = SupernetTraining(epochs=2, sampling="sandwich", count=2)
 _LABELLING = Labelling(batches=1, steps=3)
 _CALIBRATION = 150  # images
@@ -29,7 +29,8 @@ def supernet(*, apart: tuple[str, ...] = (), seed: int | None = None) -> Superne
     largest. A transition of stride 2 has its own convolution, the two poolings share one.
 
     Unless told otherwise it is trained briefly, and an architecture is labelled by what it reaches
-    in three more steps with a head of its own: that ranks networks best for their seconds.
+    in three more steps with a head of its own: with so few seconds the steps tell more than the
+    shared weights do (benchmarks/supernet.py has the figures).
 
     Args:
         apart: Further labels each of whose values has weights of its own, such as `activation`.
