@@ -145,8 +145,8 @@ def train_file(
         raise BadInput(str(err)) from err
     net.save(file)
     checkpoint.unlink(missing_ok=True)
-    note(f"Supernet: {file} ({len(losses)} epochs, loss {losses[-1]:.4g})")
-    answer_fields(supernet=file, losses=losses)
+    shown = f"Supernet: {file} (loss {losses[-1]:.4g}, epochs: {len(losses)})"
+    answer(shown, supernet=file, losses=losses)
     return net
 
 
