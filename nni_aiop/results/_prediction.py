@@ -44,6 +44,11 @@ def draw_prediction(
             measured, mean, yerr=spread, fmt="none", ecolor="tab:blue", alpha=0.15, zorder=1
         )
         axes.scatter(measured, mean, s=8, color="tab:blue", zorder=2)
+        inside = np.mean((low[:, 0] <= measured) & (measured <= high[:, 0]))
+        error = np.abs(mean - measured).mean()
+        axes.set_title(
+            f"{len(measured)} held out: mean error {error:.3g}, {inside:.0%} inside", fontsize=10
+        )
         ends = [min(measured.min(), mean.min()), max(measured.max(), mean.max())]
         axes.plot(ends, ends, color="0.3", lw=1, ls="--")
         axes.set_xlabel(f"measured {name}")

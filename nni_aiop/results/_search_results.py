@@ -16,6 +16,7 @@ from nni_aiop.files import write_json
 from nni_aiop.history import check_names, write_history
 from nni_aiop.results._axes import axes_of
 from nni_aiop.results._front import pareto_front
+from nni_aiop.results._units import spelled
 from nni_aiop.results.report._write import write_report
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class SearchResults:
         """The path of a PNG: the best so far and, where there is a cost, the Pareto scatter.
 
         The scatter shows every evaluation by its exact cost and its first objective, shaded by its
-        number, the Pareto front as stairs, and the trajectory of the best so far as a line.
+        number, the Pareto front as stairs, and the best as a star.
 
         Args:
             path: The file to write.
@@ -269,14 +270,12 @@ class SearchResults:
         leaders = [
             i for i in range(len(x)) if gains[i] == best[i] and (i == 0 or best[i - 1] != best[i])
         ]
-        axes.plot(
-            x[leaders], y[leaders], "-", color="tab:red", lw=1, label="trajectory of the best"
-        )
         if leaders:
-            axes.plot(x[leaders[-1]], y[leaders[-1]], "*", color="tab:red", ms=14, zorder=3)
+            last = leaders[-1]
+            axes.plot(x[last], y[last], "*", color="tab:red", ms=14, zorder=3, ls="", label="best")
         if cost in self.limits:
             axes.axvline(self.limits[cost], color="0.3", ls="--", lw=1, label=f"limit on {cost}")
-        axes.set_xlabel(cost)
+        axes.set_xlabel(spelled(cost))
         if len(x) and x.max() > 10 * x.min() > 0:
             axes.set_xscale("log")
         axes.set_ylabel(self._title(objective.metric))

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from nni_aiop.errors import AiopError
 from nni_aiop.files import plain
 from nni_aiop.results._axes import Axis, space_of
+from nni_aiop.results._units import spelled
 from nni_aiop.results.report._folder import Evaluations
 from nni_aiop.results.report._importance import Importance, importance_of
 
-__all__ = ["AXES", "BEST", "content_of", "importance_in", "shown", "spelled"]
+__all__ = ["AXES", "BEST", "content_of", "importance_in", "shown"]
 
 AXES = 10
 """Dimensions that parallel coordinates show at most."""
@@ -24,19 +25,6 @@ BEST = 10
 """Rows of the table of the best."""
 
 _CHOICES = 60  # of a dimension that are all listed; of more those that were evaluated
-
-UNITS = {
-    "flops": "flops (multiply-adds)",
-    "macs": "macs (multiply-adds)",
-    "params": "params (parameters)",
-    "peak_memory": "peak_memory (bytes of activations)",
-}
-"""Exact costs that have a name in words."""
-
-
-def spelled(name: str) -> str:
-    """A cost's name with its unit, where that is known."""
-    return UNITS.get(name, name)
 
 
 def shown(number: float | None) -> str:

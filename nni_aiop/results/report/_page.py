@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 
 from nni_aiop.files import plain
-from nni_aiop.results.report._content import AXES, content_of, importance_in, shown, spelled
+from nni_aiop.results._units import spelled
+from nni_aiop.results.report._content import AXES, content_of, importance_in, shown
 from nni_aiop.results.report._drawings import Drawing
 from nni_aiop.results.report._folder import HISTORY, Evaluations
 from nni_aiop.results.report._html import cells, data_uri, document, tiles
