@@ -108,7 +108,9 @@ def draw(results: dict[str, SearchResults], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=40, help="networks of each search")
     parser.add_argument("--epochs", type=int, default=digits.EPOCHS, help="of each training")
     parser.add_argument("--seed", type=int, default=0, help="of the searches and of the trainings")

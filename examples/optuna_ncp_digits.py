@@ -24,7 +24,9 @@ from nni_aiop.strategies import NCPSampler, open_storage
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=40, help="networks to train")
     parser.add_argument("--epochs", type=int, default=digits.EPOCHS, help="of each training")
     parser.add_argument("--seed", type=int, default=0, help="of the search and of the trainings")

@@ -13,19 +13,24 @@ writes for budgets that nobody searched for.
 
 import argparse
 import warnings
+from pathlib import Path
 
 import optuna
 
 from nni_aiop.engines.optuna_space import suggest
+from nni_aiop.results import SearchResults
 from nni_aiop.search_spaces import digits
 from nni_aiop.strategies import PNAGSampler
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=40, help="networks to train")
     parser.add_argument("--epochs", type=int, default=digits.EPOCHS, help="of each training")
     parser.add_argument("--seed", type=int, default=0, help="of the search and of the trainings")
+    parser.add_argument("--out", type=Path, default=Path("out/optuna_pnag_front"))
     args = parser.parse_args()
 
     space = digits.code_space()
@@ -43,14 +48,17 @@ def main() -> None:
     study.set_metric_names(["val_accuracy", "flops"])
     study.optimize(objectives, n_trials=args.trials)
 
+    search = sampler.catch_up(study)
+    SearchResults(space, search.history, search.objectives).save(args.out)
     print("The front (accuracy in percent, multiply-adds):")
     for trial in sorted(study.best_trials, key=lambda trial: trial.values[1]):
         print(f"  {trial.values[0]:5.1f}  {trial.values[1]:9,.0f}")
-    generator = sampler.search.generator_
+    generator = search.generator_
     low, high = generator.grid.levels["flops"][0], generator.grid.levels["flops"][-1]
     for budget in (low + share * (high - low) for share in (0.1, 0.3)):
-        (sample,) = sampler.search.generate(budget)
+        (sample,) = search.generate(budget)
         print(f"Generated for {budget:,.0f} multiply-adds: {space.canonical(sample)}")
+    print(f"Results: {args.out}/results.json, history.csv, search.png")
 
 
 if __name__ == "__main__":

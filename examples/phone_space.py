@@ -2,8 +2,8 @@
 
     export LATENCY_TABLE=lut_note10_w1.2.csv.gz
     nni-aiop generate --space phone_space:space --table surrogate_16k.csv.gz \\
-        --metric autobuild_top1 --budget latency_ms=40
-    nni-aiop generate --space phone_space:space --budget latency_ms=35 -n 3
+        --metric autobuild_top1 --limit latency_ms=40
+    nni-aiop generate --space phone_space:space --limit latency_ms=35 -n 3
 
 LATENCY_TABLE is a look-up table of blocks, as once-for-all's authors publish one. Whatever computes
 a number from a network's code can be a cost of a space.

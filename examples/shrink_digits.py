@@ -93,7 +93,9 @@ def accuracy(network: nn.Module, data: Data, part: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--part", type=float, default=0.667, help="of the multiply-adds to keep")
     parser.add_argument("--trials", type=int, default=8, help="networks to fine-tune")
     parser.add_argument("--epochs", type=int, default=6, help="of the first training")

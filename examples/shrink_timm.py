@@ -20,7 +20,9 @@ from nni_aiop.spaces import MutationSpace
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", default="resnet18", help="a name of timm's")
     parser.add_argument("--size", type=int, default=224, help="of the images")
     parser.add_argument("--flops", type=float, nargs="+", default=[0.865, 0.5], help="budgets")

@@ -1,4 +1,4 @@
-"""What measures a sample in an experiment: NNI evaluators, and an objective for Optuna.
+"""What measures a sample in an experiment: NNI evaluators, and objectives for Optuna.
 
 A name is imported when it is first used, so that the rest of the package works without NNI.
 """
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
         GraphPredictorEvaluator,
         PredictedEvaluator,
         SampleEvaluator,
+        SupernetEvaluator,
         TableEvaluator,
     )
-    from nni_aiop.engines.optuna_objectives import graph_objective
+    from nni_aiop.engines.optuna_objectives import graph_objective, supernet_objective
     from nni_aiop.search_spaces.digits import DigitsEvaluator
     from nni_aiop.search_spaces.network import FineTuneEvaluator
 
@@ -29,8 +30,10 @@ _MODULES = {
     "GraphPredictorEvaluator": "nni_aiop.engines.nni_evaluators",
     "PredictedEvaluator": "nni_aiop.engines.nni_evaluators",
     "SampleEvaluator": "nni_aiop.engines.nni_evaluators",
+    "SupernetEvaluator": "nni_aiop.engines.nni_evaluators",
     "TableEvaluator": "nni_aiop.engines.nni_evaluators",
     "graph_objective": "nni_aiop.engines.optuna_objectives",
+    "supernet_objective": "nni_aiop.engines.optuna_objectives",
 }
 
 __all__ = [
@@ -40,8 +43,10 @@ __all__ = [
     "GraphPredictorEvaluator",
     "PredictedEvaluator",
     "SampleEvaluator",
+    "SupernetEvaluator",
     "TableEvaluator",
     "graph_objective",
+    "supernet_objective",
 ]
 
 __getattr__ = lazy_names(__name__, _MODULES)

@@ -21,7 +21,7 @@ from nni_aiop.spaces import Continuous, Nominal, Subset
 if TYPE_CHECKING:
     from nni_aiop.spaces import CodeSpace, Dimension, Sample, Value
 
-__all__ = ["HistoryRows", "check_names", "read_history", "write_history"]
+__all__ = ["HistoryRows", "cell_texts", "check_names", "read_history", "write_history"]
 
 _BLOCK = 1024  # rows that are looked at together
 _MOST_SHOWN = 10_000  # cells of a dimension that are remembered
@@ -132,6 +132,11 @@ class _Cells:
 
 def _json(value: Any) -> str:
     return json.dumps(plain(value))
+
+
+def cell_texts(dimension: Nominal | Subset) -> list[str]:
+    """How a CSV shows each value of a nominal dimension, or each candidate of a subset."""
+    return list(_Cells(dimension)._texts)
 
 
 class HistoryRows:

@@ -1,4 +1,4 @@
-"""What tells the metrics of a sample without training: a predictor, a table, a function.
+"""What tells the metrics of a sample: a predictor, a table, a supernet, a function.
 
 A measure is called with a sample and returns its metrics. `default` is the one that a search
 improves unless its objectives name others: a predictor or a table calls one of its own metrics so,
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
     from nni_aiop.predictors import Prediction
     from nni_aiop.predictors.graph import GraphPredictor, TransferredPredictor
+    from nni_aiop.supernet import Labelling, Supernet, SupernetData
 
 __all__ = [
     "FunctionMeasure",
     "GraphMeasure",
     "Measure",
     "PredictedMeasure",
+    "SupernetMeasure",
     "TableMeasure",
     "numbers",
 ]
@@ -131,6 +133,43 @@ class GraphMeasure:
         options: dict[str, Any] = {"adapters": self._adapters} if self._adapters else {}
         found = _named(self._predictor.predict([graph], **options))
         return {"default": found[self._default], **found}
+
+
+class SupernetMeasure:
+    """What a network reaches with the shared weights of a supernet.
+
+    Args:
+        supernet: A trained one, or one that `path` is read into.
+        data: A `SupernetData`, or a pair of loaders (train, validation); by default the supernet's
+            own.
+        labelling: How a network is made ready; by default the supernet's own way.
+        path: A file of `Supernet.save`, whose weights it gets.
+
+    Raises:
+        FileFormatError: The file is damaged, or of a supernet of another space or kind.
+        OSError: There is no such file.
+        ValueError: There is no data.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        data: SupernetData | Sequence[Any] | None = None,
+        *,
+        labelling: Labelling | None = None,
+        path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.supernet = supernet
+        self.space = supernet.space
+        self._data = supernet.data_or(data)
+        self._labelling = labelling
+        self.metrics = (self._data.metric,)
+        if path is not None:
+            supernet.load(path)
+
+    def __call__(self, sample: Sample) -> dict[str, float]:
+        label = self.supernet.evaluate(sample, self._data, self._labelling)
+        return {"default": label, self._data.metric: label}
 
 
 class TableMeasure:

@@ -118,7 +118,7 @@ def test_the_files_are_those_of_saving_it_whole(
         if i == 7:
             told.recorder.write()
     told.recorder.write()
-    SearchResults(make(), told.history, **told.more).save(tmp_path / "b")
+    SearchResults(make(), told.history, **told.more).save(tmp_path / "b", page=False)
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
@@ -143,7 +143,7 @@ def test_a_sample_that_is_told_again_changes_its_row(tmp_path: Path) -> None:
         search.tell(sample, metrics)
         recorder.add(sample, metrics)
     recorder.write()
-    SearchResults(space, search.history, search.objectives).save(tmp_path / "b")
+    SearchResults(space, search.history, search.objectives).save(tmp_path / "b", page=False)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert [m["acc"] for _, m in search.history if m][3] == 40.0
 
@@ -170,7 +170,7 @@ def test_the_file_of_a_killed_search_is_mended(damage: str, tmp_path: Path) -> N
     SearchResults(space, told.history, **told.more).write_history(tmp_path / "b.csv")
     assert path.read_bytes() == (tmp_path / "b.csv").read_bytes()
     told.recorder.write()
-    SearchResults(space, told.history, **told.more).save(tmp_path / "b")
+    SearchResults(space, told.history, **told.more).save(tmp_path / "b", page=False)
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
@@ -182,11 +182,11 @@ def test_what_was_recorded_in_another_order_is_put_right(tmp_path: Path) -> None
         told.recorder.add(*history[place])
     told.history = history
     told.recorder.write()
-    SearchResults(space, history, **told.more).save(tmp_path / "b")
+    SearchResults(space, history, **told.more).save(tmp_path / "b", page=False)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     told.history = history[:6]
     told.recorder.write()
-    SearchResults(space, told.history, **told.more).save(tmp_path / "b")
+    SearchResults(space, told.history, **told.more).save(tmp_path / "b", page=False)
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 

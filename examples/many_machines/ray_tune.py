@@ -34,7 +34,9 @@ def train(sample: dict[str, Any], epochs: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=20, help="networks to train")
     parser.add_argument("--epochs", type=int, default=digits.EPOCHS, help="of each training")
     parser.add_argument("--parallel", type=int, default=2, help="trainings at a time")

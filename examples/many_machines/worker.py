@@ -19,7 +19,9 @@ from nni_aiop.strategies import NCPSampler, open_storage, optimize_together
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--storage", required=True, help="postgresql://nni@HOST/nni, for example")
     parser.add_argument("--study", default="digits", help="name of the study in the storage")
     parser.add_argument("--trials", type=int, default=40, help="results wanted, over all workers")

@@ -6,10 +6,12 @@ from nni_aiop.cli._graph import graph
 from nni_aiop.cli._predict import predict
 from nni_aiop.cli._predictor import predictor
 from nni_aiop.cli._rank import rank
+from nni_aiop.cli._report import report
 from nni_aiop.cli._run import run
 from nni_aiop.cli._search import search
 from nni_aiop.cli._shrink import shrink
 from nni_aiop.cli._spaces import spaces
+from nni_aiop.cli._supernet import supernet
 
 __all__ = ["app", "main"]
 
@@ -17,8 +19,10 @@ app.command()(search)
 app.command()(run)
 app.command()(shrink)
 app.command()(generate)
+app.command()(report)
 app.command()(graph)
 app.command()(predict)
 app.command()(rank)
 app.add_typer(predictor)
 app.add_typer(spaces)
+app.add_typer(supernet)

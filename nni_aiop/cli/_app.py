@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import sys
+import textwrap
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeAlias
 
@@ -14,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from nni_aiop import __version__
+from nni_aiop.cli._tell import Commands, Told, answer, telling, wants_json
 from nni_aiop.engines._references import raised
 from nni_aiop.errors import AiopError
 
@@ -27,13 +30,13 @@ class BadInput(AiopError):
 
 
 MOST = 1_000_000
-"""The largest budget: a search plans for all of it."""
+"""The most evaluations: a search plans for all of them."""
 
 KeepGoing: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--keep-going",
-        help="Spend the budget although the first evaluations fail and none succeeds.",
+        help="Go on although the first evaluations fail and none succeeds.",
     ),
 ]
 
@@ -76,6 +79,7 @@ def sentence(err: BaseException) -> str:
     return " ".join(text.split())
 
 
+_INTERRUPTED = 130  # the exit code after Ctrl-C
 _TRACEBACK = "NNI_AIOP_TRACEBACK"  # environment variable: unforeseen errors show their traceback
 
 
@@ -105,62 +109,116 @@ class _OneSentence(TyperGroup):
 
         if not standalone_mode:
             return run()
-        try:
-            # Outside its standalone mode typer returns the code of typer.Exit, also that of Ctrl-C.
-            code = run()
-        except (_UsageError, AiopError) as err:
-            typer.echo(f"nni-aiop: {sentence(err)}", err=True)
-            code = 1 if isinstance(err, NothingWorked) else 2
-        except OSError as err:
-            if err.errno == errno.EPIPE:  # the reader of our output, such as `head`, is gone
-                sys.stderr.close()
-                code = 1
-            else:
-                typer.echo(f"nni-aiop: {sentence(err)}", err=True)
-                code = 2
-        except typer.Abort:
-            code = 130
-        except Exception as err:
-            if os.environ.get(_TRACEBACK):
-                raise
-            typer.echo(
-                f"nni-aiop: {raised(err)} (in {_place(err)}; {_TRACEBACK}=1 shows the way there).",
-                err=True,
-            )
-            code = 2
-        sys.exit(code if isinstance(code, int) else 0)
+        with telling(sys.argv[1:] if args is None else args) as told:
+            code = _exit_code(run, told)
+        if code == _INTERRUPTED and told.error is None:
+            told.error = "interrupted by Ctrl-C"
+        if told.as_json:
+            code = _exit_code(lambda: _write(told.object(code), code), None)
+        sys.exit(code)
 
 
-app = typer.Typer(
+def _exit_code(run: Callable[[], Any], told: Told | None) -> int:
+    """The exit code of a command, or of writing its object, whose error is told in a sentence."""
+    try:
+        # Outside its standalone mode typer returns the code of typer.Exit, also that of Ctrl-C.
+        code = run()
+        return code if isinstance(code, int) else 0
+    except (_UsageError, AiopError) as err:
+        _tell_error(sentence(err), told)
+        return 1 if isinstance(err, NothingWorked) else 2
+    except OSError as err:
+        if err.errno == errno.EPIPE:  # the reader of our output, such as `head`, is gone
+            sys.stderr.close()
+            return 1
+        _tell_error(sentence(err), told)
+        return 2
+    except typer.Abort:
+        return _INTERRUPTED
+    except Exception as err:
+        if os.environ.get(_TRACEBACK):
+            raise
+        place = f"(in {_place(err)}; {_TRACEBACK}=1 shows the way there)"
+        _tell_error(f"{raised(err)} {place}.", told)
+        return 2
+
+
+def _tell_error(text: str, told: Told | None) -> None:
+    typer.echo(f"nni-aiop: {text}", err=True)
+    if told is not None:
+        told.error = text
+
+
+def _write(text: str, code: int) -> int:
+    typer.echo(text)
+    return code
+
+
+EXIT_CODES = {
+    0: "done; also for help, and for a group of commands without one",
+    1: "nothing came out: no evaluation succeeded, or nothing is predicted of any network",
+    2: "bad input: one sentence on standard error names the rule and the value; also where some "
+    "of several files cannot be read, which are named below the answer",
+    130: "interrupted by Ctrl-C; what was done is kept, and the same command goes on from there",
+}
+"""All exit codes, and what they mean."""
+
+
+def _lines(codes: Mapping[int, str]) -> Iterator[str]:
+    for code, text in codes.items():
+        first, *more = textwrap.wrap(text, 68)
+        yield f"  {code:<4} {first}"
+        yield from (f"       {line}" for line in more)
+
+
+app = Commands(
     name="nni-aiop",
     cls=_OneSentence,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
         "Predictor-based neural architecture search.\n\n"
         "A search proposes architectures of a space, an evaluator measures them, and the results "
-        "land in a folder: results.json, history.csv and search.png.\n\n"
+        "land in a folder: report.html to look at, results.json, history.csv and search.png.\n\n"
+        "--json and --quiet may stand before a command or behind it.\n\n"
         "\b\n"
         "Begin with\n"
         "  nni-aiop spaces list\n"
-        "  nni-aiop search digits --budget 20 --out out/first\n"
-        "  nni-aiop run examples/nni_ncp_digits.yml"
+        "  nni-aiop search digits --evaluations 20 --out out/first\n"
+        "  nni-aiop run examples/nni_ncp_digits.yml\n"
+        "  nni-aiop --install-completion"
     ),
+    epilog="\b\n" + "\n".join(["Exit codes", *_lines(EXIT_CODES)]),
 )
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, Python's and those of engines.")
+    ] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        found = versions()
+        name, *others = [f"{package} {number}" for package, number in found.items()]
+        answer(f"{name} ({', '.join(others)})", versions=found)
+    else:
+        _show_help(context)
+
+
+def versions() -> dict[str, str]:
+    """Of this package, of Python and of what it runs on, without importing any of them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"nni-aiop": __version__, "Python": platform.python_version()}
+    for package in ("torch", "optuna", "nni"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def main() -> None:
@@ -170,11 +228,16 @@ def main() -> None:
 
 def help_without_command(group: typer.Typer) -> None:
     """Let a group of commands show its help when it is called without one."""
+    group.callback(invoke_without_command=True)(_show_help)
 
-    @group.callback(invoke_without_command=True)
-    def show(context: typer.Context) -> None:
-        if context.invoked_subcommand is None:
-            typer.echo(context.get_help())
+
+def _show_help(context: typer.Context) -> None:
+    """The help, where no command was named: exit code 0."""
+    if context.invoked_subcommand is not None:
+        return
+    if wants_json():
+        raise BadInput("--json must stand beside a command that answers, but there is none.")
+    typer.echo(context.get_help())
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

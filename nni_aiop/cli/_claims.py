@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from nni_aiop.cli._app import BadInput
+from nni_aiop.cli._tell import note
 from nni_aiop.engines._folder_lock import locked
 from nni_aiop.errors import AiopError
 from nni_aiop.files import parse_json, plain, write_json
@@ -66,7 +65,7 @@ def claimed(
                     f"{folder} must hold the {state} of the {kind} whose {held[0]} it holds, but "
                     f"lacks it: {_CURE}"
                 )
-            typer.echo(f"Going on with the {kind} in {folder} (--restart begins anew).")
+            note(f"Going on with the {kind} in {folder} (--restart begins anew).")
         else:
             left = [] if restart else [*STATES, *SearchResults.FILES]
             for name in left:

@@ -1,4 +1,4 @@
-"""What measures a sample: real training, a published table, a predictor, or the user's function."""
+"""What measures a sample: real training, a table, a predictor, a supernet, the user's function."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ def make_measure(
     """The function from a sample to its metrics, among them `default`, that a name stands for.
 
     Args:
-        name: digits, table, predictor, or `module:function`; None for the space's own.
+        name: digits, table, predictor, supernet, or `module:function`; None for the space's own.
         space: Where the samples come from.
         arguments: `path` and `metric` (which one is `default`) of the table or the predictor;
-            `epochs` and `seed` of digits; any of a function.
+            `epochs` and `seed` of digits; `path`, `supernet`, `data` and options of `Labelling` of
+            a supernet; any of a function.
         metrics: Which ones there must be; the first is `default` unless the arguments name it. Of
             a function they are not known before it is called: see `check_result`.
         costs: What is to be held down: exact costs of the space, or else metrics.
@@ -273,6 +274,8 @@ def make_nni_evaluator(
         evaluator = evaluators.TableEvaluator(**arguments)
     elif name == "predictor":
         evaluator = evaluators.PredictedEvaluator(**arguments)
+    elif name == "supernet":
+        evaluator = evaluators.SupernetEvaluator(**arguments)
     else:
         evaluator = evaluators.SampleEvaluator(name, **arguments)
     evaluator.measure = measure
@@ -310,6 +313,13 @@ def _predictor(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence
     return predictor, ("default", *predictor.metrics, *deviations)
 
 
+def _supernet(space: CodeSpace, arguments: Mapping[str, Any], metrics: Sequence[str]) -> _Known:
+    from nni_aiop.cli._supernet import measure_of
+
+    measure = measure_of(space, arguments)
+    return measure, ("default", *measure.metrics)
+
+
 _Known = tuple[Measure, tuple[str, ...]]
 """A measure, and the metrics that it tells."""
 
@@ -318,6 +328,7 @@ _MEASURES: dict[str, tuple[_Make, tuple[str, ...]]] = {
     "digits": (_digits, ("epochs", "seed")),
     "table": (_table, ("path", "metric")),
     "predictor": (_predictor, ("path", "metric")),
+    "supernet": (_supernet, ("path", "supernet", "data", "batches", "refit", "steps", "seed")),
 }
 
 

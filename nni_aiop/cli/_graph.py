@@ -13,6 +13,7 @@ import typer
 
 from nni_aiop.cli._app import BadInput, sentence, table
 from nni_aiop.cli._outputs import Overwrite, check_folder
+from nni_aiop.cli._tell import answer, note, shows_bars
 from nni_aiop.engines._references import load_object, raised
 from nni_aiop.errors import AiopError, GraphError, MissingPackageError
 
@@ -63,12 +64,17 @@ def graph(
     found = read_graph(model, inputs or (), values or ())
     if not (overwrite or _holds(out, found)):
         check_folder(out, _RESULTS, inputs=inputs_of, overwrite=False)
-    typer.echo(report(found))
-    for note in notes(model, found):
-        typer.echo(note)
-    found.save(out / _RESULTS[0])
-    found.draw(out / _RESULTS[1], title=Path(model).name)
-    typer.echo(f"\nResults: {out}/graph.json, {out}/graph.png")
+    written = [out / name for name in _RESULTS]
+    answer(report(found), model=model, **_record(found), results=written)
+    for said in notes(model, found):
+        note(said)
+    note(
+        "\nMACs are multiply-adds, which spaces call flops or macs; FLOPs count two for each of "
+        "them, and all other functions."
+    )
+    found.save(written[0])
+    found.draw(written[1], title=Path(model).name)
+    note(f"\nResults: {', '.join(map(str, written))}")
 
 
 _RESULTS = ("graph.json", "graph.png")
@@ -105,6 +111,32 @@ def report(graph: ComputeGraph) -> str:
     if graph.others:
         lines.append(f"of unknown cost, counted as nothing: {', '.join(graph.others)}")
     return "\n".join(lines)
+
+
+def _record(graph: ComputeGraph) -> dict[str, object]:
+    """The same for programs; memory in bytes."""
+    cost = graph.cost
+    return {
+        "nodes": len(graph),
+        "macs": cost.macs,
+        "flops": cost.flops,
+        "parameters": cost.parameters,
+        "activation_memory": graph.activation_memory(),
+        "peak_memory": graph.peak_memory(),
+        "uncounted": dict(graph.uncounted),
+        "unknown": list(graph.others),
+        "stages": [
+            {
+                "name": stage.name,
+                "nodes": len(stage.nodes),
+                "output": list(stage.output_shape),
+                "macs": stage.macs,
+                "flops": stage.flops,
+                "parameters": stage.parameters,
+            }
+            for stage in graph.stages()
+        ],
+    }
 
 
 def uncounted(graph: ComputeGraph) -> str:
@@ -188,19 +220,49 @@ def _parse_input(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(map(int, sizes))
 
 
+def in_folders(models: Sequence[str]) -> list[str]:
+    """The models, each folder replaced by the files in it that can be one, sorted.
+
+    Folders in it are looked through too; files and folders whose name begins with a dot are not.
+
+    Raises:
+        BadInput: There is no such file in a folder.
+    """
+    named: list[str] = []
+    for model in models:
+        folder = Path(model)
+        if not folder.is_dir():
+            named.append(model)
+            continue
+        files = [
+            path
+            for path in folder.rglob("*")
+            if path.name.endswith((".onnx", ".json", ".json.gz"))
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ]
+        if not files:
+            raise BadInput(f"a folder must hold files .onnx or .json, but {model} holds none.")
+        named += map(str, sorted(files))
+    return list(dict.fromkeys(named))
+
+
 def read_graphs(
     models: Sequence[str], texts: Sequence[str], values: Sequence[str]
 ) -> tuple[list[tuple[str, ComputeGraph]], list[tuple[str, Exception]]]:
     """Each model with its graph, and those that cannot be read with the reason.
 
     Args:
-        models: As the command takes them; the only one must be readable.
+        models: As of `in_folders`; the only one must be readable.
         texts: As of `read_graph`.
         values: As of `read_graph`.
     """
     read: list[tuple[str, ComputeGraph]] = []
     failed: list[tuple[str, Exception]] = []
-    for model in models:
+    from tqdm import tqdm
+
+    bar = tqdm(models, "Reading", leave=False, disable=None if shows_bars() else True)
+    for model in bar:
         try:
             read.append((model, read_graph(model, texts, values)))
         except (AiopError, OSError) as err:
@@ -208,6 +270,11 @@ def read_graphs(
                 raise
             failed.append((model, err))
     return read, failed
+
+
+def failures(failed: Sequence[tuple[str, Exception]]) -> list[dict[str, str]]:
+    """Models that could not be read, and why, for programs."""
+    return [{"model": model, "error": sentence(refusal)} for model, refusal in failed]
 
 
 def name_failed(failed: Sequence[tuple[str, Exception]]) -> None:

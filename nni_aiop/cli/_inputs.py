@@ -8,20 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import nni_aiop.search
 from nni_aiop.cli._app import MOST, BadInput, bad_input
+from nni_aiop.cli._names import SEARCHES
 from nni_aiop.engines.nni_space import as_code_space
-from nni_aiop.search import (
-    BaseSearch,
-    FlopsReduction,
-    LocalSearch,
-    NCPSearch,
-    Objective,
-    PNAGSearch,
-    PredictorTopK,
-    RandomSearch,
-    RandomWarmup,
-    RegularizedEvolution,
-)
+from nni_aiop.search import BaseSearch, Objective, RandomWarmup
 from nni_aiop.search._options import options_of
 from nni_aiop.search_spaces import get_space
 from nni_aiop.spaces import CodeSpace
@@ -29,17 +20,6 @@ from nni_aiop.spaces import CodeSpace
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-SEARCHES: dict[str, type[BaseSearch]] = {
-    "ncp": NCPSearch,
-    "random": RandomSearch,
-    "evolution": RegularizedEvolution,
-    "topk": PredictorTopK,
-    "pnag": PNAGSearch,
-    "local": LocalSearch,
-    "reduction": FlopsReduction,
-}
-"""The searches that have a name on the command line and in experiment files."""
 
 LEARNING = ("ncp", "topk", "pnag")
 """Those that fit a predictor: they plan with the budget and can weigh a cost."""
@@ -133,9 +113,10 @@ def make_search(
     if name not in SEARCHES:
         raise BadInput(f"a search must be one of {', '.join(SEARCHES)}, but got {name!r}.")
     options = dict(arguments)
+    kind: type[BaseSearch] = getattr(nni_aiop.search, SEARCHES[name])
     if name not in LEARNING and options.get("cost") is not None:
         raise BadInput(f"a cost to weigh needs one of {', '.join(LEARNING)}, but got {name!r}.")
-    known = options_of(SEARCHES[name]).keys() - {"seed", "predictor"}
+    known = options_of(kind).keys() - {"seed", "predictor"}
     for option in options:
         if option not in known:
             raise BadInput(
@@ -160,7 +141,7 @@ def make_search(
                 given = options["warmup"]
                 count = isinstance(given, int)
                 options["warmup"] = RandomWarmup(count=given) if count else RandomWarmup(given)
-            return SEARCHES[name](space, objectives=objectives, seed=seed, **options)
+            return kind(space, objectives=objectives, seed=seed, **options)
     except (BadInput, AttributeError) as err:
         if isinstance(err.__cause__, ValueError):  # a rule in words
             raise

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from nni_aiop.cli._app import BadInput
 
-__all__ = ["Overwrite", "check_files", "check_folder"]
+__all__ = [
+    "Overwrite",
+    "check_files",
+    "check_folder",
+    "check_table",
+    "the_same",
+    "write_table",
+]
 
 Overwrite: TypeAlias = Annotated[
     bool, typer.Option("--overwrite", help="Replace results that are there already.")
@@ -83,6 +93,72 @@ def check_files(
                     f"{file} must not be overwritten unasked, but is there already: take another "
                     f"{option}, or --overwrite to replace it."
                 )
+
+
+def the_same(context: typer.Context, **larger: int) -> dict[str, Any]:
+    """How to go on with what a command has left, for its record.
+
+    Args:
+        context: Of the command.
+        larger: Options by which it does more, with such a value.
+    """
+    words = _words(context, {})
+    found = {
+        "same": words,
+        "note": "The same command goes on, in the folder where it was first given:",
+    }
+    if larger:
+        found["more"] = _words(context, larger)
+        found["then"] = "And for more of it:"
+    return found
+
+
+# Parameters of a command that are not for its repetition.
+_ONCE = {"restart", "overwrite", "as_json", "quiet"}
+
+
+def _words(context: typer.Context, instead: Mapping[str, Any]) -> str:
+    """The command as it can be typed again."""
+    words = ["nni-aiop", str(context.info_name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        given = getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+        if name in _ONCE or not (given or name in instead):
+            continue
+        value = instead.get(name, context.params.get(name))
+        long = [option for option in parameter.opts if option.startswith("--")]
+        brief = [option for option in parameter.opts if option.startswith("-")]
+        option = (long or brief or [""])[0]
+        if value is True or value is False:
+            off = [o for o in parameter.secondary_opts if o.startswith("--")]
+            words += [option] if value else off[:1]
+            continue
+        values = value if isinstance(value, (list, tuple)) else [value]
+        for one in values:
+            words += [*([option] if option else []), str(one)]
+    return shlex.join(words)
+
+
+def check_table(file: Path, *, overwrite: bool) -> None:
+    """Refuse a CSV that a command cannot write, or that it would destroy.
+
+    Raises:
+        BadInput: As `check_files`, or the name does not end in .csv.
+    """
+    if file.suffix.lower() != ".csv":
+        raise BadInput(f"--out must name a file .csv, but got {file}.")
+    check_files([file], option="--out", overwrite=overwrite)
+
+
+def write_table(file: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+    """The path of a CSV with these columns and rows."""
+    from nni_aiop.files import write_atomically
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return write_atomically(file, text.getvalue())
 
 
 def _same(file: Path, other: Path) -> bool:

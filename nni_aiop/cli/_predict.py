@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nni_aiop.cli._app import BadInput, bad_input, table
-from nni_aiop.cli._graph import InputShapes, InputValues, name_failed, notes, read_graphs, uncounted
+from nni_aiop.cli._graph import (
+    InputShapes,
+    InputValues,
+    failures,
+    in_folders,
+    name_failed,
+    notes,
+    read_graphs,
+    uncounted,
+)
+from nni_aiop.cli._names import tasks
+from nni_aiop.cli._outputs import Overwrite, check_table, write_table
+from nni_aiop.cli._tell import answer, answer_fields, note
 from nni_aiop.weights import shipped_tasks
 
 if TYPE_CHECKING:
@@ -24,15 +37,16 @@ def predict(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="ONNX files (.onnx), graphs (.json), or module:callable, which returns a PyTorch "
-            "module or a compute graph.",
+            help="ONNX files (.onnx), graphs (.json), folders with such files at any depth, or "
+            "module:callable, which returns a PyTorch module or a compute graph.",
         ),
     ],
     task: Annotated[
         list[str],
         typer.Option(
             help=f"What to predict: {', '.join(shipped_tasks())}; or one of --predictor. May be "
-            "given several times; all for every task."
+            "given several times; all for every task.",
+            autocompletion=tasks,
         ),
     ],
     predictor: Annotated[
@@ -44,6 +58,14 @@ def predict(
     ] = None,
     inputs: InputShapes = None,
     values: InputValues = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV to write, with a row for each network and task: model, task, prediction, "
+            "from, to, inside."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Predict a metric of a network, or rank several by it, with 80 % intervals.
 
@@ -54,19 +76,108 @@ def predict(
     \b
     Examples
       nni-aiop predict resnet.onnx vit.onnx --task imagenet-top1
+      nni-aiop predict candidates --task imagenet-top1 --out predicted.csv
       nni-aiop predict resnet.onnx vit.onnx --task all
       nni-aiop predict my_module:make_network --input 1x3x224x224 --task imagenet-top1
       nni-aiop predict detector.onnx --task accuracy --predictor out/tasks
     """
+    if out is not None:
+        check_table(out, overwrite=overwrite)
     known = _known(task, predictor)
-    read, failed = read_graphs(models, inputs or (), values or ())
-    several = len(models) > 1
-    told = bool(read) and (
-        _tell(known[0], read, several=several) if len(known) == 1 else _tell_all(known, read)
+    files = in_folders(models)
+    read, failed = read_graphs(files, inputs or (), values or ())
+    predictions = _predictions(known, read)
+    if read and len(known) == 1:
+        _tell(known[0].task, predictions, several=len(files) > 1)
+    elif read:
+        _tell_all([one.task for one in known], predictions)
+    told = any(one.inside for one in predictions)
+    if read and not told:
+        note(
+            "To predict networks like these, measure some, and let `nni-aiop predictor adapt` "
+            "learn from them."
+        )
+    for model, graph in read:
+        for said in notes(model, graph):
+            note(said)
+    answer_fields(
+        level=_LEVEL,
+        predictions=[one.record() for one in predictions],
+        failed=failures(failed),
+        out=out,
     )
+    if out is not None and read:
+        write_table(out, _COLUMNS, [one.row() for one in predictions])
+        note(f"Written: {out}")
     name_failed(failed)
     if not told:
         raise typer.Exit(1)
+
+
+_COLUMNS = ("model", "task", "prediction", "from", "to", "inside")
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """What is predicted of a network: where it is not inside, the numbers are a guess.
+
+    Args:
+        model: As it was named.
+        task: What is predicted.
+        mean: The prediction.
+        low: Where the interval begins.
+        high: Where it ends.
+        distance: How far the network is from known ones; up to 1 it is inside.
+        uncounted: What its costs leave out.
+    """
+
+    model: str
+    task: str
+    mean: float
+    low: float
+    high: float
+    distance: float
+    uncounted: str
+
+    @property
+    def inside(self) -> bool:
+        return self.distance <= 1
+
+    def row(self) -> list[object]:
+        """The row of the CSV; without numbers where nothing is predicted."""
+        numbers = (self.mean, self.low, self.high) if self.inside else ("", "", "")
+        return [self.model, self.task, *numbers, str(self.inside).lower()]
+
+    def record(self) -> dict[str, object]:
+        """The same for programs."""
+        numbers = (self.mean, self.low, self.high) if self.inside else (None, None, None)
+        told = dict(zip(_COLUMNS, (self.model, self.task, *numbers, self.inside), strict=True))
+        return {**told, "distance": self.distance, "uncounted": self.uncounted or None}
+
+
+def _predictions(
+    known: Sequence[TaskPredictor], read: Sequence[tuple[str, ComputeGraph]]
+) -> list[_Prediction]:
+    """Of each network what each task's predictor says; those of one network stand together."""
+    from nni_aiop.predictors.graph import GraphSet
+
+    if not read:
+        return []
+    graphs = GraphSet([graph for _, graph in read])
+    predictions: list[list[_Prediction]] = []
+    for one in known:
+        found, distances = one.predict(graphs), one.distance(graphs).tolist()
+        low, high = found.interval(_LEVEL)
+        numbers = (column[:, 0].tolist() for column in (found.mean, low, high))
+        predictions.append(
+            [
+                _Prediction(model, one.task, mean, a, b, distance, uncounted(graph).strip())
+                for (model, graph), mean, a, b, distance in zip(
+                    read, *numbers, distances, strict=True
+                )
+            ]
+        )
+    return [one for row in zip(*predictions, strict=True) for one in row]
 
 
 def _known(names: Sequence[str], predictor: Path | None) -> list[TaskPredictor]:
@@ -89,69 +200,46 @@ def _known(names: Sequence[str], predictor: Path | None) -> list[TaskPredictor]:
         raise BadInput(err.args[0]) from err
 
 
-def _tell_all(known: Sequence[TaskPredictor], read: Sequence[tuple[str, ComputeGraph]]) -> bool:
-    """Whether anything is predicted; prints a table of networks by tasks."""
-    from nni_aiop.predictors.graph import GraphSet
-
-    graphs = GraphSet([graph for _, graph in read])
-    columns: list[list[str]] = []
-    for one in known:
-        found, distances = one.predict(graphs), one.distance(graphs).tolist()
-        low, high = found.interval(_LEVEL)
-        numbers = zip(found.mean[:, 0], low[:, 0], high[:, 0], distances, strict=True)
-        columns.append(
-            [f"{mean:.4g} ({a:.4g} to {b:.4g})" if d <= 1 else "-" for mean, a, b, d in numbers]
+def _tell_all(tasks: Sequence[str], predictions: Sequence[_Prediction]) -> None:
+    """Tell a table of networks by tasks."""
+    rows: list[list[object]] = []
+    costs = any(one.uncounted for one in predictions)
+    for at in range(0, len(predictions), len(tasks)):
+        ones = predictions[at : at + len(tasks)]
+        cells = [
+            f"{one.mean:.4g} ({one.low:.4g} to {one.high:.4g})" if one.inside else "-"
+            for one in ones
+        ]
+        rows.append([ones[0].model, *cells, *([ones[0].uncounted] if costs else [])])
+    answer(table(["model", *tasks, *(["costs"] if costs else [])], rows))
+    note(f"In brackets: {_LEVEL:.0%} intervals.")
+    if not all(one.inside for one in predictions):
+        note(
+            "-: nothing is predicted of a network that is unlike those that the task was learned "
+            "from: a number for it would be a guess."
         )
-    costs = [uncounted(graph).strip() for _, graph in read]
-    rows: list[list[object]] = [
-        [model, *cells, *([cost] if any(costs) else [])]
-        for (model, _), *cells, cost in zip(read, *columns, costs, strict=True)
-    ]
-    headers = ["model", *(one.task for one in known), *(["costs"] if any(costs) else [])]
-    typer.echo(table(headers, rows))
-    typer.echo(f"In brackets: {_LEVEL:.0%} intervals.")
-    cells = [cell for column in columns for cell in column]
-    if "-" in cells:
-        typer.echo(
-            "-: nothing is predicted of a network that is outside what the task was learned from."
-        )
-    for model, graph in read:
-        for note in notes(model, graph):
-            typer.echo(note)
-    return any(cell != "-" for cell in cells)
 
 
-def _tell(known: TaskPredictor, read: Sequence[tuple[str, ComputeGraph]], *, several: bool) -> bool:
-    """Whether anything is predicted; prints the metric of each network, or why there is none."""
-    from nni_aiop.predictors.graph import GraphSet
-
-    task = known.task
-    graphs = GraphSet([graph for _, graph in read])
-    distances = known.distance(graphs).tolist()
-    found = known.predict(graphs)
-    low, high = found.interval(_LEVEL)
-    columns = (column[:, 0].tolist() for column in (found.mean, low, high))
-    told = zip(*columns, range(len(read)), strict=True)
-    inside = sorted((row for row in told if distances[row[-1]] <= 1), reverse=True)
+def _tell(task: str, predictions: Sequence[_Prediction], *, several: bool) -> None:
+    """Tell the metric of each network, the best first, or why there is none."""
+    inside = sorted(
+        (one for one in predictions if one.inside), key=lambda one: one.mean, reverse=True
+    )
     if several and inside:
-        rows = [[read[at][0], *row, uncounted(read[at][1]).strip()] for *row, at in inside]
+        rows = [[one.model, one.mean, one.low, one.high, one.uncounted] for one in inside]
         headers = ["model", task, f"{_LEVEL:.0%} from", "to"]
-        full = [*headers, "costs"] if any(row[-1] for row in rows) else headers
-        typer.echo(table(full, [row[: len(full)] for row in rows]))
+        full = [*headers, "costs"] if any(one.uncounted for one in inside) else headers
+        answer(table(full, [row[: len(full)] for row in rows]))
     elif inside:
-        mean, least, most, _ = inside[0]
-        left_out = uncounted(read[0][1])
-        typer.echo(
-            f"{task}: {mean:.6g} ({_LEVEL:.0%} interval {least:.6g} to {most:.6g}){left_out}"
-        )
-    for (model, graph), distance in zip(read, distances, strict=True):
-        if distance > 1:
-            typer.echo(
-                f"{task}: nothing is predicted of {model}{uncounted(graph)}, which is outside what "
-                f"it was trained on: {distance:.1f} times as far from any known network as one "
-                f"may be."
+        (one,) = inside
+        left_out = f" {one.uncounted}" if one.uncounted else ""
+        interval = f"{_LEVEL:.0%} interval {one.low:.6g} to {one.high:.6g}"
+        answer(f"{task}: {one.mean:.6g} ({interval}){left_out}")
+    for one in predictions:
+        if not one.inside:
+            left_out = f" {one.uncounted}" if one.uncounted else ""
+            answer(
+                f"{task}: nothing is predicted of {one.model}{left_out}, which is unlike the "
+                f"networks that the task was learned from ({one.distance:.1f} times as far from "
+                "the nearest as is trusted): a number for it would be a guess."
             )
-    for model, graph in read:
-        for note in notes(model, graph):
-            typer.echo(note)
-    return bool(inside)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nni_aiop.cli import _names as names
 from nni_aiop.cli._app import BadInput, bad_input, help_without_command, table
 from nni_aiop.cli._outputs import Overwrite, check_folder
+from nni_aiop.cli._tell import Commands, answer, note
 from nni_aiop.errors import AiopError
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from nni_aiop.graphs import ComputeGraph
     from nni_aiop.predictors import CodePredictor
 
-predictor = typer.Typer(
+predictor = Commands(
     name="predictor",
     rich_markup_mode=None,
     help="Fit a predictor on a table of measured architectures, and measure how good it is.",
@@ -43,12 +45,21 @@ Data = Annotated[
 @predictor.command()
 def train(
     data: Data,
-    space: Annotated[str, typer.Option(help="What was measured: a space from `spaces list`.")],
+    space: Annotated[
+        str,
+        typer.Option(
+            help="What was measured: a space from `spaces list`.", autocompletion=names.spaces
+        ),
+    ],
     metric: Annotated[
         list[str] | None, typer.Option(help="A column to learn; repeatable; all by default.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="gp (a Gaussian process), or ncp-mlp (the published MLP).")
+        str,
+        typer.Option(
+            help="gp (a Gaussian process), or ncp-mlp (the published MLP).",
+            autocompletion=names.names("gp", "ncp-mlp"),
+        ),
     ] = "gp",
     holdout: Annotated[
         float, typer.Option(help="Share of the rows that is kept out of the fit, to measure it.")
@@ -82,7 +93,7 @@ def train(
     codes, targets = load_table(data, code_space, metric or [])
     known = complete_rows(targets, "rows")
     if not known.all():
-        typer.echo(f"Left out: {(~known).sum()} of {len(known)} rows, which lack a metric")
+        note(f"Left out: {(~known).sum()} of {len(known)} rows, which lack a metric")
     codes, targets = codes[known], {name: column[known] for name, column in targets.items()}
     networks = code_space.network_keys(code_space.decode_points(codes))
     _warn_of_rows(networks, targets)
@@ -93,7 +104,7 @@ def train(
             {name: column[kept_out] for name, column in targets.items()},
             "rows held out (--holdout)",
         )
-    typer.echo(f"Fitting {len(fitted)} architectures, {held} held out: {', '.join(targets)}")
+    note(f"Fitting {len(fitted)} architectures, {held} held out: {', '.join(targets)}")
     with bad_input(), Spinner(f"Fitting {model}"):
         fit = make_predictor(model, code_space, seed).fit(
             codes[fitted], {name: column[fitted] for name, column in targets.items()}
@@ -102,7 +113,8 @@ def train(
     if held:
         measured = {name: column[kept_out] for name, column in targets.items()}
         _measure(fit, codes[kept_out], measured, out)
-    typer.echo(f"\nThe predictor: {out}/predictor.safetensors")
+    file = out / "predictor.safetensors"
+    answer(f"\nThe predictor: {file}", predictor=file, fitted=len(fitted), held_out=held)
 
 
 def _split(
@@ -128,10 +140,10 @@ def _warn_of_rows(networks: Sequence[str], targets: Mapping[str, NDArray[np.floa
     """Tell of networks that stand in several rows, and of labels that are all the same."""
     repeated = len(networks) - len({*networks})
     if repeated:
-        typer.echo(f"Warning: {repeated} of {len(networks)} rows repeat a network.", err=True)
+        note(f"Warning: {repeated} of {len(networks)} rows repeat a network.", err=True)
     for name, column in targets.items():
         if len(column) > 1 and (column == column[0]).all():
-            typer.echo(
+            note(
                 f"Warning: all {len(column)} values of {name} are {column[0]:g}: "
                 "nothing tells networks apart.",
                 err=True,
@@ -142,7 +154,12 @@ def _warn_of_rows(networks: Sequence[str], targets: Mapping[str, NDArray[np.floa
 def evaluate(
     predictor: Annotated[Path, typer.Argument(help="A file that `predictor train` wrote.")],
     data: Data,
-    space: Annotated[str, typer.Option(help="The space of the predictor, from `spaces list`.")],
+    space: Annotated[
+        str,
+        typer.Option(
+            help="The space of the predictor, from `spaces list`.", autocompletion=names.spaces
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/predictor-eval"),
     overwrite: Overwrite = False,
 ) -> None:
@@ -181,9 +198,16 @@ def adapt(
     ] = None,
     task: Annotated[str | None, typer.Option(help="Its column; the second one by default.")] = None,
     model: Annotated[
-        str, typer.Option(help="gp or ridge (few rows), or adapter (hundreds of rows).")
+        str,
+        typer.Option(
+            help="gp or ridge (few rows), or adapter (hundreds of rows).",
+            autocompletion=names.names("gp", "ridge", "adapter"),
+        ),
     ] = "gp",
-    space: Annotated[str | None, typer.Option(help="Of samples, from `spaces list`.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(help="Of samples, from `spaces list`.", autocompletion=names.spaces),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of an adapter.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of tasks, to which it is added.")] = Path(
         "out/tasks"
@@ -206,7 +230,7 @@ def adapt(
     if model not in MODELS:
         raise BadInput(f"a model must be one of {', '.join(MODELS)}, but got {model!r}.")
     if epochs is not None and model != "adapter":
-        typer.echo(f"Without effect here: --epochs, which are an adapter's, not of {model}.")
+        note(f"Without effect here: --epochs, which are an adapter's, not of {model}.")
     heading, rows, name = _measured_rows(data, task)
     with bad_input():
         files = [path.name for path in task_files(out, name, model)]
@@ -216,7 +240,13 @@ def adapt(
     fit = load_shipped() if backbone is None else load_graph_predictor(backbone)
     with bad_input(), Spinner(f"Learning {name}"):
         learn_task(fit, name, graphs, values, out, model=model, epochs=epochs)
-    typer.echo(f"{name} learned from {len(graphs)} networks ({model}): {out}")
+    answer(
+        f"{name} learned from {len(graphs)} networks ({model}): {out}",
+        task=name,
+        networks=len(graphs),
+        model=model,
+        out=out,
+    )
 
 
 def _measured_rows(
@@ -270,7 +300,7 @@ def _measured_networks(
             raise BadInput(f"{data}, line {line}: {brief(err)}") from err
         networks.setdefault(graph, []).append(value)
     if without:
-        typer.echo(f"Left out: {without} of {len(rows)} rows, which have no {name}")
+        note(f"Left out: {without} of {len(rows)} rows, which have no {name}")
     if len(networks) < _FEWEST:
         raise BadInput(
             f"at least {_FEWEST} different networks must have a value of {name}, "
@@ -279,13 +309,13 @@ def _measured_networks(
     every = [value for values in networks.values() for value in values]
     repeated = len(every) - len(networks)
     if repeated:
-        typer.echo(
+        note(
             f"Warning: {repeated} of {len(every)} rows repeat a network, "
             "whose values are averaged.",
             err=True,
         )
     if len({*every}) == 1:
-        typer.echo(
+        note(
             f"Warning: all {len(every)} values of {name} are {every[0]:g}: "
             "nothing tells networks apart.",
             err=True,
@@ -323,8 +353,15 @@ def _measure(
         rows = zip(measured.tolist(), mean.tolist(), std.tolist(), strict=True)
         lines += [f"{name},{m!r},{p!r},{s!r}" for m, p, s in rows]
     heading = ["metric", "MAE", "Spearman", f"in {_LEVEL:.0%} interval"]
-    typer.echo(table(heading, [[name, *row.values()] for name, row in figures.items()]))
+    written = [out / name for name in _FIGURES]
+    answer(
+        table(heading, [[name, *row.values()] for name, row in figures.items()]),
+        rows=len(codes),
+        level=_LEVEL,
+        metrics=figures,
+        results=written,
+    )
     write_json(out / "results.json", {"rows": len(codes), "level": _LEVEL, "metrics": figures})
     write_atomically(out / "predictions.csv", "\n".join(lines) + "\n")
     draw_prediction(out / "predictor.png", prediction, targets, level=_LEVEL)
-    typer.echo(f"\nResults: {out}/results.json, {out}/predictions.csv, {out}/predictor.png")
+    note(f"\nResults: {', '.join(map(str, written))}")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-import typer
 from tqdm import tqdm
 
 from nni_aiop.cli._app import table
@@ -17,6 +16,7 @@ from nni_aiop.cli._evaluators import Watched
 from nni_aiop.cli._keeping import Keeper
 from nni_aiop.cli._pace import Pace
 from nni_aiop.cli._rows import Rows
+from nni_aiop.cli._tell import answer, interrupted, note, shows_bars
 from nni_aiop.engines._progress import EvaluationBar
 from nni_aiop.results import ResultsRecorder, SearchResults
 from nni_aiop.search import BaseSearch
@@ -39,15 +39,23 @@ class Bar:
         search: What is told the results.
         save: Called now and then, and at the end, unless that is an error before the first result.
         out: The folder of the results.
+        page: Called after the last `save`.
     """
 
     def __init__(
-        self, total: int, search: BaseSearch, save: Callable[[], object], out: Path
+        self,
+        total: int,
+        search: BaseSearch,
+        save: Callable[[], object],
+        out: Path,
+        page: Callable[[], object] = lambda: None,
     ) -> None:
         self._save = save
+        self._page = page
         self._out = out
         self._pace = Pace(_SAVE_EVERY)
-        self._bar = EvaluationBar(total, search)
+        self._search = search
+        self._bar = EvaluationBar(total, search, shown=shows_bars())
 
     def __enter__(self) -> Bar:
         return self
@@ -55,14 +63,26 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         with self._bar:
             pass
-        if kind is None or self._pace.began:
+        began = kind is None or self._pace.began
+        if began:
             self._save()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            typer.echo(
-                f"Interrupted: {self._bar.done} of {self._bar.total} evaluated, results in "
-                f"{self._out}; the same command goes on.",
-                err=True,
+            interrupted(self._how_far())
+        if began:
+            self._page()
+
+    def _how_far(self) -> str:
+        """What was done when Ctrl-C came, and how to go on."""
+        done = max(self._bar.done, min(len(self._search.history), self._bar.total))
+        if done == 0:
+            return (
+                f"Interrupted: none of {self._bar.total} evaluated yet; the same command begins "
+                "again."
             )
+        return (
+            f"Interrupted: {done} of {self._bar.total} evaluated. The results are in {self._out}; "
+            "the same command goes on from here."
+        )
 
     def step(self, done: int | None = None) -> None:
         """One more evaluation is done: so many in all, or all that the search was told."""
@@ -98,8 +118,9 @@ def evaluate_all(
     """
     pending = deque(search.pending())
     done = len(search.history if rows is None else rows.looked_up(search.history))
+    tell_done(done, budget, "--evaluations")
     with (
-        Bar(budget, search, recorder.write, out) as bar,
+        Bar(budget, search, recorder.write, out, recorder.write_page) as bar,
         Keeper(search, out / STATE) as keeper,
     ):
 
@@ -130,6 +151,20 @@ def evaluate_all(
             on_result(sample, None if metrics is None else dict(metrics))
 
 
+def tell_done(done: int, total: int, option: str) -> None:
+    """Tell how much of a search was done before this command, if anything.
+
+    Args:
+        done: So many.
+        total: Of all that are asked for.
+        option: What asks for more.
+    """
+    if done >= total:
+        note(f"{done} of {total} are evaluated already; more {option} go on.")
+    elif done:
+        note(f"{done} of {total} are evaluated already.")
+
+
 class Spinner:
     """A line that shows the time that long work takes, where the stream is a terminal.
 
@@ -141,7 +176,11 @@ class Spinner:
     def __init__(self, text: str, stream: TextIO | None = None) -> None:
         self._done = threading.Event()
         self._line = tqdm(
-            desc=text, file=stream, bar_format="{desc}: {elapsed}", leave=False, disable=None
+            desc=text,
+            file=stream,
+            bar_format="{desc}: {elapsed}",
+            leave=False,
+            disable=None if shows_bars() else True,
         )
         self._thread = threading.Thread(target=self._turn, daemon=True)
 
@@ -160,18 +199,31 @@ class Spinner:
 
 
 def report(results: SearchResults, out: Path, reasons: Counter[str]) -> None:
-    """Print the best architecture, why evaluations failed, and where the results lie."""
+    """Tell the best architecture, why evaluations failed, and where the results lie."""
     best = results.best
-    if best is None:
-        within = " within the limits" if results.limits else ""
-        typer.echo(f"No architecture{within} was found in {len(results.history)} evaluations.")
-    else:
-        found = results.evaluation(best)
-        shown = [*(found["metrics"] or {}).items(), *found["costs"].items()]
-        typer.echo(f"The best of {len(results.history)} architectures (number {best}):\n")
-        typer.echo(table(["dimension", "value"], list(found["sample"].items())) + "\n")
-        typer.echo(table(["measured", "value"], [(k, float(v)) for k, v in dict(shown).items()]))
+    found = None if best is None else results.evaluation(best)
     failed = sum(metrics is None for _, metrics in results.history)
+    files = [out / name for name in results.FILES]
+    if found is None:
+        within = " within the limits" if results.limits else ""
+        lines = [f"No architecture{within} was found in {len(results.history)} evaluations."]
+    else:
+        shown = {**(found["metrics"] or {}), **found["costs"]}
+        lines = [
+            f"The best of {len(results.history)} architectures (number {best}):\n",
+            table(["dimension", "value"], list(found["sample"].items())) + "\n",
+            table(["measured", "value"], [(k, float(v)) for k, v in shown.items()]),
+        ]
+    answer(
+        "\n".join(lines),
+        space=results.space.name,
+        evaluations=len(results.history),
+        failed=failed,
+        reasons=dict(reasons),
+        best=found,
+        out=out,
+        results=files,
+    )
     if failed:
         named = [
             f"{reason.rstrip('.')} ({count} times)" if len(reasons) > 1 else reason.rstrip(".")
@@ -179,8 +231,8 @@ def report(results: SearchResults, out: Path, reasons: Counter[str]) -> None:
         ]
         more = [f"{len(reasons) - _REASONS} other reasons"] if len(reasons) > _REASONS else []
         why = f": {'; '.join(named + more)}" if reasons else ""
-        typer.echo(f"\nEvaluations that failed: {failed} of {len(results.history)}{why}")
-    typer.echo(f"\nResults: {', '.join(str(out / name) for name in results.FILES)}")
+        note(f"\nEvaluations that failed: {failed} of {len(results.history)}{why}")
+    note(f"\nResults: {', '.join(map(str, files))}")
 
 
 def finish(results: SearchResults, out: Path, measure: Watched) -> None:

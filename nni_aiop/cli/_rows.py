@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import typer
 
+from nni_aiop.cli._tell import note
 from nni_aiop.measures import Measure, TableMeasure
 from nni_aiop.search import BaseSearch
 from nni_aiop.spaces import Sample, meets_limits
@@ -59,7 +59,7 @@ def rows_of(measure: Measure, search: BaseSearch) -> Rows | None:
     """The rows that a search is to stay within, which is told; None where it need not."""
     if not isinstance(measure, TableMeasure) or len(measure) >= search.space.size:
         return None
-    typer.echo(
+    note(
         f"The search goes over the {len(measure)} architectures of {measure.path}, a part of "
         f"{search.space.name} ({search.space.size:.3g} points): a proposal stands for the nearest."
     )

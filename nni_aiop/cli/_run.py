@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nni_aiop.cli._app import KeepGoing, NothingWorked, bad_input
+from nni_aiop.cli._names import names
+from nni_aiop.cli._tell import note
 from nni_aiop.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -23,11 +25,16 @@ if TYPE_CHECKING:
 
 
 def run(
+    context: typer.Context,
     file: Annotated[
         Path, typer.Argument(help="The experiment file, in YAML; it is code, see above.")
     ],
     engine: Annotated[
-        str | None, typer.Option(help="auto, nni or optuna, instead of what the file says.")
+        str | None,
+        typer.Option(
+            help="auto, nni or optuna, instead of what the file says.",
+            autocompletion=names("auto", "nni", "optuna"),
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the file's.")] = None,
     out: Annotated[
@@ -43,7 +50,7 @@ def run(
     ] = False,
     keep_going: KeepGoing = False,
 ) -> None:
-    """Run an experiment file and write results.json, history.csv and search.png.
+    """Run an experiment file and write results.json, history.csv, search.png and report.html.
 
     It runs on NNI, or on Optuna where NNI is not installed, with the same proposals for the same
     seed. A run that was interrupted goes on when it is started again. Where the first five
@@ -70,7 +77,8 @@ def run(
       trialConcurrency: 1
       executionEngine: {name: sequential}    # or ts: NNI's local training service
       space: digits                          # or module:Class, a model space of your own
-      evaluator: {name: digits, epochs: 8}   # table, predictor (with path), module:function
+      evaluator: {name: digits, epochs: 8}   # table, predictor or supernet (with path), or
+                                             # module:function
       strategy: {name: ncp, rounds: 6}       # pnag (targets: {flops: 2.0e5}), random, evolution,
                                              # topk, local, reduction; objectives: [acc]
       engine: auto                           # nni, optuna
@@ -84,7 +92,7 @@ def run(
     from nni_aiop.cli._claims import EXPERIMENT, JOURNAL, STATE, STATES, claimed
     from nni_aiop.cli._experiment import read_experiment
     from nni_aiop.cli._inputs import import_from, load_space, make_search
-    from nni_aiop.cli._outputs import check_folder
+    from nni_aiop.cli._outputs import check_folder, the_same
     from nni_aiop.cli._progress import Bar, finish, report
     from nni_aiop.results import ResultsRecorder, SearchResults
 
@@ -94,7 +102,7 @@ def run(
     name = _engine(experiment)
     idle = experiment.without_effect(name)
     if idle:
-        typer.echo(f"Without effect here: {', '.join(idle)}.")
+        note(f"Without effect here: {', '.join(idle)}.")
     space = load_space(experiment.space)
 
     def new_search() -> BaseSearch:
@@ -120,6 +128,10 @@ def run(
         inputs={"the command": file, **{k: Path(v) for k, v in read.items() if _names_file(v)}},
     )
     progress = _Progress(search)
+    again = the_same(context) | {
+        "then": f"A larger maxTrialNumber in {file.name} makes the run longer; then again:"
+    }
+    again["more"] = again["same"]
 
     def results() -> SearchResults:
         return SearchResults(
@@ -127,7 +139,7 @@ def run(
             progress.history(),
             search.objectives,
             limits={**search.bounds, **search.limits},
-            settings={**experiment.record, "engine": name},
+            settings={**experiment.record, "engine": name, "command_line": again},
         )
 
     settings = {**experiment.identity, "engine": name}
@@ -136,7 +148,9 @@ def run(
         if restart and name == "optuna" and experiment.storage is not None:
             _delete_study(experiment)
         recorder = ResultsRecorder(folder, results)
-        with Bar(experiment.maxTrialNumber, search, recorder.write, folder) as bar:
+        with Bar(
+            experiment.maxTrialNumber, search, recorder.write, folder, recorder.write_page
+        ) as bar:
 
             def on_result(sample: Sample, metrics: dict[str, float] | None) -> None:
                 progress.add(sample, metrics)
@@ -193,7 +207,7 @@ def _engine(experiment: Experiment) -> str:
     except MissingPackageError as err:
         if experiment.engine == "nni":
             raise
-        typer.echo(f"NNI cannot be imported ({err.__cause__}): the search runs on Optuna.")
+        note(f"NNI cannot be imported ({err.__cause__}): the search runs on Optuna.")
         return "optuna"
     return "nni"
 

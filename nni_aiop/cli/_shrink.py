@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nni_aiop.cli._app import MOST, BadInput, NothingWorked, Restart, bad_input, table
+from nni_aiop.cli._names import names
+from nni_aiop.cli._tell import answer, note
 
 if TYPE_CHECKING:
     from nni_aiop.cli._shrink_inputs import Batch
     from nni_aiop.cli._shrinking import Shrinking
     from nni_aiop.networks import Calibration, Network
-    from nni_aiop.results import ShrinkReport
+    from nni_aiop.results import ShrinkReport, Shrunk
     from nni_aiop.search import Objective
     from nni_aiop.spaces import MutationSpace
 
@@ -50,7 +52,10 @@ def shrink(
             "give a front."
         ),
     ] = "0.865",
-    budget: Annotated[int, typer.Option(min=1, max=MOST, help="Number of fine-tunes.")] = 8,
+    budget: Annotated[
+        int,
+        typer.Option("--fine-tunes", "--budget", min=1, max=MOST, help="How many fine-tunes."),
+    ] = 8,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +67,8 @@ def shrink(
         str,
         typer.Option(
             help="The loss on calibration batches: cross_entropy, mse, l1, bce (of logits), or "
-            "module:function from outputs and targets."
+            "module:function from outputs and targets.",
+            autocompletion=names("cross_entropy", "mse", "l1", "bce"),
         ),
     ] = "cross_entropy",
     metric: Annotated[
@@ -115,11 +121,11 @@ def shrink(
     Uniform pruning is tried first, then what a descent by measured loss finds, then mutations of
     what was best; each proposal keeps its budget exactly, and is fine-tuned by the function of
     --train, whose result decides. For each budget the best network is written as .safetensors (for
-    `Network.load`), .pt2 (for torch.export.load) and .onnx, beside report.md, front.png, layers.png
-    and the results of the search.
+    `Network.load`), .pt2 (for torch.export.load) and .onnx, beside report.html, report.md,
+    front.png, layers.png and the results of the search.
 
-    A search that was interrupted goes on when the same command is given again, with a larger
-    --budget too; a fine-tune that was under way is run again. A fine-tune that fails is counted
+    A search that was interrupted goes on when the same command is given again, with more
+    --fine-tunes too; a fine-tune that was under way is run again. A fine-tune that fails is counted
     and left behind, once one has succeeded. What is named module:function is imported and called:
     it is code.
 
@@ -130,12 +136,12 @@ def shrink(
     Examples
       nni-aiop shrink net:make --input 1x3x224x224 --flops 0.865 --train net:fine_tune \\
           --calibrate net:batches --out out/small
-      nni-aiop shrink net:make --train net:fine_tune --flops 0.8,0.65,0.5 --budget 12 --baseline
+      nni-aiop shrink net:make --train net:fine_tune --flops 0.8,0.65,0.5 --fine-tunes 12 --baseline
       nni-aiop shrink net:make --train net:fine_tune --metric acc --keep head --latency 0.8
       nni-aiop shrink net.onnx --flops 0.865 --out out/small
     """
     from nni_aiop.cli._claims import EXPERIMENT, STATES, claimed
-    from nni_aiop.cli._outputs import check_folder
+    from nni_aiop.cli._outputs import check_folder, the_same
     from nni_aiop.cli._progress import Spinner
     from nni_aiop.cli._shrink_inputs import (
         load_batches,
@@ -147,7 +153,7 @@ def shrink(
     )
     from nni_aiop.cli._shrinking import LATENCY, NETWORKS, ORIGINAL, Shrinking, milliseconds
     from nni_aiop.networks import Network
-    from nni_aiop.results import SearchResults, ShrinkReport
+    from nni_aiop.results import SearchResults, ShrinkReport, write_report
     from nni_aiop.search import FlopsReduction
 
     budgets = parse_parts(flops, "--flops")
@@ -181,7 +187,7 @@ def shrink(
     if calibrate is not None:
         batches = load_batches(calibrate)
     if batches is None:
-        typer.echo(
+        note(
             "Without calibration batches the largest weights choose the channels, and no edit is "
             "measured before it is fine-tuned (--calibrate names a function that gives them)."
         )
@@ -232,6 +238,7 @@ def shrink(
             original, space, calibration, search, fine_tune, out, seed, latency=latency
         )
         work.load()
+        again = the_same(context, budget=min(MOST, 2 * budget))
 
         def results() -> SearchResults:
             return SearchResults(
@@ -239,14 +246,14 @@ def shrink(
                 search.history,
                 [objective],
                 limits=search.limits | ({} if latency is None else {LATENCY: latency}),
-                settings=same | {"budget": budget},
+                settings=same | {"budget": budget, "command_line": again},
                 cost="flops",
             )
 
         try:
             if baseline:
                 work.measure_baseline()
-            work.run(budget, lambda: results().save(out))
+            work.run(budget, lambda: results().save(out, page=False))
         except Exception:
             if not search.history:
                 work.leave()
@@ -259,6 +266,7 @@ def shrink(
             )
         report = _report(work, results(), budgets)
         report.save(out)
+        write_report(out, space=space)
     _show(report, out)
 
 
@@ -333,7 +341,7 @@ def _taken_up(path: Path, captured: Network) -> Network:
     original = Network.load(path)
     mine, other = original.state_dict(), captured.state_dict()
     if mine.keys() != other.keys() or not all(torch.equal(mine[k], other[k]) for k in mine):
-        typer.echo(f"The network has other weights than {path}, with which the search goes on.")
+        note(f"The network has other weights than {path}, with which the search goes on.")
     return original
 
 
@@ -350,8 +358,8 @@ def _report(work: Shrinking, results: Any, budgets: Sequence[float]) -> ShrinkRe
         best = work.search.best_within(part)
         if best is None:
             notes.append(
-                f"No network within {part:g} of the FLOPs was fine-tuned with success: a larger "
-                "budget of fine-tunes goes on."
+                f"No network within {part:g} of the FLOPs was fine-tuned with success: more "
+                "--fine-tunes go on."
             )
             continue
         sample, metrics = best
@@ -389,10 +397,33 @@ def _report(work: Shrinking, results: Any, budgets: Sequence[float]) -> ShrinkRe
 def _show(report: ShrinkReport, out: Path) -> None:
     """Print what was found."""
     for shrunk in report.found:
-        typer.echo(f"At most {shrunk.budget:g} of the FLOPs (multiply-adds):\n")
-        typer.echo(table(["", "before", "after", "ratio"], report.rows(shrunk)) + "\n")
-    for note in report.notes:
-        typer.echo(note)
+        answer(f"At most {shrunk.budget:g} of the FLOPs (multiply-adds):\n")
+        answer(table(["", "before", "after", "ratio"], report.rows(shrunk)) + "\n")
+    for said in report.notes:
+        note(said)
     files = [str(path) for shrunk in report.found for path in shrunk.files]
-    typer.echo(f"Networks: {', '.join(files)}")
-    typer.echo(f"Report: {out / 'report.md'}")
+    answer(f"Networks: {', '.join(files)}", networks=[_record(report, one) for one in report.found])
+    answer(
+        f"Report: {out / 'report.html'}, {out / 'report.md'}",
+        report=out / "report.md",
+        page=out / "report.html",
+        baseline=report.baseline,
+    )
+
+
+def _record(report: ShrinkReport, shrunk: Shrunk) -> dict[str, object]:
+    """The same of one network for programs; latency is in milliseconds."""
+    space = report.space
+    codes = space.encode([space.original, space.complete(shrunk.sample)])
+    costs = {name: [float(v) for v in space.cost(name, codes)] for name in ("macs", "params")}
+    return {
+        "budget": shrunk.budget,
+        "metrics": dict(shrunk.metrics),
+        **{name: {"before": pair[0], "after": pair[1]} for name, pair in costs.items()},
+        "latency_ms": shrunk.latency and {"before": shrunk.latency[0], "after": shrunk.latency[1]},
+        "edits": [
+            {"site": site, "before": before, "after": after}
+            for site, before, after in report.edits(shrunk)
+        ],
+        "files": list(shrunk.files),
+    }

@@ -22,7 +22,7 @@ __all__ = ["TRAINED", "UNMEASURED", "given_options", "shrink_onnx"]
 
 TRAINED = {
     "train": "--train",
-    "budget": "--budget",
+    "budget": "--fine-tunes",
     "calibrate": "--calibrate",
     "loss": "--loss",
     "metric": "--metric",
@@ -74,7 +74,7 @@ def shrink_onnx(
     """
     from nni_aiop.cli._progress import Spinner
     from nni_aiop.networks import OnnxNetwork
-    from nni_aiop.results import ShrinkReport, Shrunk
+    from nni_aiop.results import ShrinkReport, Shrunk, write_report
     from nni_aiop.search import FlopsReduction
     from nni_aiop.spaces import MutationSpace
 
@@ -128,6 +128,7 @@ def shrink_onnx(
         raise NothingWorked(notes[-1])
     report = ShrinkReport(space, None, found, [], None, list(dict.fromkeys(notes)))
     report.save(out)
+    write_report(out)
     return report
 
 
@@ -140,9 +141,9 @@ def _check_folder(out: Path, source: Path, names: Sequence[str], restart: bool) 
     """Refuse a folder that holds what the command would overwrite, or that is another search's."""
     from nni_aiop.cli._claims import EXPERIMENT
     from nni_aiop.cli._outputs import check_folder
-    from nni_aiop.results import ShrinkReport
+    from nni_aiop.results import REPORT, ShrinkReport
 
-    own = [*ShrinkReport.FILES_OF_CUTS, *names, *map(_data_of, names)]
+    own = [*ShrinkReport.FILES_OF_CUTS, REPORT, *names, *map(_data_of, names)]
     check_folder(out, own, inputs={"the command": source})
     if (out / EXPERIMENT).exists():
         raise BadInput(f"{out} must not be the folder of a search, but is: take another --out.")

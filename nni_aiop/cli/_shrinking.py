@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from nni_aiop.cli._app import BadInput, sentence
 from nni_aiop.cli._claims import STATE
 from nni_aiop.cli._evaluators import check_result
-from nni_aiop.cli._progress import Bar, Spinner
+from nni_aiop.cli._progress import Bar, Spinner, tell_done
+from nni_aiop.cli._tell import note
 from nni_aiop.engines._references import raised
 from nni_aiop.engines._state import read_state, write_state
 from nni_aiop.errors import AiopError, FileFormatError
@@ -131,6 +130,7 @@ class Shrinking:
             BadInput: The first fine-tune fails, or tells no metric that the search needs.
         """
         pending = deque(self.search.pending())
+        tell_done(len(self.search.history), budget, "--fine-tunes")
         with Bar(budget, self.search, save, self.out) as bar:
             try:
                 while len(self.search.history) < budget:
@@ -279,11 +279,11 @@ def export(network: Network, stem: Path) -> list[Path]:
             os.replace(beside, _named(stem, "pt2"))
         written.append(_named(stem, "pt2"))
     except (RuntimeError, ValueError, TypeError) as err:
-        typer.echo(f"{_named(stem, 'pt2')} could not be written: {raised(err):.200}.", err=True)
+        note(f"{_named(stem, 'pt2')} could not be written: {raised(err):.200}.", err=True)
     try:
         written.append(network.to_onnx(_named(stem, "onnx")))
     except (RuntimeError, ValueError, TypeError) as err:
-        typer.echo(f"{_named(stem, 'onnx')} could not be written: {raised(err):.200}.", err=True)
+        note(f"{_named(stem, 'onnx')} could not be written: {raised(err):.200}.", err=True)
     return written
 
 

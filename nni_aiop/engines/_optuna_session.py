@@ -21,6 +21,7 @@ from nni_aiop.engines._optuna_learner import SpaceLearner
 from nni_aiop.engines._optuna_outcomes import Outcomes, mark
 from nni_aiop.engines._optuna_parameters import parameters_of
 from nni_aiop.engines._optuna_rounds import CLAIM, Rounds, claim_of, repeated, trials_of
+from nni_aiop.engines._optuna_shown import constraints_of
 from nni_aiop.engines._optuna_stale import take_over
 from nni_aiop.engines._results import settled
 from nni_aiop.errors import InfeasibleError, SpaceError
@@ -198,7 +199,7 @@ class Session:
         if trial.state != TrialState.COMPLETE:
             return None
         constraints = {}
-        for key, value in trial.constraints.items():
+        for key, value in constraints_of(trial).items():
             if not value < math.inf:
                 return None
             constraints[f"{CONSTRAINT}{key}"] = 0.0 if value == -math.inf else value

@@ -66,7 +66,8 @@ def made(given: Any) -> Any:
         TypeError: The call raises it, as one does that wants arguments.
     """
     found = load_object(given) if isinstance(given, str) else given
-    makes = isinstance(found, type) or (callable(found) and not hasattr(found, "simplify"))
+    is_made = hasattr(found, "simplify") or hasattr(found, "code_space")  # modules can be called
+    makes = isinstance(found, type) or (callable(found) and not is_made)
     if not makes:
         return found
     try:

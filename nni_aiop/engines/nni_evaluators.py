@@ -1,7 +1,8 @@
-"""NNI evaluators that answer from the sample alone: predictors, a published table, a function.
+"""NNI evaluators that answer from the sample alone: predictors, a published table, a
+supernet, a function.
 
-None of them builds the network. Their arguments are paths, references and scalars, because NNI
-writes them into every trial.
+None of them trains the network that NNI makes. Their arguments are paths, references and scalars,
+because NNI writes them into every trial.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from nni_aiop.measures import (
     GraphMeasure,
     Measure,
     PredictedMeasure,
+    SupernetMeasure,
     TableMeasure,
 )
 from nni_aiop.spaces import CodeSpace, Sample, Subset, Value
@@ -29,7 +31,13 @@ with importing_nni():
     import nni
     from nni.nas.evaluator import Evaluator
 
-__all__ = ["GraphPredictorEvaluator", "PredictedEvaluator", "SampleEvaluator", "TableEvaluator"]
+__all__ = [
+    "GraphPredictorEvaluator",
+    "PredictedEvaluator",
+    "SampleEvaluator",
+    "SupernetEvaluator",
+    "TableEvaluator",
+]
 
 
 class _ByTheSample(Evaluator):  # type: ignore[misc]
@@ -215,6 +223,58 @@ class TableEvaluator(_OfFile):
 
     def make_measure(self) -> Measure:
         return TableMeasure(self.path, self.code_space(), self.metric)
+
+
+@nni.trace
+class SupernetEvaluator(_ByTheSample):
+    """Reports what a network reaches with the shared weights of a supernet; see `SupernetMeasure`.
+
+    Args:
+        path: The supernet's file, of `Supernet.save`.
+        supernet: Reference `module:attribute` to what the file is read into, a Supernet or what
+            `as_supernet` makes one of; by default that of the model that is run.
+        data: Reference to what gives a `SupernetData` or a pair of loaders; by default the
+            supernet's own data.
+        space: See `PredictedEvaluator`.
+        labelling: Options of `nni_aiop.supernet.Labelling`, such as `steps`; without any the
+            supernet's own way.
+
+    Raises:
+        AiopError: A reference leads nowhere.
+        FileFormatError: The file is damaged, or of a supernet of another space or kind.
+        ValueError: There is no data.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        supernet: str | None = None,
+        data: str | None = None,
+        space: str | None = None,
+        **labelling: Any,
+    ) -> None:
+        super().__init__(space)
+        self.path = Path(path)
+        self.supernet = supernet
+        self.data = data
+        self.labelling = labelling
+        self._model: Any = None
+
+    def code_space(self, model: Any = None) -> CodeSpace:
+        if model is not None:
+            self._model = model
+        return super().code_space(model)
+
+    def make_measure(self) -> SupernetMeasure:
+        from nni_aiop.engines.nni_supernet import as_supernet
+        from nni_aiop.supernet import Labelling
+
+        return SupernetMeasure(
+            as_supernet(self._model if self.supernet is None else self.supernet),
+            None if self.data is None else load_object(self.data)(),
+            labelling=Labelling(**self.labelling) if self.labelling else None,
+            path=self.path,
+        )
 
 
 @nni.trace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import socket
 import threading
@@ -19,6 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nni_aiop.engines._optuna_session import METRICS, repeated
+from nni_aiop.engines._optuna_shown import keep, kept, name_metrics, show_constraints
 from nni_aiop.engines._results import Result, recorded, save_results
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.engines.optuna_space import sample_of, suggest
@@ -30,7 +32,8 @@ from nni_aiop.spaces import CodeSpace, Sample
 
 __all__ = ["EvaluationError", "run_optuna"]
 
-_WORKER = "worker"  # user attribute of a trial: the process that runs it
+_WORKER = "nni_aiop:worker"  # system attribute of a trial: the process that runs it
+_WORKER_BEFORE = "worker"  # user attribute in which older versions kept it
 _SEARCH = "nni_aiop:search"  # of a study: whose it is
 _BEGINNING = "nni_aiop:beginning"  # of a study: the search's state before the first trial
 
@@ -83,6 +86,7 @@ def run_optuna(
     """
     objectives = getattr(search, "objectives", None) or (Objective("default"),)
     names = [o.metric for o in objectives]
+    bounds = getattr(search, "bounds", {})
     sampler = SearchSampler(search)
     identity = _identity(space, search)
     study = optuna.create_study(
@@ -93,13 +97,14 @@ def run_optuna(
         load_if_exists=True,
     )
     _claim(study, identity, search)
+    name_metrics(study, names)
     _run_abandoned_again(study)
     sampler.catch_up(study)
     reporting = threading.Lock()
     worker = f"{socket.gethostname()}:{os.getpid()}"
 
     def objective(trial: Trial) -> list[float]:
-        trial.set_user_attr(_WORKER, worker)
+        study._storage.set_trial_system_attr(trial._trial_id, _WORKER, worker)
         sample = space.complete(suggest(trial, space))
         try:
             metrics = numbers(evaluate(sample), names[0] if len(names) == 1 else "default")
@@ -113,6 +118,9 @@ def run_optuna(
             )
         values = [metrics[name] for name in names]
         trial.set_user_attr(METRICS, metrics)
+        over = {k: metrics[k] - bound for k, bound in bounds.items() if k in metrics}
+        broken = {k: math.inf if math.isnan(by) else by for k, by in over.items()}
+        show_constraints(study._storage, trial._cached_frozen_trial, broken)
         return values
 
     def report(study: Study, trial: FrozenTrial) -> None:
@@ -165,10 +173,9 @@ def _claim(study: Study, identity: dict[str, Any], search: Search) -> None:
     Raises:
         FileFormatError: The study is of another search.
     """
-    owner = study.user_attrs.get(_SEARCH)
+    owner = kept(study, _SEARCH)
     if owner is None:
-        study.set_user_attr(_BEGINNING, search.state_dict())
-        study.set_user_attr(_SEARCH, identity)
+        keep(study, {_BEGINNING: search.state_dict(), _SEARCH: identity})
         return
     for name, own in identity.items():
         if owner.get(name) != own:
@@ -176,7 +183,7 @@ def _claim(study: Study, identity: dict[str, Any], search: Search) -> None:
                 f"the study {study.study_name!r} must be of a search with {name} = {own!r}, "
                 f"but has {owner.get(name)!r}."
             )
-    search.load_state_dict(study.user_attrs[_BEGINNING])
+    search.load_state_dict(kept(study, _BEGINNING))
 
 
 def _results(study: Study, space: CodeSpace, names: Sequence[str]) -> list[Result]:
@@ -213,7 +220,8 @@ def _run_abandoned_again(study: Study) -> None:
     """
     run_again = running_again()
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        if _is_abandoned(trial.user_attrs.get(_WORKER)):
+        worker = trial.system_attrs.get(_WORKER, trial.user_attrs.get(_WORKER_BEFORE))
+        if _is_abandoned(worker):
             with contextlib.suppress(UpdateFinishedTrialError):  # another process was here first
                 study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
                 run_again(study, trial)

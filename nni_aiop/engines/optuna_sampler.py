@@ -38,6 +38,7 @@ from nni_aiop.engines._optuna_session import (
     objectives_of,
     trials_of,
 )
+from nni_aiop.engines._optuna_shown import constraints_of, show_constraints
 from nni_aiop.search import Search
 from nni_aiop.search._options import check_options
 from nni_aiop.spaces import CodeSpace, Sample, SampleCost, graph_costs, sample_costs
@@ -212,8 +213,10 @@ class SearchSampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         # The storage tells the search before the next proposal. An exception here would be stored
-        # as a completed trial and stop the study, so nothing is done that could raise one.
+        # as a completed trial and stop the study, so that none is let out.
         self._proposals.pop(_identity(study, trial), None)
+        with contextlib.suppress(Exception):
+            show_constraints(study._storage, trial, constraints_of(trial))
 
     # --- proposals ---
 

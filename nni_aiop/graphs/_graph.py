@@ -300,6 +300,12 @@ class ComputeGraph:
 
         return draw(self, path, title=title)
 
+    def to_svg(self, *, title: str | None = None) -> str:
+        """The same picture as SVG, which takes a hundredth of the time."""
+        from nni_aiop.graphs._svg import to_svg
+
+        return to_svg(self, title=title)
+
     def to_pyg(self) -> Data:
         """The features of nodes, edges and graph for PyTorch Geometric; see `to_pyg`."""
         from nni_aiop.graphs._features import to_pyg

@@ -50,7 +50,7 @@ def default_predictor(space: CodeSpace, seed: int = 0) -> CodePredictor:
     return make_predictor("gp", space, seed)
 
 
-def search_predictor(space: CodeSpace, seed: int = 0) -> CodePredictor:
+def search_predictor(space: CodeSpace, seed: int = 0) -> CodeGP:
     """The predictor that NCP learns with (chosen by its regret on NAS-Bench-201 and mixed spaces).
 
     Unlike one that is trained on a table, it must tell the best of a few dozen results apart: it

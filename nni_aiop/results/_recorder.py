@@ -14,6 +14,7 @@ import numpy as np
 
 from nni_aiop.history import HistoryRows
 from nni_aiop.results._search_results import SearchResults
+from nni_aiop.results.report._write import write_report
 
 if TYPE_CHECKING:
     from nni_aiop.spaces import Sample
@@ -29,9 +30,10 @@ class ResultsRecorder:
     """Keeps the files of `SearchResults.save`: a row of `history.csv` as soon as it is known.
 
     `add` appends a row, and computes the exact costs of that sample alone. `write` leaves what
-    `SearchResults.save` would, and may be called now and then, at the end, and of an interrupted
-    search. A row outlives a kill of the program; half a row, and whatever else the file has, gives
-    way when the next recorder of the folder first writes.
+    `SearchResults.save` would but for the page, and may be called now and then, at the end, and of
+    an interrupted search; `write_page`, which takes longer, is for the end. A row outlives a kill
+    of the program; half a row, and whatever else the file has, gives way when the next recorder of
+    the folder first writes.
 
     A metric that comes up for the first time, or a sample that is told again, changes rows that are
     written: the file is then written anew, whole or not at all, once it has grown by a tenth since
@@ -98,6 +100,11 @@ class ResultsRecorder:
                 self._rewrite(results)
             results.draw(self._out / "search.png")
             return results
+
+    def write_page(self) -> Path:
+        """The path of report.html, which shows what `write` wrote last."""
+        with self._lock:
+            return write_report(self._out, space=self._empty.space)
 
     def results(self) -> SearchResults:
         """What there is to save now, with the costs that are known already."""

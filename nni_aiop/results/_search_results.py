@@ -1,4 +1,4 @@
-"""What a search leaves behind: `results.json`, `history.csv` and `search.png`."""
+"""What a search leaves behind: `results.json`, `history.csv`, `search.png` and `report.html`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nni_aiop.figures import new_figure, save_figure
 from nni_aiop.files import write_json
 from nni_aiop.history import check_names, write_history
+from nni_aiop.results._axes import axes_of
+from nni_aiop.results._front import pareto_front
+from nni_aiop.results.report._write import write_report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,34 +24,9 @@ if TYPE_CHECKING:
     from nni_aiop.search import Objective
     from nni_aiop.spaces import CodeSpace, Sample
 
-__all__ = ["SearchResults", "pareto_front"]
+__all__ = ["SearchResults"]
 
 FORMAT_VERSION = 1
-
-
-def pareto_front(values: ArrayLike) -> NDArray[np.bool_]:
-    """(n,) True where no other row is at least as good everywhere and better somewhere.
-
-    Args:
-        values: (n, m), larger is better; a row with a NaN is never on the front.
-    """
-    v = np.asarray(values, dtype=np.float64)
-    front = np.zeros(len(v), bool)
-    known = np.flatnonzero(~np.isnan(v).any(axis=1))
-    if not len(known):
-        return front
-    # From best to worst by the first column, ties by the next: what comes later dominates nothing.
-    points, where = np.unique(-v[known], axis=0, return_inverse=True)
-    if points.shape[1] == 2:
-        # Each must be better in the second than all that are better in the first.
-        best = np.minimum.accumulate(points[:, 1])
-        kept = np.append(True, points[1:, 1] < best[:-1])
-    else:
-        kept = np.zeros(len(points), bool)
-        for place, point in enumerate(points):
-            kept[place] = not (points[:place][kept[:place]] <= point).all(axis=1).any()
-    front[known] = kept[np.ravel(where)]
-    return front
 
 
 @dataclass(frozen=True)
@@ -66,7 +44,9 @@ class SearchResults:
         known_costs: (n,) exact costs of the samples by name, where all that are shown are known.
     """
 
-    FILES: ClassVar[tuple[str, ...]] = ("results.json", "history.csv", "search.png")
+    FILES: ClassVar[tuple[str, ...]] = (
+        "results.json", "history.csv", "search.png", "report.html",
+    )  # fmt: skip
     """What `save` writes."""
 
     space: CodeSpace
@@ -166,12 +146,20 @@ class SearchResults:
             "costs": {name: column[index] for name, column in self.costs.items()},
         }
 
-    def save(self, out: Path | str) -> Path:
-        """The folder `out`, which now holds results.json, history.csv and search.png."""
+    def save(self, out: Path | str, *, page: bool = True) -> Path:
+        """The folder `out`, which now holds results.json, history.csv, search.png and report.html.
+
+        Args:
+            out: The folder.
+            page: Whether to write report.html, too, which takes a second or some: a search that
+                saves what it has on the way leaves it for the end.
+        """
         out = Path(out)
         self.write_summary(out / "results.json")
         self.write_history(out / "history.csv")
         self.draw(out / "search.png")
+        if page:
+            write_report(out, space=self.space)
         return out
 
     def write_summary(self, path: Path | str) -> Path:
@@ -188,6 +176,9 @@ class SearchResults:
                     for o in self.objectives
                 ],
                 "limits": self.limits,
+                "dimensions": [axis.record for axis in axes_of(self.space)],
+                "metrics": list(self.metrics),
+                "costs": list(self.costs),
                 "evaluations": len(self.history),
                 "failed": sum(metrics is None for _, metrics in self.history),
                 "best": None if self.best is None else self.evaluation(self.best),

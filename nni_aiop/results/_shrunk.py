@@ -1,4 +1,4 @@
-"""What shrinking a network leaves: a report, the front, and a picture of what was cut where."""
+"""What shrinking a network leaves: a report, also as data, the front, and what was cut where."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nni_aiop.figures import new_figure, save_figure
-from nni_aiop.files import write_atomically
+from nni_aiop.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     from nni_aiop.search import Objective
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ShrinkReport", "Shrunk"]
 
+_FORMAT_VERSION = 1
 _TALL = 40.0  # inches of a picture at most
 
 
@@ -58,15 +59,16 @@ class ShrinkReport:
     baseline: Mapping[str, float] | None = None
     notes: Sequence[str] = ()
 
-    FILES = ("report.md", "front.png", "layers.png")
+    FILES = ("report.md", "report.json", "front.png", "layers.png")
     """What `save` writes."""
 
-    FILES_OF_CUTS = ("report.md", "layers.png")
+    FILES_OF_CUTS = ("report.md", "report.json", "layers.png")
     """What it writes without an objective."""
 
     def save(self, out: Path) -> Path:
         """The folder, which now holds the report and the pictures."""
         write_atomically(out / "report.md", self.text())
+        write_json(out / "report.json", self.record())
         if self.objective is not None:
             self.draw_front(out / "front.png")
         self.draw_layers(out / "layers.png")
@@ -113,14 +115,55 @@ class ShrinkReport:
             lines += _table(("", "before", "after", "after / before"), self.rows(shrunk))
             lines += [f"Files: {', '.join(path.name for path in shrunk.files)}.", ""]
             lines += _table(("site", "before", "after"), self.edits(shrunk))
-        frozen = [(s.label, str(s.reason)) for s in self.space.sites if s.reason is not None]
-        if frozen:
+        if self._frozen:
             lines += ["## What could not be edited", ""]
-            lines += _table(("site", "reason"), frozen)
+            lines += _table(("site", "reason"), self._frozen)
         if self.objective is not None:
             lines += ["![quality against FLOPs](front.png)", ""]
         lines += ["![what was cut](layers.png)", ""]
         return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """The report in plain JSON, of which `write_report` makes a page."""
+        objective = self.objective
+        return {
+            "format": _FORMAT_VERSION,
+            "objective": None
+            if objective is None
+            else {"metric": objective.metric, "direction": objective.direction},
+            "notes": self.notes,
+            "networks": [
+                {
+                    "budget": shrunk.budget,
+                    "rows": self.rows(shrunk),
+                    "edits": self.edits(shrunk),
+                    "widths": self.widths(shrunk),
+                    "files": [path.name for path in shrunk.files],
+                }
+                for shrunk in self.found
+            ],
+            "frozen": self._frozen,
+            "front": None if objective is None else self._front(objective.metric),
+        }
+
+    @property
+    def _frozen(self) -> list[tuple[str, str]]:
+        """(site, reason) of what could not be edited."""
+        return [(s.label, str(s.reason)) for s in self.space.sites if s.reason is not None]
+
+    def _front(self, metric: str) -> dict[str, Any]:
+        """(part of the multiply-adds, metric) of what was fine-tuned, and of the best."""
+        told = [(sample, metrics[metric]) for sample, metrics in self.history if metrics]
+        best = [(one.sample, one.metrics[metric]) for one in self.found]
+        return {
+            **{
+                name: list(
+                    zip(self._shares([s for s, _ in rows]), [y for _, y in rows], strict=True)
+                )
+                for name, rows in (("tuned", told), ("best", best))
+            },
+            "baseline": None if self.baseline is None else self.baseline[metric],
+        }
 
     def draw_front(self, path: Path) -> Path:
         """The path of a PNG: what was told against the part of the FLOPs that is kept."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nni_aiop.search_spaces.digits._network import DigitsNetwork, build
     from nni_aiop.search_spaces.digits._nni import DigitsEvaluator as DigitsEvaluator
     from nni_aiop.search_spaces.digits._nni import DigitsSpace as DigitsSpace
+    from nni_aiop.search_spaces.digits._supernet import supernet, supernet_data
     from nni_aiop.search_spaces.digits._training import EPOCHS, load_split, train_and_evaluate
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "graph",
     "load_split",
     "params",
+    "supernet",
+    "supernet_data",
     "train_and_evaluate",
 ]
 
@@ -47,6 +50,8 @@ _LAZY = {
     "EPOCHS": "nni_aiop.search_spaces.digits._training",
     "build": "nni_aiop.search_spaces.digits._network",
     "load_split": "nni_aiop.search_spaces.digits._training",
+    "supernet": "nni_aiop.search_spaces.digits._supernet",
+    "supernet_data": "nni_aiop.search_spaces.digits._supernet",
     "train_and_evaluate": "nni_aiop.search_spaces.digits._training",
 }
 

@@ -9,8 +9,10 @@ from nni_aiop.engines._nni import importing_nni
 from nni_aiop.search_spaces.digits._costs import dimensions
 from nni_aiop.search_spaces.digits._network import DigitsNetwork, build
 from nni_aiop.search_spaces.digits._space import code_space
+from nni_aiop.search_spaces.digits._supernet import supernet
 from nni_aiop.search_spaces.digits._training import EPOCHS, train_and_evaluate
 from nni_aiop.spaces import CodeSpace
+from nni_aiop.supernet import Supernet
 
 with importing_nni():
     import nni
@@ -42,6 +44,10 @@ class DigitsSpace(ModelSpace):  # type: ignore[misc]
     def code_space(self) -> CodeSpace:
         """The space with its kinds of dimension, conditions, costs and features."""
         return code_space()
+
+    def supernet(self, **options: Any) -> Supernet:
+        """The shared weights of all networks; see `digits.supernet`."""
+        return supernet(**options)
 
     def check_contains(self, sample: Mapping[str, Any]) -> SampleValidationError | None:
         """What is wrong with an active label of `sample`, or None."""

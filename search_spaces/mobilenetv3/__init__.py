@@ -30,6 +30,7 @@ from nni_aiop.search_spaces.mobilenetv3._space import code_space
 if TYPE_CHECKING:
     from nni_aiop.search_spaces.mobilenetv3._network import MobileNetV3Net as MobileNetV3Net
     from nni_aiop.search_spaces.mobilenetv3._nni import MobileNetV3Space as MobileNetV3Space
+    from nni_aiop.search_spaces.mobilenetv3._supernet import supernet as supernet
 
 __all__ = [
     "DEPTHS",
@@ -53,6 +54,7 @@ __all__ = [
 _LAZY = {
     "MobileNetV3Net": "nni_aiop.search_spaces.mobilenetv3._network",
     "MobileNetV3Space": "nni_aiop.search_spaces.mobilenetv3._nni",
+    "supernet": "nni_aiop.search_spaces.mobilenetv3._supernet",
 }
 
 __getattr__ = lazy_names(__name__, _LAZY)

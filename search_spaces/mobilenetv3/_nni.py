@@ -9,7 +9,9 @@ from nni_aiop.search_spaces._nni_spaces import ConditionalSpace
 from nni_aiop.search_spaces.mobilenetv3._codes import dimensions
 from nni_aiop.search_spaces.mobilenetv3._network import MobileNetV3Net
 from nni_aiop.search_spaces.mobilenetv3._space import code_space
+from nni_aiop.search_spaces.mobilenetv3._supernet import supernet
 from nni_aiop.spaces import CodeSpace
+from nni_aiop.supernet import Supernet
 
 __all__ = ["MobileNetV3Space"]
 
@@ -41,3 +43,9 @@ class MobileNetV3Space(ConditionalSpace[MobileNetV3Net]):
     def code_space(self) -> CodeSpace:
         """The same space, free of NNI, with exact costs and features."""
         return code_space(width=self.width, resolution=self.resolution, n_classes=self.n_classes)
+
+    def supernet(self, **options: Any) -> Supernet:
+        """The shared weights of all networks; see the function `supernet` of the space."""
+        return supernet(
+            width=self.width, n_classes=self.n_classes, resolution=self.resolution, **options
+        )

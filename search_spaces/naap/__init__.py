@@ -22,6 +22,7 @@ from nni_aiop.search_spaces.naap._space import code_space
 if TYPE_CHECKING:
     from nni_aiop.search_spaces.naap._network import NAAPNet as NAAPNet
     from nni_aiop.search_spaces.naap._nni import NAAPSpace as NAAPSpace
+    from nni_aiop.search_spaces.naap._supernet import supernet as supernet
 
 __all__ = [
     "LABELS",
@@ -41,6 +42,7 @@ __all__ = [
 _LAZY = {
     "NAAPNet": "nni_aiop.search_spaces.naap._network",
     "NAAPSpace": "nni_aiop.search_spaces.naap._nni",
+    "supernet": "nni_aiop.search_spaces.naap._supernet",
 }
 
 __getattr__ = lazy_names(__name__, _LAZY)

@@ -8,7 +8,9 @@ from typing import Any
 from nni_aiop.search_spaces._nni_spaces import ConditionalSpace
 from nni_aiop.search_spaces.naap._network import NAAPNet
 from nni_aiop.search_spaces.naap._space import code_space
+from nni_aiop.search_spaces.naap._supernet import supernet
 from nni_aiop.spaces import CodeSpace
+from nni_aiop.supernet import Supernet
 
 __all__ = ["NAAPSpace"]
 
@@ -30,3 +32,7 @@ class NAAPSpace(ConditionalSpace[NAAPNet]):
     def code_space(self) -> CodeSpace:
         """The same space, free of NNI, with exact costs, features and graphs."""
         return code_space()
+
+    def supernet(self, **options: Any) -> Supernet:
+        """The shared weights of all networks; see the function `supernet` of the space."""
+        return supernet(**options)

@@ -29,6 +29,7 @@ from nni_aiop.search_spaces.nasbench201._space import code_space
 if TYPE_CHECKING:
     from nni_aiop.search_spaces.nasbench201._network import NASBench201Net as NASBench201Net
     from nni_aiop.search_spaces.nasbench201._nni import NASBench201Space as NASBench201Space
+    from nni_aiop.search_spaces.nasbench201._supernet import supernet as supernet
 
 __all__ = [
     "DATASETS",
@@ -53,6 +54,7 @@ __all__ = [
 _LAZY = {
     "NASBench201Net": "nni_aiop.search_spaces.nasbench201._network",
     "NASBench201Space": "nni_aiop.search_spaces.nasbench201._nni",
+    "supernet": "nni_aiop.search_spaces.nasbench201._supernet",
 }
 
 __getattr__ = lazy_names(__name__, _LAZY)

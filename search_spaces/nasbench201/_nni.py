@@ -9,7 +9,9 @@ from nni_aiop.search_spaces._nni_spaces import ReadySpace
 from nni_aiop.search_spaces.nasbench201._cells import from_index
 from nni_aiop.search_spaces.nasbench201._network import NASBench201Net
 from nni_aiop.search_spaces.nasbench201._space import code_space
+from nni_aiop.search_spaces.nasbench201._supernet import supernet
 from nni_aiop.spaces import CodeSpace
+from nni_aiop.supernet import Supernet
 
 __all__ = ["NASBench201Space"]
 
@@ -38,3 +40,7 @@ class NASBench201Space(ReadySpace[NASBench201Net]):
     def code_space(self) -> CodeSpace:
         """The same space, free of NNI, with exact costs and features."""
         return code_space(data=self.data)
+
+    def supernet(self, **options: Any) -> Supernet:
+        """The shared weights of all networks; see the function `supernet` of the space."""
+        return supernet(self.data, **options)

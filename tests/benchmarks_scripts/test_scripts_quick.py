@@ -50,6 +50,10 @@ def test_a_script_runs_quickly(name: str, data_dir: Path, tmp_path: Path) -> Non
 
 
 FIGURES = ["figure", "value", "asked", "holds"]
-PICTURES = {"nas_bench_mr.py": ("scatter.png", "calibration.png"), "scale.py": ("scale.png",)}
+PICTURES = {
+    "nas_bench_mr.py": ("scatter.png", "calibration.png"),
+    "scale.py": ("scale.png",),
+    "supernet.py": ("supernet.png",),
+}
 SURE = {"nas_bench_mr.py": [("seg: mae of default", "seg: mae of published recipe")]}
 """Figures of which even a quick run shows which one is less."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import platform
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,9 @@ def test_without_a_command_it_shows_the_help() -> None:
 def test_version() -> None:
     from nni_aiop import __version__
 
-    assert succeed("--version").strip() == __version__
+    told = succeed("--version")
+    assert told.startswith(f"nni-aiop {__version__} (Python {platform.python_version()}, torch ")
+    assert f"optuna {version('optuna')}" in told and told.count("\n") == 1
 
 
 # --- spaces --------------------------------------------------------------------------

@@ -218,7 +218,8 @@ def test_ctrl_c_says_how_far_it_came_and_goes_on(folder: Path, front: str) -> No
     result = invoke(*arguments(folder, front, "stop:f", 9))
     assert result.exit_code == 130, result.output
     said = result.stderr.splitlines()[-1]
-    assert said == "Interrupted: 3 of 9 evaluated, results in o; the same command goes on."
+    how_far = "3 of 9 evaluated. The results are in o; the same command goes on from here."
+    assert said == f"Interrupted: {how_far}"
     assert json.loads((folder / "o/results.json").read_text())["evaluations"] == 3
     result = invoke(*arguments(folder, front, "stop:f", 9))
     assert result.exit_code == 0 and "Going on with the " in result.stdout

@@ -20,7 +20,7 @@ from tests.cli.command_line import invoke, refuse, rows, wait_until, work_in
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from nni_aiop.cli import main; main()"]
-SAVED = ("results.json", "history.csv", "search.png")
+SAVED = ("results.json", "history.csv", "search.png", "report.html")
 
 # A space and measures of a user's own. Each call is told to a file; `held` waits from the fourth on
 # while there is a file `hold`.

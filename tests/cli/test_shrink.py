@@ -135,6 +135,9 @@ def test_a_front_of_two_budgets_with_its_files(own: Path) -> None:
     assert "peak memory" in report and "onnxruntime on one thread" in report
     assert "not measured" not in report, "neither the latency nor the baseline"
     assert "it leaves the network" in report, "what could not be edited, and why"
+    page = (out / "report.html").read_text()
+    assert "A network shrunk: 5 fine-tunes" in page and "small-0.5.onnx" in page
+    assert '"baseline":' in page and 'id="layers"' in page and "<img id" in page
     for name in ("front.png", "layers.png", "search.png"):
         assert (out / name).read_bytes().startswith(PNG)
     x = torch.rand(3, 1, 8, 8)

@@ -68,8 +68,13 @@ def test_weights_that_lie_beside_the_model_are_named_and_kept(folder: Path) -> N
     said = succeed("shrink", "apart.onnx", "--flops", "0.5", "--out", "o")
     assert "small-0.5.onnx.data" in said
     assert "small-0.5.onnx.data" in (folder / "o/report.md").read_text()
+    page = (folder / "o/report.html").read_text()
+    assert "small-0.5.onnx.data" in page and "A network shrunk" in page and WARNING in page
+    before = page
+    assert "Report: o/report.html" in succeed("report", "o")
+    assert (folder / "o/report.html").read_text() == before
     onnx.checker.check_model("o/small-0.5.onnx")
-    for name in ("small-0.5.onnx", "report.md", "layers.png"):
+    for name in ("small-0.5.onnx", "report.md", "report.json", "report.html", "layers.png"):
         (folder / "o" / name).unlink()
     refused = refuse("shrink", "apart.onnx", "--flops", "0.5", "--out", "o")
     assert "must not hold results already, but holds small-0.5.onnx.data" in refused
@@ -83,7 +88,8 @@ def test_two_budgets_with_their_files(folder: Path) -> None:
     assert WARNING in said.splitlines()
     out = folder / "o"
     assert sorted(p.name for p in out.iterdir()) == [
-        "layers.png", "report.md", "small-0.5.onnx", "small-0.88.onnx",
+        "layers.png", "report.html", "report.json", "report.md", "small-0.5.onnx",
+        "small-0.88.onnx",
     ]  # fmt: skip
     for part in (0.88, 0.5):
         path = out / f"small-{part}.onnx"
@@ -143,7 +149,7 @@ def test_latency_is_kept(folder: Path) -> None:
         (["--loss", "cross_entropy"], "so that --loss must not be given"),
         (["--calibrate", "own:data"], "so that --calibrate must not be given"),
         (["--metric", "acc"], "so that --metric must not be given"),
-        (["--budget", "3"], "so that --budget must not be given"),
+        (["--budget", "3"], "so that --fine-tunes must not be given"),
         (["--input", "1x3x16x16,1x3"], "a shape for each input of net.onnx (x), but gives 2"),
         (["--input", "1x4x16x16"], "must fit (b, 3, 16, 16), but got (1, 4, 16, 16)"),
         (["--keep", "nowhere"], "'nowhere'"),

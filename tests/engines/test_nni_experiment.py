@@ -160,6 +160,7 @@ def test_sequential_run(toy: Any, tmp_path: Path, space: str) -> None:
     assert sorted(p.name for p in (tmp_path / "deep" / "out").iterdir()) == [
         "history.csv",
         "nni.log",
+        "report.html",
         "results.json",
         "search.png",
         "state.json",

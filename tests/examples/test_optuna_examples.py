@@ -29,7 +29,9 @@ def test_ncp_digits_goes_on_in_its_storage(tmp_path: Path) -> None:
         assert f"The best of {total} networks by validation accuracy:" in shown
         assert "test_accuracy" in shown
     out = tmp_path / "out" / "optuna_ncp_digits"
-    assert {"results.json", "history.csv", "search.png"} <= {f.name for f in out.iterdir()}
+    assert {"results.json", "history.csv", "search.png", "report.html"} <= {
+        f.name for f in out.iterdir()
+    }
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nni") is None, reason="NNI is not installed")

@@ -114,3 +114,25 @@ def test_graphviz_quotes_what_people_write() -> None:
     text = ComputeGraph(nodes, [(), (0,)], names=['"', "\\"]).to_dot()
     assert 'label="other:\\"a\\\\b\\"\\n\\n4"' in text.replace("1×4", "4")
     assert 'tooltip="\\": input' in text and 'tooltip="\\\\: other' in text
+
+
+def test_svg_shows_each_box_once_with_its_fold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from xml.etree import ElementTree
+
+    def texts(graph: ComputeGraph, title: str | None = None) -> list[str]:
+        root = ElementTree.fromstring(graph.to_svg(title=title))
+        return [str(e.text) for e in root.iter("{http://www.w3.org/2000/svg}text")]
+
+    graph = network()
+    shown = texts(graph, title="<a> & b")
+    assert shown[0].startswith("<a> & b: ") and f"{len(graph)} nodes" in shown[0]
+    assert shown.count("conv 3×3 8→8") == 1 and "×5" in shown
+    assert shown.count("add") == 1 and "relu" in shown, "what follows stands in its box"
+    assert {"1/1", "1/2", "head"} <= set(shown)
+    assert graph.to_svg() == network().to_svg()
+    monkeypatch.setattr("nni_aiop.graphs._svg._MOST_BOXES", 3)
+    assert "conv ×6" in texts(network())
+    with pytest.raises(GraphError, match="at least one node"):
+        ComputeGraph([], []).to_svg()

@@ -105,13 +105,15 @@ def test_every_tensor_that_is_not_read_yet_is_an_output() -> None:
     assert sorted(graph.output_shapes) == [(), (2, 4)]
 
 
-@torch.library.custom_op("nni_aiop_tests::keep", mutates_args=())
+@torch.library.custom_op(
+    "nni_aiop_tests::keep", mutates_args=(), schema="(Tensor boxes, Tensor scores) -> Tensor"
+)
 def keep(boxes: Tensor, scores: Tensor) -> Tensor:
     """As torchvision's `nms`, which returns as many places as it keeps."""
     return torch.arange(2)
 
 
-@torch.library.custom_op("nni_aiop_tests::bare", mutates_args=())
+@torch.library.custom_op("nni_aiop_tests::bare", mutates_args=(), schema="(Tensor x) -> Tensor")
 def bare(x: Tensor) -> Tensor:
     return x.clone()
 

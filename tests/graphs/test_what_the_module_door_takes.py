@@ -507,7 +507,9 @@ def test_pools_that_round_up(pool: nn.Module, size: int) -> None:
 # --- the rest of what is written ----------------------------------------------------------------
 
 
-@torch.library.custom_op("nni_aiop_tests::collect", mutates_args=("into",))
+@torch.library.custom_op(
+    "nni_aiop_tests::collect", mutates_args=("into",), schema="(Tensor(a!) into, Tensor x) -> ()"
+)
 def collect(into: Tensor, x: Tensor) -> None:
     into.add_(x)
 

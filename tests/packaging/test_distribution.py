@@ -75,6 +75,7 @@ def test_setup_cfg_lists_every_folder() -> None:
 def test_wheel_holds_every_source_and_nothing_else(wheel: Path) -> None:
     weights = (ROOT / "nni_aiop" / "weights").glob("*.[!p]*")
     expected = {"nni_aiop/py.typed", *(f"nni_aiop/weights/{path.name}" for path in weights)}
+    expected |= {f"nni_aiop/results/report/page.{kind}" for kind in ("css", "js")}
     for room in ROOMS:
         prefix = "" if room == "nni_aiop" else "nni_aiop/"
         for file in (ROOT / room).rglob("*.py"):

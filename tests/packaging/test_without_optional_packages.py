@@ -81,6 +81,6 @@ for module, name in (
 
 
 def test_importing_the_package_is_light() -> None:
-    heavy = ("torch", "optuna", "nni", "matplotlib", "pandas", "sklearn", "gpytorch")
+    heavy = ("torch", "optuna", "nni", "matplotlib", "pandas", "plotly", "sklearn", "gpytorch")
     code = f"import sys, nni_aiop.cli, nni_aiop.spaces; print(set({heavy}) & set(sys.modules))"
     assert python(code).strip() == "set()"

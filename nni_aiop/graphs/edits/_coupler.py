@@ -217,6 +217,8 @@ class Coupler:
 
 
 def _components(n: int, a: Labels, b: Labels) -> NDArray[np.int64]:
+    # Of wider indices scipy 1.11 makes no components, and says so on standard error only.
+    a, b = a.astype(np.int32), b.astype(np.int32)
     edges = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
     return np.asarray(connected_components(edges, directed=False)[1], np.int64)
 
