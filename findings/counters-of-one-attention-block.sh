@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Four counters of multiply-adds give four figures for one attention block, and none is that of its products.
+# Four counters of multiply-adds give four figures for one attention block, and none is right.
 #
-# fvcore 0.1.5.post20221221, thop 0.1.1.post2209072238, ptflops 0.7.5, torchinfo 1.8.0, torch 2.13.0: a
-# LayerNorm, a Linear for queries, keys and values, the attention and a Linear, of 10 tokens of 16
+# fvcore 0.1.5.post20221221, thop 0.1.1.post2209072238, ptflops 0.7.5, torchinfo 1.8.0, torch 2.13.0:
+# a LayerNorm, a Linear for queries, keys and values, the attention and a Linear, of 10 tokens of 16
 # numbers, have 13,440 multiply-adds in products, 3,200 of them in the attention.
 #                         written with @ and softmax    with scaled_dot_product_attention
 #   fvcore                14,240                        11,040   adds the norm, skips the attention

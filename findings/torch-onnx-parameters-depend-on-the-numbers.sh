@@ -14,7 +14,8 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
 "$folder/env/bin/pip" install --quiet torch==2.13.0
-"$folder/env/bin/pip" install --quiet numpy onnx==1.23.2 onnxscript==0.7.2 onnxslim==0.1.98 onnxsim==0.8.1
+"$folder/env/bin/pip" install --quiet numpy onnx==1.23.2 onnxscript==0.7.2 \
+    onnxslim==0.1.98 onnxsim==0.8.1
 cd "$folder"
 env/bin/python - 2>errors.txt <<'PYTHON' || { cat errors.txt; exit 1; }
 import io
@@ -62,10 +63,14 @@ def told(model):
     floats = [t.dims for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
     kinds = [node.op_type for node in graph.node]
     inputs = [len(node.input) for node in graph.node if node.op_type == "Conv"]
-    return sum(map(math.prod, floats)), inputs, kinds.count("Identity"), kinds.count("BatchNormalization")
+    others = (kinds.count("Identity"), kinds.count("BatchNormalization"))
+    return sum(map(math.prod, floats)), inputs, *others
 
 
-found = {trained: {k: told(m) for k, m in files(network(trained)).items()} for trained in (True, False)}
+found = {
+    trained: {name: told(model) for name, model in files(network(trained)).items()}
+    for trained in (True, False)
+}
 for trained, rows in found.items():
     for name, row in rows.items():
         print("trained  " if trained else "untrained", name, *row)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # typer 0.12 to 0.25 admits the newest click, and warns of it at its own import.
 #
-# typer 0.12.5 and 0.25.0 (tried), click 8.5.1: `import typer` takes get_binary_stream from click.utils, which
-# click 8.5 deprecates: a DeprecationWarning, and an error in a project that makes errors of warnings.
-# Neither asks for click below 8.5, so that pip installs the two together. typer 0.29.2 imports
-# silently. This script fails if that changes.
+# typer 0.12.5 and 0.25.0, the ends that were tried, click 8.5.1: `import typer` takes
+# get_binary_stream from click.utils, which click 8.5 deprecates: a DeprecationWarning, and an error in
+# a project that makes errors of warnings. Neither asks for click below 8.5, so that pip installs the
+# two together. typer 0.29.2 imports silently. This script fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
