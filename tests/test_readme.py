@@ -26,6 +26,7 @@ SHOWN = {
     "README.md, 0": "'depth': 8, 'width': 16",
     "README.md, 1": "{'depth': 8, 'width': 64}",
     "README.md, 2": "width_1",
+    "docs/any-budget.md, 0": " %",
     "docs/bring-your-own.md, 0": "multiply-adds: {'depth'",
     "docs/bring-your-own.md, 1": "{'depth': 8, 'width': 24}",
     "docs/coming-from.md, 0": "{'depth': 8, 'width': 64}",
