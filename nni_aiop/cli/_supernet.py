@@ -276,6 +276,11 @@ def label(
 
     path = file or FILES / f"{space.replace(':', '.')}.safetensors"
     check_files([out], option="--out", inputs={"--supernet": path}, overwrite=overwrite)
+    if file is None and not path.exists():
+        raise BadInput(
+            f"a supernet must be trained first, by `nni-aiop supernet train {space}`: "
+            f"{path} is not there."
+        )
     net = untrained(space, seed=0)
     how = None if steps is None else replace(net.labelling, steps=steps)
     with bad_input():
