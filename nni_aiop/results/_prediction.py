@@ -47,7 +47,8 @@ def draw_prediction(
         inside = np.mean((low[:, 0] <= measured) & (measured <= high[:, 0]))
         error = np.abs(mean - measured).mean()
         axes.set_title(
-            f"{len(measured)} architectures: mean error {error:.3g}, {inside:.0%} inside", fontsize=10
+            f"{len(measured)} architectures: mean error {error:.3g}, {inside:.0%} inside",
+            fontsize=10,
         )
         ends = [min(measured.min(), mean.min()), max(measured.max(), mean.max())]
         axes.plot(ends, ends, color="0.3", lw=1, ls="--")
