@@ -247,7 +247,7 @@ FEW = ("search", "digits", "--budget", "1", "--out", "o")
         ((*FEW, "--cost", "flops", "--lam", "-1"), "lam must not be negative"),
         ((*FEW, "--table", "no.csv"), "no.csv must be usable, but is not: No such file"),
         ((*FEW, "--table", "."), "Is a directory"),
-        ((*FEW, "--table", "a", "--predictor", "b"), "but got both"),
+        ((*FEW, "--table", "a", "--predictor", "b"), "but got --table and --predictor"),
         ((*FEW, "--predictor", "own.py"), "own.py"),
         (("search", "own:space"), "needs --table or --predictor"),
         (("search", "own:measure"), "own:measure"),

@@ -39,7 +39,7 @@ class Net(nn.Module):
 def counted(net: nn.Module, *shapes: Shape) -> float:
     """Multiply-adds as PyTorch counts them."""
     net = net.to("meta")
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(*(torch.empty(shape, device="meta") for shape in shapes))
     return counter.get_total_flops() / 2
 
@@ -361,6 +361,7 @@ def test_functions_that_hide_products(name: str) -> None:
         assert macs == counted(net, *shapes)
 
 
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="this PyTorch has no grouped_mm")
 def test_every_row_is_multiplied_by_the_weights_of_its_expert() -> None:
     """A mixture of experts: 6 x 16 x 3 of the router, 6 x 16 x 8 of whichever experts."""
 
