@@ -98,7 +98,7 @@ def test_generate_labels_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "Training on 6 of 6 rows" in shown and "activation=" in shown
     samples, columns = read_history(table, digits.code_space())
     net = digits.supernet().load(tmp_path / "net.safetensors")
-    assert columns["val_accuracy"][0] == net.evaluate(samples[0])
+    assert columns["val_explained"][0] == net.evaluate(samples[0])
     again = done(
         *given, "--supernet", "net.safetensors", "--levels", 2, "--overwrite", "--extrapolate"
     )
