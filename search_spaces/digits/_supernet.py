@@ -23,7 +23,7 @@ from nni_aiop.supernet import (
 __all__ = ["supernet", "supernet_data"]
 
 # Chosen on 80 architectures of another seed than those of benchmarks/supernet.py, so that training
-# and labels of 100 architectures cost about a tenth of their trainings.
+# and labels of 100 architectures cost less than a tenth of their trainings.
 _RECIPE = SupernetTraining(epochs=1, sampling="sandwich", count=2)
 _LABELLING = Labelling(batches=1, steps=4)
 _CALIBRATION = 150  # images
