@@ -247,7 +247,7 @@ def draw(path: Path, truth: dict[int, Labels], labels: dict[int, Labels]) -> Non
     for seed in truth:
         axes.scatter(truth[seed].values, labels[seed].values, s=12, label=f"seed {seed}")
     axes.set_xlabel("validation accuracy after real training (%)")
-    axes.set_ylabel("label of the supernet (%)")
+    axes.set_ylabel("label of the supernet (variance explained, %)")
     axes.legend()
     save_figure(figure, path)
 

@@ -2,10 +2,10 @@
 
 supernet = digits.supernet(seed=0)
 train_supernet(supernet)
-supernet.evaluate(sample)   # validation accuracy in percent
+supernet.evaluate(sample)   # here the variance of the validation targets explained, in percent
 """
 
-from nni_aiop.supernet._data import Batches, SupernetData, accuracy, as_data
+from nni_aiop.supernet._data import Batches, SupernetData, accuracy, as_data, explained
 from nni_aiop.supernet._extremes import extreme
 from nni_aiop.supernet._labelling import Labelling, recalibrate, refit_head
 from nni_aiop.supernet._options import SupernetTraining
@@ -23,6 +23,7 @@ __all__ = [
     "SupernetTraining",
     "accuracy",
     "as_data",
+    "explained",
     "extreme",
     "part_of",
     "recalibrate",

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nni_aiop.supernet._data import Loader, SupernetData, moved
+from nni_aiop.supernet._data import SHARPNESS, Loader, SupernetData, moved, seed_generators
 
 __all__ = ["Labelling", "make_ready", "mean_score", "recalibrate", "refit_head"]
 
 _RIDGE = 0.01  # of standardised features
-_SHARPNESS = 10.0  # of a fitted head's scores, which least squares leaves between 0 and 1
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def mean_score(network: nn.Module, loader: Loader, score: Callable[[Any, Any], T
     network.eval()
     total, count = 0.0, 0
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        seed_generators(0, device)
         for inputs, targets in loader:
             scores = score(_run(network, inputs, device), moved(targets, device))
             total += float(scores.sum())
@@ -186,7 +185,7 @@ def _calibration(network: nn.Module, loader: Loader, batches: int, seed: int) ->
         norm.momentum = None  # PyTorch's name for the plain mean
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_generators(seed, device)
         for inputs, targets in islice(loader, batches):
             _run(network, inputs, device)
             yield moved(targets, device)
@@ -201,7 +200,7 @@ def _fit(layer: nn.Linear, features: Tensor, targets: Tensor) -> None:
     spread = 1.0
     if targets.ndim == 1 and not targets.is_floating_point():
         targets = nn.functional.one_hot(targets, classes)
-        spread = _SHARPNESS
+        spread = SHARPNESS
     if features.ndim != 2 or targets.shape != (len(features), classes):
         raise ValueError(
             f"a head of {classes} outputs is fitted to features (n, d) and classes (n,), "
@@ -229,7 +228,7 @@ def _train(network: nn.Module, data: SupernetData, how: Labelling) -> None:
     done = 0
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(how.seed)
+        seed_generators(how.seed, device)
         while done < how.steps:
             before = done
             for inputs, targets in islice(data.train, how.steps - done):

@@ -140,9 +140,10 @@ class Supernet(nn.Module):
         Raises:
             SpaceError: The sample breaks a rule of the space.
         """
-        _, parts = self._network_of(sample)
+        settled = self._settled(sample)
         with torch.random.fork_rng(devices=[]):  # what is drawn is replaced
-            network = self._build(self._settled(sample))
+            network = self._build(settled)
+        parts = self._parts_of(network, settled)
         own = {part.name: parameter for part, parameter in parameters_of(network)}
         with torch.no_grad():
             for name, part in parts:
@@ -314,18 +315,21 @@ class Supernet(nn.Module):
         if key not in self._known:
             sample = self._settled(given)
             network = _structure(self._build, sample)
-            parts = [
-                (self._shared(part.name, sample, network), part)
-                for part, _ in parameters_of(network)
-            ]
-            self._add_missing(parts, sample)
-            for name, part in parts:
-                self._check(name, part, sample)
-            self._known[key] = network, parts
+            self._known[key] = network, self._parts_of(network, sample)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return self._known[key]
+
+    def _parts_of(self, network: nn.Module, sample: Sample) -> list[tuple[str, Part]]:
+        """What a settled sample's network takes of the shared tensors; missing ones are drawn."""
+        parts = [
+            (self._shared(part.name, sample, network), part) for part, _ in parameters_of(network)
+        ]
+        self._add_missing(parts, sample)
+        for name, part in parts:
+            self._check(name, part, sample)
+        return parts
 
     def _shared(self, name: str, sample: Sample, network: nn.Module) -> str:
         """The name of the shared tensor, which a ParameterDict can hold."""

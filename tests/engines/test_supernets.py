@@ -136,7 +136,7 @@ def test_an_experiment_is_evaluated_by_a_supernet(file: Path, tmp_path: Path) ->
     net = digits.supernet().load(file)
     assert len(result) == 2
     for sample, metrics in result:
-        assert metrics["default"] == metrics["val_accuracy"]
+        assert metrics["default"] == metrics["val_explained"]
         assert metrics["default"] == net.evaluate(sample, labelling=Labelling(steps=1))
 
 
@@ -163,5 +163,5 @@ def test_an_objective_for_optuna(file: Path) -> None:
         space = net.space
         sample = space.complete({k: v for k, v in trial.params.items() if k in space.labels})
         assert trial.value == net.evaluate(sample)
-        assert trial.user_attrs["metrics"] == {"default": trial.value, "val_accuracy": trial.value}
-    assert SupernetMeasure(net).metrics == ("val_accuracy",)
+        assert trial.user_attrs["metrics"] == {"default": trial.value, "val_explained": trial.value}
+    assert SupernetMeasure(net).metrics == ("val_explained",)

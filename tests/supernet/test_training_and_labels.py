@@ -21,6 +21,7 @@ from nni_aiop.supernet import (
     SupernetData,
     SupernetTraining,
     accuracy,
+    explained,
     recalibrate,
     refit_head,
     train_supernet,
@@ -346,3 +347,13 @@ def test_labels_of_digits_rank_networks() -> None:
     from nni_aiop.predictors.metrics import spearman
 
     assert spearman(truth, labels) > 0.3
+
+
+def test_explained_is_all_for_a_perfect_head_and_nothing_for_the_mean() -> None:
+    classes = torch.arange(10)
+    perfect = 10.0 * torch.eye(10)  # a fitted head's scores are spread tenfold
+    assert explained(perfect, classes).tolist() == pytest.approx([100.0] * 10)
+    assert explained(torch.full((10, 10), 1.0), classes).mean().item() == pytest.approx(0, abs=1e-4)
+    assert explained(perfect.roll(1, 0), classes).mean().item() == pytest.approx(
+        100 * (1 - 2 / 0.9), rel=1e-6
+    )
