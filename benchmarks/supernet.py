@@ -6,7 +6,7 @@ On the digits, 100 random architectures are really trained with each of three se
 the space's own `train_and_evaluate`). For each seed a supernet is trained and labels the same
 architectures. Printed are the rank correlation of its labels with the validation accuracies of the
 same seed, that of two seeds of real training (what no label can surpass), of one epoch of real
-training, and of a supernet that nobody trained; and the seconds of this process (CPU, one thread)
+training, of a supernet that nobody trained, and of sizes; and the seconds of this process (CPU, one thread)
 that training and labelling took, as a share of those of the real trainings.
 
 Then NCP and PNAG search with either kind of evaluation for the same seconds, their own included. A
@@ -158,8 +158,10 @@ def main() -> None:
 
     truth: dict[int, Labels] = {}
     labels: dict[int, Labels] = {}
-    rho: dict[str, list[float]] = {"supernet": [], "one epoch": [], "untrained supernet": []}
-    shares: dict[str, list[float]] = {"supernet": [], "one epoch": [], "untrained supernet": []}
+    kinds = ("supernet", "one epoch", "untrained supernet", "parameters", "multiply-adds")
+    rho: dict[str, list[float]] = {name: [] for name in kinds}
+    shares: dict[str, list[float]] = {name: [] for name in kinds}
+    codes = space.encode(samples)
     for seed in seeds:
         truth[seed] = trained(samples, seed)
         labels[seed] = labelled(samples, seed)
@@ -168,6 +170,9 @@ def main() -> None:
             "supernet": labels[seed],
             "one epoch": trained(samples, seed, epochs=1),
             "untrained supernet": timed(lambda net=plain: [net.evaluate(s) for s in samples]),
+            # What costs nothing and knows nothing of the data.
+            "parameters": Labels(space.cost("params", codes).tolist(), 0.0),
+            "multiply-adds": Labels(space.cost("flops", codes).tolist(), 0.0),
         }
         for name, rival in rivals.items():
             rho[name].append(spearman(truth[seed].values, rival.values))
@@ -229,6 +234,8 @@ def main() -> None:
         mean(rho["untrained supernet"]),
         detail=rho["untrained supernet"],
     )
+    for name in ("parameters", "multiply-adds"):
+        figures.add(f"Spearman of {name}", mean(rho[name]), detail=rho[name])
     figures.add(
         "share of the seconds", mean(shares["supernet"]), at_most=0.1, detail=shares["supernet"]
     )
