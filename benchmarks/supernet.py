@@ -6,8 +6,8 @@ On the digits, 100 random architectures are really trained with each of three se
 the space's own `train_and_evaluate`). For each seed a supernet is trained and labels the same
 architectures. Printed are the rank correlation of its labels with the validation accuracies of the
 same seed, that of two seeds of real training (what no label can surpass), of one epoch of real
-training, of a supernet that nobody trained, and of sizes; and the seconds of this process (CPU, one thread)
-that training and labelling took, as a share of those of the real trainings.
+training, of a supernet that nobody trained, and of sizes; and the seconds of this process (CPU, one
+thread) that training and labelling took, as a share of those of the real trainings.
 
 Then NCP and PNAG search with either kind of evaluation for the same seconds, their own included. A
 search on supernet labels pays for the supernet, and in the end for the real training of its best
@@ -171,8 +171,8 @@ def main() -> None:
             "one epoch": trained(samples, seed, epochs=1),
             "untrained supernet": timed(lambda net=plain: [net.evaluate(s) for s in samples]),
             # What costs nothing and knows nothing of the data.
-            "parameters": Labels(space.cost("params", codes).tolist(), 0.0),
-            "multiply-adds": Labels(space.cost("flops", codes).tolist(), 0.0),
+            "parameters": Labels(np.asarray(space.cost("params", codes)), 0.0),
+            "multiply-adds": Labels(np.asarray(space.cost("flops", codes)), 0.0),
         }
         for name, rival in rivals.items():
             rho[name].append(spearman(truth[seed].values, rival.values))
