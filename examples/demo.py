@@ -83,12 +83,11 @@ def draw(results: dict[str, SearchResults], path: Path) -> None:
         axes.step(macs[front], error[front], where="post", color=colour, label="its Pareto front")
     best = np.minimum.accumulate(error)
     steps = np.flatnonzero(np.diff(best, prepend=np.inf) < 0)
-    axes.plot(
-        macs[steps], error[steps], "o-", mfc="none", color="tab:red", label="NCP's best so far"
-    )
+    shown = "NCP's best so far (number in its history.csv)"
+    axes.plot(macs[steps], error[steps], "o-", mfc="none", color="tab:red", label=shown)
     for i in steps:
         axes.annotate(
-            str(i + 1),
+            str(i),
             (macs[i], error[i]),
             xytext=(6, 4),
             textcoords="offset points",
