@@ -147,15 +147,14 @@ def generate(
         "seed": seed,
     }
     anew = train is not None or label is not None  # then it is none of before
-    if not overwrite and (anew or file.exists()):
-        _check_kept(folder, settings | ({} if anew else {"digest": _digest(file)}))
-    if label is not None:
-        check_files([file], option="--generator", overwrite=overwrite)
-        train = _labelled(space, label, file, supernet, data, seed=seed)
-    if train is not None:
+    if anew:
         inputs = {"--table": train}
         check_files([file], option="--generator", inputs=inputs, overwrite=overwrite)
         check_files([checkpoint], option="--generator", inputs=inputs)
+    if not overwrite and (anew or file.exists()):
+        _check_kept(folder, settings | ({} if anew else {"digest": _digest(file)}))
+    if label is not None:
+        train = _labelled(space, label, file, supernet, data, seed=seed)
     if train is None:
         if metric is not None:
             raise BadInput("--metric must stand beside a --table to train on, but there is none.")

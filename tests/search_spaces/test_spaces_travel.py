@@ -14,8 +14,8 @@ import torch
 from joblib import Parallel, delayed
 from torch import nn
 
-from nni_aiop import evaluators
-from nni_aiop.cli._inputs import SEARCHES
+from nni_aiop import evaluators, search
+from nni_aiop.cli._names import SEARCHES
 from nni_aiop.engines.optuna_pruner import EarlyStoppingPruner
 from nni_aiop.engines.optuna_sampler import SearchSampler
 from nni_aiop.generators import ParetoGenerator, TrainingOptions
@@ -59,9 +59,11 @@ def test_and_in_processes_that_are_spawned() -> None:
     assert found == [told(space) for space in spaces]
 
 
-@pytest.mark.parametrize("search", sorted({*SEARCHES} - {"reduction"}))
-def test_a_search_goes_on_elsewhere(search: str) -> None:
-    here = SEARCHES[search](get_space("nasbench201"), objectives=["accuracy"], seed=0)
+@pytest.mark.parametrize("name", sorted({*SEARCHES} - {"reduction"}))
+def test_a_search_goes_on_elsewhere(name: str) -> None:
+    here = getattr(search, SEARCHES[name])(
+        get_space("nasbench201"), objectives=["accuracy"], seed=0
+    )
     for place, sample in enumerate(here.ask(4)):
         here.tell(sample, {"accuracy": float(place)})
     there = pickle.loads(pickle.dumps(here))
