@@ -297,11 +297,6 @@ def _labelled(
     from nni_aiop.cli._supernet import FILES, data_for, train_file, untrained, write_labels
     from nni_aiop.measures import SupernetMeasure
 
-    labels = generator.with_name(f"{generator.stem}.labels-{n}-{seed}.csv")
-    if labels.exists():
-        note(f"Labels: {labels}, which is there already")
-        return labels
-    check_files([labels], option="--generator")
     path = supernet or FILES / f"{space.replace(':', '.')}.safetensors"
     if path.exists():
         net = untrained(space, seed=0)
@@ -309,6 +304,13 @@ def _labelled(
         net = train_file(
             space, path, data, options={}, seed=seed, overwrite=False, option="--supernet"
         )
+    # Labels of another supernet, or by other data, are others.
+    mark = hashlib.sha256(f"{_digest(path)} {data}".encode()).hexdigest()[:8]
+    labels = generator.with_name(f"{generator.stem}.labels-{n}-{seed}-{mark}.csv")
+    if labels.exists():
+        note(f"Labels: {labels}, which is there already")
+        return labels
+    check_files([labels], option="--generator")
     with bad_input():
         measure = SupernetMeasure(net, data_for(net, data), path=path)
         found = write_labels(measure, n, labels, seed=seed, best=lambda table, sample, label: None)

@@ -82,9 +82,10 @@ def measure_of(space: CodeSpace, arguments: Mapping[str, Any]) -> SupernetMeasur
         space: Where the samples come from.
         arguments: `path`, and maybe `supernet`, `data`, and options of `Labelling`.
     """
+    from dataclasses import replace
+
     from nni_aiop.measures import SupernetMeasure
     from nni_aiop.search_spaces import SUPERNETS
-    from nni_aiop.supernet import Labelling
 
     options = dict(arguments)
     path, name = options.pop("path"), options.pop("supernet", None)
@@ -97,7 +98,7 @@ def measure_of(space: CodeSpace, arguments: Mapping[str, Any]) -> SupernetMeasur
     if net.space.fingerprint != space.fingerprint:
         raise BadInput(f"a supernet must be of {space.name}, but is of {net.space.name}.")
     with bad_input():
-        labelling = Labelling(**options) if options else None
+        labelling = replace(net.labelling, **options)
         return SupernetMeasure(net, data_for(net, reference), labelling=labelling, path=path)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -267,12 +268,12 @@ class SupernetEvaluator(_ByTheSample):
 
     def make_measure(self) -> SupernetMeasure:
         from nni_aiop.engines.nni_supernet import as_supernet
-        from nni_aiop.supernet import Labelling
 
+        supernet = as_supernet(self._model if self.supernet is None else self.supernet)
         return SupernetMeasure(
-            as_supernet(self._model if self.supernet is None else self.supernet),
+            supernet,
             None if self.data is None else load_object(self.data)(),
-            labelling=Labelling(**self.labelling) if self.labelling else None,
+            labelling=replace(supernet.labelling, **(self.labelling or {})),
             path=self.path,
         )
 
