@@ -217,7 +217,7 @@ def mutants_of(path: str) -> tuple[list[Mutant], Counter[str]]:
     provider = OperatorProvider()
     kept: list[Mutant] = []
     reasons: Counter[str] = Counter()
-    if path.endswith("_drawing.py"):
+    if path.endswith(("_drawing.py", "_picture.py")):
         places.append((((0, 0), (len(source), 0)), "Number", "sizes in figures"))
     for name in provider:
         if provider[name].arguments():

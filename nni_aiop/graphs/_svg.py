@@ -8,29 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from nni_aiop.errors import GraphError
-from nni_aiop.graphs._drawing import (
-    _COLOURS,
-    _GAP,
-    _MOST_BOXES,
-    _ROW,
-    _WIDTH,
-    _arrange,
-    _Box,
-    _by,
-    _Column,
-    _columns,
-    _follow_ups,
-    _label,
-    _summary,
-)
 from nni_aiop.graphs._families import FAMILIES, family
+from nni_aiop.graphs._picture import (
+    COLOURS,
+    GAP,
+    ROW,
+    WIDTH,
+    Box,
+    Column,
+    crossed,
+    follow_ups,
+    label_of,
+    plan_of,
+)
 from nni_aiop.graphs._stages import short
 from nni_aiop.graphs._types import GraphLike
 
 __all__ = ["to_svg"]
 
-_ACROSS, _DOWN = 96.0, 96.0 * _ROW  # pixels of a unit of the drawing
+_ACROSS, _DOWN = 96.0, 96.0 * ROW  # pixels of a unit of the drawing
 _TOP, _BARS, _BELOW = 78.0, 90.0, 92.0  # pixels of the heading, the bars, and what is below them
 _TALL = 0.66 * _DOWN  # of a box
 
@@ -45,29 +41,16 @@ def to_svg(graph: GraphLike, *, title: str | None = None) -> str:
     Raises:
         GraphError: The graph has no nodes.
     """
-    if not len(graph):
-        raise GraphError("a picture must be of at least one node, but the graph has none.")
-    columns, boxes, box_of = _columns(graph)
-    detailed = len(boxes) <= _MOST_BOXES
-    if not detailed:
-        _summary(graph, columns)
-    width, rows = _arrange(columns)
-    right = max(width * _ACROSS, 480.0)
-    low = _TOP + rows * _DOWN
-    totals = f"{short(graph.cost.macs)} MACs, {short(graph.parameters)} parameters"
-    totals = f"{totals}, {len(graph)} nodes"
-    parts = [_text(right / 2, 18, f"{title}: {totals}" if title else totals, 14, "bold")]
+    plan = plan_of(graph, title)
+    columns, boxes = plan.columns, plan.boxes
+    right = max(plan.width * _ACROSS, 480.0)
+    low = _TOP + plan.rows * _DOWN
+    parts = [_text(right / 2, 18, plan.heading, 14, "bold")]
     for column in columns:
-        parts += _column(graph, column, detailed)
-    if detailed:
-        ends = {(box_of[source], box_of[place]) for source, place in graph.edges}
-        where = {id(box): number for number, c in enumerate(columns) for box in c.boxes}
-        lines = [
-            _edge(boxes[source], boxes[target], where)
-            for source, target in sorted(ends)
-            if source != target
-        ]
-        parts = [*(line for line in lines if line), *parts]
+        parts += _column(graph, column, plan.detailed)
+    where = {id(box): number for number, c in enumerate(columns) for box in c.boxes}
+    lines = [_edge(boxes[source], boxes[target], where) for source, target in plan.edges]
+    parts = [*(line for line in lines if line), *parts]
     parts += _bars(graph, columns, low)
     parts += _legend(graph, columns, right, low + _BARS + _BELOW - 14)
     size = f"{right:.0f} {low + _BARS + _BELOW:.0f}"
@@ -82,7 +65,7 @@ def to_svg(graph: GraphLike, *, title: str | None = None) -> str:
 
 
 def _x(x: float) -> float:
-    return (x + _GAP) * _ACROSS
+    return (x + GAP) * _ACROSS
 
 
 def _y(y: float) -> float:
@@ -101,10 +84,10 @@ def _rect(x: float, y: float, width: float, height: float, more: str) -> str:
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {more}/>'
 
 
-def _column(graph: GraphLike, column: _Column, detailed: bool) -> list[str]:
+def _column(graph: GraphLike, column: Column, detailed: bool) -> list[str]:
     middle = _x(column.x + column.width / 2)
     count = len(column.stage.nodes)
-    note = f"{count} node{'s' * (count > 1)}, to {_by(column.stage.output_shape)}"
+    note = f"{count} node{'s' * (count > 1)}, to {crossed(column.stage.output_shape)}"
     parts = [
         _text(middle, 44, column.stage.name, 13, "bold"),
         _text(middle, 60, note, 9, fill="#666"),
@@ -114,26 +97,26 @@ def _column(graph: GraphLike, column: _Column, detailed: bool) -> list[str]:
     for box in column.boxes:
         node = graph.nodes[box.places[0]]
         x, y = _x(box.x), _y(box.y)
-        look = f'rx="5" fill="{_COLOURS[family(node.op)]}" stroke="#777" stroke-width="0.7"'
-        wide = _WIDTH * _ACROSS
+        look = f'rx="5" fill="{COLOURS[family(node.op)]}" stroke="#777" stroke-width="0.7"'
+        wide = WIDTH * _ACROSS
         parts.append(_rect(x - wide / 2, y - _TALL / 2, wide, _TALL, look))
-        rest = _follow_ups(graph, box.places[1:]) if detailed else ""
-        label = _label(node) if detailed else f"{node.op} ×{len(box.places)}"
+        rest = follow_ups(graph, box.places[1:]) if detailed else ""
+        label = label_of(node) if detailed else f"{node.op} ×{len(box.places)}"
         parts.append(_text(x, y + (-1 if rest else 4), label, 10))
         if rest:
             parts.append(_text(x, y + 10, rest, 7.5, fill="#555"))
     return parts
 
 
-def _frame(boxes: Sequence[_Box], times: int) -> list[str]:
+def _frame(boxes: Sequence[Box], times: int) -> list[str]:
     """A frame around boxes, one in each turn of their column, with how often they come."""
-    turns: dict[int, list[_Box]] = {}
+    turns: dict[int, list[Box]] = {}
     for box in boxes:
         turns.setdefault(round(box.row + box.y), []).append(box)
     parts = []
     for within in turns.values():
-        left = _x(min(box.x for box in within) - _WIDTH / 2) - 7
-        right = _x(max(box.x for box in within) + _WIDTH / 2) + 7
+        left = _x(min(box.x for box in within) - WIDTH / 2) - 7
+        right = _x(max(box.x for box in within) + WIDTH / 2) + 7
         top = _y(max(box.y for box in within)) - 0.43 * _DOWN
         low = _y(min(box.y for box in within)) + 0.43 * _DOWN
         look = 'rx="9" fill="none" stroke="#777" stroke-dasharray="5 3"'
@@ -143,12 +126,12 @@ def _frame(boxes: Sequence[_Box], times: int) -> list[str]:
     return parts
 
 
-def _edge(source: _Box, target: _Box, where: dict[int, int]) -> str:
+def _edge(source: Box, target: Box, where: dict[int, int]) -> str:
     """An arrow between two boxes; empty from one occurrence of a part to the next."""
     same = where[id(source)] == where[id(target)]
     if same and target.row <= source.row:
         return ""
-    half = _WIDTH * _ACROSS / 2
+    half = WIDTH * _ACROSS / 2
     from_x, from_y, to_x, to_y = _x(source.x), _y(source.y), _x(target.x), _y(target.y)
     colour = "#666"
     if same and target.row > source.row + 1 and target.x == source.x and target.y < source.y:
@@ -170,7 +153,7 @@ def _edge(source: _Box, target: _Box, where: dict[int, int]) -> str:
     )
 
 
-def _bars(graph: GraphLike, columns: Sequence[_Column], top: float) -> list[str]:
+def _bars(graph: GraphLike, columns: Sequence[Column], top: float) -> list[str]:
     """The multiply-adds of each stage, below its column."""
     whole, most = max(graph.cost.macs, 1), max(1, *(c.stage.macs for c in columns))
     floor = top + _BARS + 30
@@ -178,8 +161,8 @@ def _bars(graph: GraphLike, columns: Sequence[_Column], top: float) -> list[str]
     for column in columns:
         stage, x = column.stage, _x(column.x + column.width / 2)
         tall = _BARS * stage.macs / most
-        wide = 0.6 * _WIDTH * _ACROSS
-        look = f'fill="{_COLOURS["convolution"]}" stroke="#777" stroke-width="0.7"'
+        wide = 0.6 * WIDTH * _ACROSS
+        look = f'fill="{COLOURS["convolution"]}" stroke="#777" stroke-width="0.7"'
         parts.append(_rect(x - wide / 2, floor - tall, wide, tall, look))
         parts.append(
             _text(x, floor - tall - 16, f"{short(stage.macs)} ({stage.macs / whole:.0%})", 9)
@@ -189,7 +172,7 @@ def _bars(graph: GraphLike, columns: Sequence[_Column], top: float) -> list[str]
     return parts
 
 
-def _legend(graph: GraphLike, columns: Sequence[_Column], right: float, y: float) -> list[str]:
+def _legend(graph: GraphLike, columns: Sequence[Column], right: float, y: float) -> list[str]:
     drawn = (box for column in columns for box in column.boxes)
     present = {family(graph.nodes[box.places[0]].op) for box in drawn}
     names = [name for name in FAMILIES if name in present]
@@ -197,7 +180,7 @@ def _legend(graph: GraphLike, columns: Sequence[_Column], right: float, y: float
     x = (right - step * len(names)) / 2 + 8
     parts = []
     for i, name in enumerate(names):
-        look = f'fill="{_COLOURS[name]}" stroke="#777" stroke-width="0.7"'
+        look = f'fill="{COLOURS[name]}" stroke="#777" stroke-width="0.7"'
         parts.append(_rect(x + i * step, y - 9, 11, 11, look))
         parts.append(_text(x + i * step + 15, y, name, 9.5, anchor="start"))
     return parts

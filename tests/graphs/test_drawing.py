@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from torch import nn
 
 from nni_aiop.errors import GraphError
-from nni_aiop.graphs import ComputeGraph, Node, _drawing, from_module
+from nni_aiop.graphs import ComputeGraph, Node, _picture, from_module
 
 
 class Block(nn.Module):
@@ -39,7 +39,7 @@ def drawn(graph: ComputeGraph, tmp_path: Path) -> tuple[int, int]:
 
 def test_repeated_parts_are_drawn_once() -> None:
     graph = network()
-    columns, boxes, box_of = _drawing._columns(graph)
+    columns, boxes, box_of = _picture._columns(graph)
     assert [column.stage.name for column in columns] == ["1/1", "1/2", "head"]
     assert [len(column.boxes) for column in columns] == [1, 3, 3]
     ((first, last, times),) = columns[1].folds
@@ -53,10 +53,10 @@ def test_repeated_parts_are_drawn_once() -> None:
 
 
 def test_repeats() -> None:
-    assert _drawing._repeats([1, 2, 1, 2, 1, 2, 3]) == [(0, 2, 3), (6, 1, 1)]
-    assert _drawing._repeats([1, 1, 1, 1]) == [(0, 1, 4)]
-    assert _drawing._repeats([1, 2, 3]) == [(0, 1, 1), (1, 1, 1), (2, 1, 1)]
-    assert _drawing._repeats([]) == []
+    assert _picture._repeats([1, 2, 1, 2, 1, 2, 3]) == [(0, 2, 3), (6, 1, 1)]
+    assert _picture._repeats([1, 1, 1, 1]) == [(0, 1, 4)]
+    assert _picture._repeats([1, 2, 3]) == [(0, 1, 1), (1, 1, 1), (2, 1, 1)]
+    assert _picture._repeats([]) == []
 
 
 def test_pictures(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_pictures(tmp_path: Path) -> None:
 def test_pictures_of_large_networks_count_operations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_drawing, "_MOST_BOXES", 5)
+    monkeypatch.setattr(_picture, "_MOST_BOXES", 5)
     width, height = drawn(network(), tmp_path)
     assert 600 < width < 2000 and 300 < height < 1500
 
@@ -132,7 +132,7 @@ def test_svg_shows_each_box_once_with_its_fold(
     assert shown.count("add") == 1 and "relu" in shown, "what follows stands in its box"
     assert {"1/1", "1/2", "head"} <= set(shown)
     assert graph.to_svg() == network().to_svg()
-    monkeypatch.setattr("nni_aiop.graphs._svg._MOST_BOXES", 3)
+    monkeypatch.setattr("nni_aiop.graphs._picture._MOST_BOXES", 3)
     assert "conv ×6" in texts(network())
     with pytest.raises(GraphError, match="at least one node"):
         ComputeGraph([], []).to_svg()
