@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nni_aiop.results import SearchResults
     from nni_aiop.spaces import CodeSpace, Sample
 
+# What trains a generator, which is then there.
+_TRAINS = {"train", "metric", "label", "supernet", "data", "steps", "levels"}
 _MANY = 1000  # architectures, which take more than a moment
 
 
@@ -117,7 +119,7 @@ def generate(
     import numpy as np
 
     from nni_aiop.cli._inputs import complete_rows, load_space, parse_limits
-    from nni_aiop.cli._outputs import check_files, check_folder, the_same
+    from nni_aiop.cli._outputs import check_files, check_folder, digest, the_same
     from nni_aiop.cli._progress import Spinner
 
     if label is not None and train is not None:
@@ -152,7 +154,7 @@ def generate(
         check_files([file], option="--generator", inputs=inputs, overwrite=overwrite)
         check_files([checkpoint], option="--generator", inputs=inputs)
     if not overwrite and (anew or file.exists()):
-        _check_kept(folder, settings | ({} if anew else {"digest": _digest(file)}))
+        _check_kept(folder, settings | ({} if anew else {"digest": digest(file)}))
     if label is not None:
         train = _labelled(space, label, file, supernet, data, seed=seed)
     if train is None:
@@ -201,8 +203,8 @@ def generate(
         trained.save(file)
         checkpoint.unlink()
         note(f"Generator: {file}\n")
-    settings["digest"] = _digest(file)
-    again = the_same(context, n=min(MOST, max(10, 2 * n)))
+    settings["digest"] = digest(file)
+    again = the_same(context, without=_TRAINS, n=min(MOST, max(10, 2 * n)))
     if n > _MANY:
         note(f"Generating {n} architectures, which takes a while", err=True)
     with bad_input(), Spinner(f"Generating {n}"):
@@ -234,10 +236,6 @@ def _named(space: CodeSpace, limits: Mapping[str, float]) -> str:
     budget = [f"{name}-{limit:g}" for name, limit in sorted(limits.items())]
     name = "-".join([space.name, *budget])
     return re.sub(r"[^\w.-]", "_", re.sub(r"e\+0*", "e", name))
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _check_kept(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -293,7 +291,7 @@ def _labelled(
     space: str, n: int, generator: Path, supernet: Path | None, data: str | None, *, seed: int
 ) -> Path:
     """The table of labelled architectures, which is kept beside the generator for a second try."""
-    from nni_aiop.cli._outputs import check_files
+    from nni_aiop.cli._outputs import check_files, digest
     from nni_aiop.cli._supernet import FILES, data_for, train_file, untrained, write_labels
     from nni_aiop.measures import SupernetMeasure
 
@@ -305,7 +303,7 @@ def _labelled(
             space, path, data, options={}, seed=seed, overwrite=False, option="--supernet"
         )
     # Labels of another supernet, or by other data, are others.
-    mark = hashlib.sha256(f"{_digest(path)} {data}".encode()).hexdigest()[:8]
+    mark = hashlib.sha256(f"{digest(path)} {data}".encode()).hexdigest()[:8]
     labels = generator.with_name(f"{generator.stem}.labels-{n}-{seed}-{mark}.csv")
     if labels.exists():
         note(f"Labels: {labels}, which is there already")

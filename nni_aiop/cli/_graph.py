@@ -13,7 +13,7 @@ import typer
 
 from nni_aiop.cli._app import BadInput, sentence, table
 from nni_aiop.cli._outputs import Overwrite, check_folder
-from nni_aiop.cli._tell import answer, note, shows_bars
+from nni_aiop.cli._tell import answer, note, shows_bars, went_wrong
 from nni_aiop.engines._references import load_object, raised
 from nni_aiop.errors import AiopError, GraphError, MissingPackageError
 
@@ -279,9 +279,11 @@ def failures(failed: Sequence[tuple[str, Exception]]) -> list[dict[str, str]]:
 
 def name_failed(failed: Sequence[tuple[str, Exception]]) -> None:
     """Names models that could not be read on standard error; the exit code is then 2."""
-    for model, refusal in failed:
-        typer.echo(f"nni-aiop: {model}: {sentence(refusal)}", err=True)
-    if failed:
+    told = [f"{model}: {sentence(refusal)}" for model, refusal in failed]
+    for text in told:
+        typer.echo(f"nni-aiop: {text}", err=True)
+    if told:
+        went_wrong(" ".join(told))
         raise typer.Exit(2)
 
 

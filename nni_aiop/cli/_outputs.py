@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -20,6 +21,7 @@ __all__ = [
     "check_files",
     "check_folder",
     "check_table",
+    "digest",
     "the_same",
     "write_table",
 ]
@@ -95,20 +97,28 @@ def check_files(
                 )
 
 
-def the_same(context: typer.Context, **larger: int) -> dict[str, Any]:
+def digest(file: Path) -> str:
+    """What tells a file's contents from others, for the record of what read it."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def the_same(
+    context: typer.Context, *, without: Container[str] = (), **larger: int
+) -> dict[str, Any]:
     """How to go on with what a command has left, for its record.
 
     Args:
         context: Of the command.
+        without: Parameters whose work is done and is not to be repeated.
         larger: Options by which it does more, with such a value.
     """
-    words = _words(context, {})
+    words = _words(context, {}, without)
     found = {
         "same": words,
         "note": "The same command goes on, in the folder where it was first given:",
     }
     if larger:
-        found["more"] = _words(context, larger)
+        found["more"] = _words(context, larger, without)
         found["then"] = "And for more of it:"
     return found
 
@@ -117,13 +127,13 @@ def the_same(context: typer.Context, **larger: int) -> dict[str, Any]:
 _ONCE = {"restart", "overwrite", "as_json", "quiet"}
 
 
-def _words(context: typer.Context, instead: Mapping[str, Any]) -> str:
+def _words(context: typer.Context, instead: Mapping[str, Any], without: Container[str]) -> str:
     """The command as it can be typed again."""
     words = ["nni-aiop", str(context.info_name)]
     for parameter in context.command.params:
         name = str(parameter.name)
         given = getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
-        if name in _ONCE or not (given or name in instead):
+        if name in _ONCE or name in without or not (given or name in instead):
             continue
         value = instead.get(name, context.params.get(name))
         long = [option for option in parameter.opts if option.startswith("--")]

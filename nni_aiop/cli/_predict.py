@@ -22,7 +22,7 @@ from nni_aiop.cli._graph import (
 )
 from nni_aiop.cli._names import tasks
 from nni_aiop.cli._outputs import Overwrite, check_table, write_table
-from nni_aiop.cli._tell import answer, answer_fields, note
+from nni_aiop.cli._tell import answer, answer_fields, note, went_wrong
 from nni_aiop.weights import shipped_tasks
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def predict(
         note(f"Written: {out}")
     name_failed(failed)
     if not told:
+        went_wrong("nothing is predicted of any network")
         raise typer.Exit(1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +106,7 @@ def search(
     from nni_aiop.cli._evaluators import Watched, make_measure, told
     from nni_aiop.cli._inputs import load_space, make_search, parse_limits, parse_objectives
     from nni_aiop.cli._keeping import take_up
-    from nni_aiop.cli._outputs import check_folder, the_same
+    from nni_aiop.cli._outputs import check_folder, digest, the_same
     from nni_aiop.cli._progress import evaluate_all, finish, report
     from nni_aiop.cli._rows import Rows, rows_of
     from nni_aiop.results import ResultsRecorder, SearchResults
@@ -190,7 +189,7 @@ def search(
         **{name: value for name, value in settings.items() if name != "budget"},
     }
     if evaluator == "supernet" and path is not None:  # one that is trained anew has other labels
-        same["digest"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        same["digest"] = digest(path)
     state = out / STATE
     with claimed(out, same, kind="search", state=STATE, restart=restart):
         if state.exists():

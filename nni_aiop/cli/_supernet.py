@@ -62,6 +62,7 @@ def untrained(name: str, seed: int | None = None) -> Supernet:
 def data_for(net: Supernet, reference: str | None) -> SupernetData:
     """What a reference gives, or the supernet's own data."""
     import os
+    from dataclasses import replace
 
     from nni_aiop.cli._inputs import import_from
     from nni_aiop.engines._references import load_object
@@ -72,7 +73,7 @@ def data_for(net: Supernet, reference: str | None) -> SupernetData:
         return net.data_or(None)
     import_from(os.getcwd())
     with bad_input():
-        return net.data_or(load_object(reference)())
+        return replace(net.data_or(load_object(reference)()), name=reference)
 
 
 def measure_of(space: CodeSpace, arguments: Mapping[str, Any]) -> SupernetMeasure:
@@ -188,7 +189,9 @@ def write_labels(
     bar = tqdm(samples, unit="network", disable=None if shows_bars() else True)
     labels = [measure(sample)[name] for sample in bar]
     write_history(file, space, samples, {name: np.array(labels)})
-    first = int(np.argmax(labels))
+    if np.isnan(labels).all():
+        raise BadInput(f"a label must be a number, but those of all in {file} are none.")
+    first = int(np.nanargmax(labels))
     chosen_sample = space.canonical(samples[first])
     rows = [*chosen_sample.items(), (name, float(labels[first]))]
     best(table(["dimension", "value"], rows), chosen_sample, float(labels[first]))

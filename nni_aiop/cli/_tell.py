@@ -32,6 +32,7 @@ __all__ = [
     "shows_bars",
     "telling",
     "wants_json",
+    "went_wrong",
 ]
 
 _JSON, _QUIET = "--json", "--quiet"
@@ -96,10 +97,17 @@ def note(text: str, *, err: bool = False) -> None:
         text: For people; in the object it is one line.
         err: Whether it goes to standard error.
     """
+    if _told.quiet:
+        return
     if _told.as_json:
         _told.notes.append(" ".join(text.split()))
-    elif not _told.quiet:
+    else:
         typer.echo(text, err=err)
+
+
+def went_wrong(text: str) -> None:
+    """Say in the object what went wrong in a command that answers all the same."""
+    _told.error = text
 
 
 def interrupted(text: str) -> None:

@@ -105,6 +105,7 @@ class SupernetData:
         score: Of outputs and targets, a number for each (batch,), whose mean is the label;
             accuracy in percent by default.
         metric: What the label is called, beside `default`.
+        name: What tells this data from other: a checkpoint goes on with data of its name only.
     """
 
     train: Loader
@@ -113,6 +114,7 @@ class SupernetData:
     loss: Callable[[Any, Any], Tensor] = nn.functional.cross_entropy
     score: Callable[[Any, Any], Tensor] = accuracy
     metric: str = "val_accuracy"
+    name: str = ""
 
 
 def as_data(given: Any) -> SupernetData:

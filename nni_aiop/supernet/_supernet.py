@@ -106,6 +106,7 @@ class Supernet(nn.Module):
         self._build = build
         self._place = place
         self._known: OrderedDict[str, tuple[nn.Module, list[tuple[str, Part]]]] = OrderedDict()
+        self._known_on = torch.device("cpu")
         samples = list(self._with_apart(reaching(space) if reach is None else reach))
         if not samples:
             raise SpaceError(f"{space.name} must have a sample that is valid, but none was found.")
@@ -312,9 +313,12 @@ class Supernet(nn.Module):
     def _network_of(self, given: Mapping[str, Value]) -> tuple[nn.Module, list[tuple[str, Part]]]:
         """The structure of a sample's network, without weights, and what it takes of the shared."""
         key = self.space.key(given) if self.space.violation(given) is None else ""
+        if self._known_on != self.device:  # their buffers are elsewhere
+            self._known.clear()
+            self._known_on = self.device
         if key not in self._known:
             sample = self._settled(given)
-            network = _structure(self._build, sample)
+            network = _structure(self._build, sample, self.device)
             self._known[key] = network, self._parts_of(network, sample)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
@@ -404,7 +408,7 @@ def _filled(shape: tuple[int, ...], part: Part, drawn: Tensor) -> Tensor:
     return whole
 
 
-def _structure(build: Build, sample: Sample) -> nn.Module:
+def _structure(build: Build, sample: Sample, device: torch.device | None = None) -> nn.Module:
     """A sample's network with its buffers, but with parameters that take no memory."""
     # Not made on the meta device, where buffers would be empty and drawing weights is slower.
     with torch.random.fork_rng(devices=[]):  # how often it is built must change nothing
@@ -413,6 +417,8 @@ def _structure(build: Build, sample: Sample) -> nn.Module:
         for name, parameter in list(module.named_parameters(recurse=False)):
             empty = torch.empty_like(parameter, device="meta")
             setattr(module, name, nn.Parameter(empty, parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(device or buffer.device))
     _use_batch_statistics(network)
     return network
 

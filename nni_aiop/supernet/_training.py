@@ -186,6 +186,7 @@ class _Run:
             "fingerprint": self.supernet.space.fingerprint,
             "options": asdict(self.options),
             "steps": len(self.data.train),
+            "data": self.data.name,
         }
 
     def save(self, path: Path) -> None:

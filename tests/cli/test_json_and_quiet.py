@@ -255,6 +255,25 @@ def test_a_single_network_and_one_that_nothing_is_predicted_of(folder: Path) -> 
     assert (row["prediction"], row["from"], row["to"], row["inside"]) == (None, None, None, False)
     assert row["distance"] > 1 and found["exit_code"] == 1
     assert "predictor adapt" in found["notes"][0]
+    assert found["error"] == "nothing is predicted of any network"
+
+
+def test_an_answer_of_a_part_says_what_went_wrong(folder: Path) -> None:
+    (folder / "broken.json").write_text("{}")
+    told = invoke(
+        "predict", "nets/0.json", "broken.json", "--task", "cifar100-nasbench201", "--json"
+    )
+    assert told.exit_code == 2
+    found = the_object(told.stdout)
+    assert len(found["predictions"]) == 1 and [f["model"] for f in found["failed"]] == [
+        "broken.json"
+    ]
+    assert found["error"].startswith("broken.json: ")
+
+
+def test_quiet_objects_have_no_notes(folder: Path) -> None:
+    told = invoke("graph", "nets/0.json", "--out", "q", "--json", "--quiet")
+    assert the_object(told.stdout)["notes"] == []
 
 
 @pytest.mark.parametrize(

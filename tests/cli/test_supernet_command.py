@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,57 @@ def test_generate_labels_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         *given, "--supernet", "net.safetensors", "--levels", 2, "--overwrite", "--extrapolate"
     )
     assert "which is there already" in again
+
+    digits.supernet(seed=1).save(tmp_path / "net.safetensors")  # trained anew
+    other = done(
+        *given, "--supernet", "net.safetensors", "--levels", 2, "--overwrite", "--extrapolate"
+    )
+    assert "which is there already" not in other
+    assert len([*(tmp_path / "out/generators").glob("digits.labels-6-0-*.csv")]) == 2
+
+    (folder,) = (tmp_path / "out/generate").iterdir()
+    settings = json.loads((folder / "results.json").read_text())["settings"]
+    for way in ("same", "more"):  # with the generator that is there
+        words = shlex.split(settings["command_line"][way])
+        assert not {"--label", "--supernet", "--steps", "--levels"} & {*words}
+        done(*words[1:])
+
+
+def test_labels_of_two_supernets_do_not_mix(own: Path) -> None:
+    file = own / "toy.safetensors"
+    search = ("search", "own:supernet", "--supernet", file, "--search", "random", "--evaluations")
+    toy.supernet(seed=0).save(file)
+    done(*search, 2)
+    done(*search, 3)
+    toy.supernet(seed=1).save(file)
+    assert "with digest = " in refuse(*search, 4)
+
+
+def test_the_best_label_is_a_number(tmp_path: Path) -> None:
+    from nni_aiop.cli._app import BadInput
+    from nni_aiop.cli._supernet import write_labels
+
+    class Measured:
+        space, metrics = toy.space(), ("x",)
+
+        def __init__(self, *values: float) -> None:
+            self.values = list(values)
+
+        def __call__(self, sample: object) -> dict[str, float]:
+            return {"x": self.values.pop()}
+
+    told: list[float] = []
+
+    def keep(shown: str, sample: object, label: float) -> None:
+        told.append(label)
+
+    nan = float("nan")
+    for values in ((nan, 1.0, 2.0, nan), (3.0, nan, nan, nan)):
+        file = tmp_path / f"{len(told)}.csv"
+        assert write_labels(Measured(*values), 4, file, seed=0, best=keep) == 4  # type: ignore[arg-type]
+    assert told == [2.0, 3.0]
+    with pytest.raises(BadInput, match="must be a number"):
+        write_labels(Measured(nan, nan), 2, tmp_path / "n.csv", seed=0, best=keep)  # type: ignore[arg-type]
 
 
 def test_what_is_wrong_is_told_in_one_sentence(own: Path) -> None:

@@ -139,6 +139,9 @@ def test_a_broken_run_goes_on_to_the_same_weights(sampling: str, tmp_path: Path)
         np.testing.assert_array_equal(value, whole.arrays()[name])
     with pytest.raises(FileFormatError, match="differs in its options"):
         train_supernet(toy.supernet(), training=replace(recipe, count=3), checkpoint=path)
+    other_data = replace(toy.data(), name="other")
+    with pytest.raises(FileFormatError, match="differs in its data"):
+        train_supernet(toy.supernet(), other_data, recipe, checkpoint=path)
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(FileFormatError, match="checkpoint of a supernet"):
         train_supernet(toy.supernet(), training=recipe, checkpoint=path)

@@ -201,3 +201,24 @@ def test_what_no_network_has_whole_is_drawn_too() -> None:
     (weight,) = supernet.arrays().values()
     assert weight.shape == (5, 5)
     assert (weight != 0).all()
+
+
+def test_buffers_go_where_the_weights_go() -> None:
+    class Shifted(nn.Module):
+        def __init__(self, sample: Any) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, sample["width"])
+            self.register_buffer("shift", torch.ones(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.linear(x + self.shift)
+            return y
+
+    net = Supernet(CodeSpace([Ordinal("width", (2, 4))]), Shifted, seed=0)
+    x, sample = torch.zeros(5, 3), {"width": 2}
+    before = net(x, sample)
+    net.to("meta")
+    assert net(x.to("meta"), sample).device.type == "meta"
+    again = Supernet(CodeSpace([Ordinal("width", (2, 4))]), Shifted, seed=0)
+    assert torch.equal(again(x, sample), before)
+    assert torch.equal(before, again.subnet(sample)(x))
