@@ -1,11 +1,43 @@
-"""Which results nothing else is better than."""
+"""Which results keep the limits, which nothing else is better than, and what metrics are called."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["pareto_front"]
+__all__ = ["front_of", "pareto_front", "title_of", "within"]
+
+Column = NDArray[np.float64]
+
+
+def within(
+    limits: Mapping[str, float], measured: Mapping[str, Column], n: int
+) -> NDArray[np.bool_]:
+    """(n,) True where every limit is kept; what was not measured keeps none."""
+    keeps = np.ones(n, dtype=bool)
+    for name, limit in limits.items():
+        keeps &= measured[name] <= limit if name in measured else False
+    return keeps
+
+
+def front_of(
+    gains: Sequence[Column], cost: Column | None, feasible: NDArray[np.bool_]
+) -> list[int]:
+    """Places of the Pareto front of what is to be large and a cost, among those within limits."""
+    values = np.stack([*gains, *([] if cost is None else [-cost])], axis=1)
+    values[~feasible] = np.nan
+    return [int(i) for i in np.flatnonzero(pareto_front(values))]
+
+
+def title_of(metric: str, metrics: Mapping[str, Column]) -> str:
+    """The metric's name; for NNI's `default` that of the metric which it repeats, if any."""
+    if metric == "default" and len(metrics[metric]):
+        for name, column in metrics.items():
+            if name != metric and np.array_equal(column, metrics[metric], equal_nan=True):
+                return name
+    return metric
 
 
 def pareto_front(values: ArrayLike) -> NDArray[np.bool_]:

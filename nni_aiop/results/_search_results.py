@@ -15,7 +15,7 @@ from nni_aiop.figures import new_figure, save_figure
 from nni_aiop.files import write_json
 from nni_aiop.history import check_names, write_history
 from nni_aiop.results._axes import axes_of
-from nni_aiop.results._front import pareto_front
+from nni_aiop.results._front import front_of, pareto_front, title_of, within
 from nni_aiop.results._units import spelled
 from nni_aiop.results.report._write import write_report
 
@@ -97,11 +97,7 @@ class SearchResults:
     @cached_property
     def feasible(self) -> NDArray[np.bool_]:
         """(n,) True where every limit is kept."""
-        measured = self.metrics | self.costs
-        keeps = np.ones(len(self.history), dtype=bool)
-        for name, limit in self.limits.items():
-            keeps &= measured[name] <= limit if name in measured else False
-        return keeps
+        return within(self.limits, self.metrics | self.costs, len(self.history))
 
     @property
     def best(self) -> int | None:
@@ -112,26 +108,12 @@ class SearchResults:
     @property
     def front(self) -> list[int]:
         """Indices of the Pareto front of all objectives and, where there is one, the drawn cost."""
-        columns = [self._gains(o) for o in self.objectives]
-        if self._drawn_cost is not None:
-            columns.append(-self.costs[self._drawn_cost])
-        values = np.stack(columns, axis=1)
-        values[~self.feasible] = np.nan
-        return [int(i) for i in np.flatnonzero(pareto_front(values))]
+        cost = None if self._drawn_cost is None else self.costs[self._drawn_cost]
+        return front_of([self._gains(o) for o in self.objectives], cost, self.feasible)
 
     @property
     def _drawn_cost(self) -> str | None:
         return self.cost or next(iter(self.costs), None)
-
-    def _title(self, metric: str) -> str:
-        """The metric's name; for NNI's `default` that of the metric which it repeats, if any."""
-        same = [
-            name
-            for name, column in self.metrics.items()
-            if metric == "default" != name
-            and np.array_equal(column, self.metrics[metric], equal_nan=True)
-        ]
-        return same[0] if same else metric
 
     def _gains(self, objective: Objective) -> NDArray[np.float64]:
         return objective.sign * self.metrics[objective.metric]
@@ -248,7 +230,7 @@ class SearchResults:
         best = objective.sign * self._best_so_far()
         axes.step(numbers, best, where="post", color="tab:red", label="best so far")
         axes.set_xlabel("number of the evaluation")
-        axes.set_ylabel(self._title(objective.metric))
+        axes.set_ylabel(title_of(objective.metric, self.metrics))
         axes.legend(loc="best", frameon=False)
 
     def _draw_scatter(
@@ -278,5 +260,5 @@ class SearchResults:
         axes.set_xlabel(spelled(cost))
         if len(x) and x.max() > 10 * x.min() > 0:
             axes.set_xscale("log")
-        axes.set_ylabel(self._title(objective.metric))
+        axes.set_ylabel(title_of(objective.metric, self.metrics))
         axes.legend(loc="best", frameon=False)

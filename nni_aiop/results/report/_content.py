@@ -16,10 +16,13 @@ from nni_aiop.results._units import spelled
 from nni_aiop.results.report._folder import Evaluations
 from nni_aiop.results.report._importance import Importance, importance_of
 
-__all__ = ["AXES", "BEST", "content_of", "importance_in", "shown"]
+__all__ = ["AXES", "BEST", "LINES", "content_of", "importance_in", "shown"]
 
 AXES = 10
 """Dimensions that parallel coordinates show at most."""
+
+LINES = 2000
+"""Evaluations that parallel coordinates show at most."""
 
 BEST = 10
 """Rows of the table of the best."""
@@ -67,6 +70,7 @@ def content_of(found: Evaluations, importance: Importance | str) -> dict[str, An
         "cost": found.drawn_cost,
         "dimensions": [_dimension(axis, found.points[:, i]) for i, axis in enumerate(found.axes)],
         "axes": order[:AXES],
+        "lines": LINES,
         "metrics": _once(found),
         "costs": found.costs,
         "failed": np.flatnonzero(found.failed),

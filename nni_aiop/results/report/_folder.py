@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nni_aiop.errors import FileFormatError
 from nni_aiop.files import csv_number, parse_json, read_csv_rows
 from nni_aiop.results._axes import Axis, axes_of
-from nni_aiop.results._front import pareto_front
+from nni_aiop.results._front import front_of, title_of, within
 
 if TYPE_CHECKING:
     from nni_aiop.spaces import CodeSpace
@@ -69,11 +69,7 @@ class Evaluations:
     @cached_property
     def feasible(self) -> NDArray[np.bool_]:
         """(n,) True where every limit is kept."""
-        measured = self.metrics | {k: c for k, c in self.costs.items() if k not in self.metrics}
-        keeps = np.ones(len(self), dtype=bool)
-        for name, limit in self.limits.items():
-            keeps &= measured[name] <= limit if name in measured else False
-        return keeps
+        return within(self.limits, self.costs | self.metrics, len(self))
 
     @cached_property
     def gains(self) -> NDArray[np.float64]:
@@ -96,21 +92,13 @@ class Evaluations:
     @cached_property
     def front(self) -> list[int]:
         """The Pareto front of all objectives and the drawn cost."""
-        columns = [sign * self.metrics[name] for name, sign in self.objectives]
-        if self.drawn_cost is not None:
-            columns.append(-self.costs[self.drawn_cost])
-        values = np.stack(columns, axis=1)
-        values[~self.feasible] = np.nan
-        return [int(i) for i in np.flatnonzero(pareto_front(values))]
+        gains = [sign * self.metrics[name] for name, sign in self.objectives]
+        cost = None if self.drawn_cost is None else self.costs[self.drawn_cost]
+        return front_of(gains, cost, self.feasible)
 
     def title(self, metric: str) -> str:
         """The metric's name; for NNI's `default` that of the metric which it repeats, if any."""
-        if metric == "default":
-            for name, column in self.metrics.items():
-                same = np.array_equal(column, self.metrics[metric], equal_nan=True)
-                if name != metric and same and len(column):
-                    return name
-        return metric
+        return title_of(metric, self.metrics)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

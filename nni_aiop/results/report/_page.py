@@ -9,7 +9,7 @@ from typing import Any
 
 from nni_aiop.files import plain
 from nni_aiop.results._units import spelled
-from nni_aiop.results.report._content import AXES, content_of, importance_in, shown
+from nni_aiop.results.report._content import AXES, LINES, content_of, importance_in, shown
 from nni_aiop.results.report._drawings import Drawing
 from nni_aiop.results.report._folder import HISTORY, Evaluations
 from nni_aiop.results.report._html import cells, data_uri, document, tiles
@@ -17,9 +17,6 @@ from nni_aiop.results.report._importance import LEVEL, Importance
 from nni_aiop.results.report._shrink import shrink_data, shrink_sections, shrink_tiles
 
 __all__ = ["page"]
-
-LINES = 2000
-"""Lines of parallel coordinates at most, as `page.js` has it."""
 
 _SURE = 0.5  # of the variance, below which importance is a guess
 

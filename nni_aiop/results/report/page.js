@@ -17,7 +17,7 @@
     if (Number.isInteger(value) && Math.abs(value) < 1e15) return value.toLocaleString("en");
     return String(Number(value.toPrecision(6)));
   };
-  const LINES = 2000; // of parallel coordinates, at most
+  const LINES = data.lines; // of parallel coordinates, at most
   const MANY = 8000; // points from which on WebGL is quicker, also on a computer without a GPU
   const webgl = (() => {
     try {
