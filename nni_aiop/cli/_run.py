@@ -92,7 +92,7 @@ def run(
     from nni_aiop.cli._claims import EXPERIMENT, JOURNAL, STATE, STATES, claimed
     from nni_aiop.cli._experiment import read_experiment
     from nni_aiop.cli._inputs import import_from, load_space, make_search
-    from nni_aiop.cli._outputs import check_folder, the_same
+    from nni_aiop.cli._outputs import check_folder, digest, the_same
     from nni_aiop.cli._progress import Bar, finish, report
     from nni_aiop.results import ResultsRecorder, SearchResults
 
@@ -143,6 +143,8 @@ def run(
         )
 
     settings = {**experiment.identity, "engine": name}
+    if experiment.evaluator.name == "supernet":  # one that is trained anew has other labels
+        settings["digest"] = digest(Path(experiment.evaluator.arguments["path"]))
     state = STATE if name == "nni" else JOURNAL if experiment.storage is None else None
     with claimed(folder, settings, kind="run", state=state, restart=restart):
         if restart and name == "optuna" and experiment.storage is not None:

@@ -129,6 +129,19 @@ def test_labels_of_two_supernets_do_not_mix(own: Path) -> None:
     toy.supernet(seed=1).save(file)
     assert "with digest = " in refuse(*search, 4)
 
+    text = f"""
+space: own:space
+evaluator: {{name: supernet, path: {file}, supernet: "own:supernet"}}
+strategy: {{name: random}}
+maxTrialNumber: 2
+engine: optuna
+"""
+    (own / "experiment.yml").write_text(text)
+    done("run", own / "experiment.yml", "--out", own / "run")
+    done("run", own / "experiment.yml", "--out", own / "run")
+    toy.supernet(seed=2).save(file)
+    assert "with digest = " in refuse("run", own / "experiment.yml", "--out", own / "run")
+
 
 def test_the_best_label_is_a_number(tmp_path: Path) -> None:
     from nni_aiop.cli._app import BadInput
